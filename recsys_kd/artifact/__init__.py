@@ -1,0 +1,1 @@
+"""The artifact on disk: manifest, atomic write, verified read. Imports no torch, pandas or pyarrow."""

@@ -1,0 +1,1 @@
+"""Teacher scores as soft labels, losses, calibration and training."""

@@ -1,0 +1,1 @@
+"""Metrics, intervals clustered by user, the gate, and the report."""

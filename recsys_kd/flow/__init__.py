@@ -1,0 +1,1 @@
+"""The night: one function per stage; the only place that joins rooms."""

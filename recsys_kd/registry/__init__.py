@@ -1,0 +1,1 @@
+"""Versions, aliases and the audit log; nothing is published but through here."""

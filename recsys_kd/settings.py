@@ -1,0 +1,279 @@
+"""The recipe: everything a night needs to know, as frozen values that forbid unknown keys.
+
+`load_recipe` reads YAML and turns every mistake into one `BadRecipe` that names key, value and what to do.
+"""
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from recsys_kd.errors import InputError
+
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")]
+Fraction = Annotated[float, Field(gt=0, le=1)]
+
+
+class BadRecipe(InputError):
+    """The recipe can't be used as it is."""
+
+
+class StrictConfig(BaseModel):
+    """Frozen; unknown keys are errors; documentation sits beside each value."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+
+class Columns(StrictConfig):
+    """Names of the canonical columns in the log; optional ones are absent unless named."""
+
+    user_id: str = "user_id"
+    item_id: str = "item_id"
+    timestamp: str = "timestamp"
+    label: str = "label"
+    request_id: str | None = None
+    """One list of candidates shown together; without it, a user's rows at one timestamp are a request."""
+    position: str | None = None
+    propensity: str | None = None
+    weight: str | None = None
+    """Sample weight, finite and not negative; 1 where absent."""
+
+
+class FieldConfig(StrictConfig):
+    """One more input column."""
+
+    name: Name
+    side: Literal["request", "item", "candidate"]
+    kind: Literal["categorical", "bag", "dense", "vector"]
+    column: str | None = None
+    """Column in the log (or catalogue); the field's name where absent."""
+    vocabulary: str | None = None
+    """Share rows with this vocabulary, e.g. `item_id` for a history of items; the field's own where absent."""
+    dim: int = Field(1, ge=1, le=4096)
+    """Length of a vector field."""
+    max_length: int = Field(50, ge=1, le=1000)
+    """A bag keeps this many of its last values."""
+    missing: Literal["quarantine", "accept"] = "quarantine"
+    """A null dense or vector value quarantines its row, or is taken as the mean. Null categories are always "unknown"."""
+
+    @model_validator(mode="after")
+    def _consistent(self) -> "FieldConfig":
+        if self.kind in ("dense", "vector") and self.vocabulary is not None:
+            raise ValueError(f"field '{self.name}' is {self.kind} and has no vocabulary; remove `vocabulary`")
+        if self.kind == "vector" and self.dim < 2:
+            raise ValueError(f"field '{self.name}' is a vector; give its length as `dim`")
+        return self
+
+
+class Window(StrictConfig):
+    """Timestamps outside are quarantined; ISO 8601 in UTC, start included, end not."""
+
+    start: str | None = None
+    end: str | None = None
+
+
+class DataConfig(StrictConfig):
+    """Where the logs are and what their columns mean."""
+
+    path: Path
+    """A Parquet file, a folder of them, or a folder hive-partitioned by day."""
+    catalogue: Path | None = None
+    """Parquet table with one row per item: the item-side fields."""
+    columns: Columns = Columns()
+    fields: tuple[FieldConfig, ...] = ()
+    timestamp_unit: Literal["s", "ms", "us", "ns"] = "s"
+    """Unit of an integer timestamp column; timestamp-typed columns carry their own."""
+    window: Window = Window()
+    label_max: float = Field(1.0, gt=0)
+    """Labels lie in [0, label_max]; training and metrics use label / label_max."""
+    min_count: int = Field(2, ge=1)
+    """Ids rarer than this in the training days share the fallback row."""
+    max_quarantine: float = Field(0.001, ge=0, le=1)
+    """The run stops above this quarantined fraction of the rows read."""
+    require_checksums: bool = False
+    """Refuse Parquet files without page checksums (flipped bytes in such files can't be seen)."""
+    on_bad_file: Literal["stop", "exclude"] = "stop"
+    """A file that can't be read whole stops the run, or is excluded and counted."""
+
+    @model_validator(mode="after")
+    def _unique_names(self) -> "DataConfig":
+        names = [f.name for f in self.fields]
+        reserved = {"user_id", "item_id", "timestamp", "label", "request_id", "position", "propensity", "weight"}
+        for name in names:
+            if names.count(name) > 1 or name in reserved:
+                raise ValueError(f"field name '{name}' is used twice or reserved; choose another")
+        return self
+
+
+class SplitConfig(StrictConfig):
+    """Time split: the last rows are the test set, those before them validation, the rest training."""
+
+    validation_days: float = Field(1.0, gt=0)
+    test_days: float = Field(1.0, gt=0)
+    column: str | None = None
+    """Instead of days: a log column holding `train`, `validation` or `test`."""
+
+
+class TeacherConfig(StrictConfig):
+    """The large model. The defaults need no tuning; see README, "Teacher"."""
+
+    kind: str = "dcnv2"
+    """`dcnv2`, `precomputed`, or the name of an entry point in the group `recsys_kd.teachers`."""
+    column: str | None = None
+    """`precomputed`: the log column that holds the teacher's scores."""
+    scores: Literal["logit", "probability"] = "logit"
+    """`precomputed`: what the column holds."""
+    width: int = Field(64, ge=4, le=1024, multiple_of=4)
+    cross_layers: int = Field(2, ge=0, le=8)
+    hidden: tuple[int, ...] = (512, 256)
+    dropout: float = Field(0.1, ge=0, lt=1)
+    epochs: int = Field(10, ge=1)
+    patience: int = Field(1, ge=1)
+    batch_size: int = Field(4096, ge=1)
+    embedding_lr: float = Field(0.02, gt=0)
+    dense_lr: float = Field(1e-3, gt=0)
+    embedding_l2: float = Field(1e-5, ge=0)
+    id_dropout: float = Field(0.02, ge=0, lt=1)
+    """Share of ids that train the fallback row instead of their own."""
+
+
+class SoftLabelConfig(StrictConfig):
+    """How the training rows get the teacher's scores."""
+
+    protocol: Literal["out_of_time", "cross_fitted", "in_sample"] = "out_of_time"
+    blocks: int = Field(4, ge=2, le=32)
+    """Time blocks (out of time: each is scored by a teacher of the blocks before it) or folds."""
+
+
+class StudentConfig(StrictConfig):
+    """The compact model."""
+
+    width: int = Field(8, ge=1, le=256)
+    hidden: tuple[int, ...] = Field((24, 16), min_length=1)
+    """Hidden units; the first layer is the one folded into table rows."""
+    epochs: int = Field(15, ge=1)
+    patience: int = Field(2, ge=1)
+    batch_size: int = Field(2048, ge=1)
+    lr: float = Field(2e-3, gt=0)
+    embedding_l2: float = Field(1e-4, ge=0)
+    id_dropout: float = Field(0.02, ge=0, lt=1)
+
+
+class DistilConfig(StrictConfig):
+    """L = L_hard + weight * L_teacher."""
+
+    weight: float = Field(1.0, ge=0)
+    temperature: float = Field(1.0, gt=0)
+    head: Literal["auxiliary", "single"] = "auxiliary"
+    """Soft labels train a head of their own (the served probability stays calibrated), or the serving head."""
+
+
+class CompressConfig(StrictConfig):
+    """The byte budget, given one of three ways."""
+
+    ratio: float | None = Field(None, gt=1)
+    """Artifact at most 1/ratio of the teacher's bytes."""
+    bytes: str | int | None = None
+    """Artifact at most this large: a number, or text such as `20MB`."""
+    keep_rows: Fraction | None = None
+    """Keep this fraction of every large table's rows."""
+    fold: Literal["item", "field"] = "item"
+    """One row per item for all item-side fields, or one per value of each field."""
+
+    @model_validator(mode="after")
+    def _one_budget(self) -> "CompressConfig":
+        if sum(x is not None for x in (self.ratio, self.bytes, self.keep_rows)) > 1:
+            raise ValueError("give one of `ratio`, `bytes` and `keep_rows`, not several")
+        return self
+
+
+class EvaluateConfig(StrictConfig):
+    """Metrics and intervals."""
+
+    k: tuple[int, ...] = (10,)
+    confidence: float = Field(0.95, gt=0.5, lt=1)
+    ece_bins: int = Field(20, ge=2)
+
+
+class GateConfig(StrictConfig):
+    """What an artifact must show before it is registered as champion; margins are absolute."""
+
+    metric: Literal["auc", "gauc", "ndcg", "hit_rate"] = "auc"
+    teacher_margin: float = Field(0.01, gt=0)
+    """The served artifact's interval must end above teacher - margin."""
+    champion_margin: float = Field(0.002, gt=0)
+    max_ece: float = Field(0.02, gt=0)
+    min_ratio: float = Field(1.0, ge=1)
+    """Teacher bytes / artifact bytes."""
+
+
+class Recipe(StrictConfig):
+    """One model's night."""
+
+    name: Name
+    seed: int = 7
+    threads: int | None = Field(None, ge=1)
+    store: Path = Path("store")
+    """Artifacts, and the embedded registry beside them."""
+    work: Path = Path("work")
+    """Stages' results, kept to continue an interrupted run."""
+    data: DataConfig
+    split: SplitConfig = SplitConfig()
+    teacher: TeacherConfig = TeacherConfig()
+    soft_labels: SoftLabelConfig = SoftLabelConfig()
+    student: StudentConfig = StudentConfig()
+    distil: DistilConfig = DistilConfig()
+    compress: CompressConfig = CompressConfig()
+    evaluate: EvaluateConfig = EvaluateConfig()
+    gate: GateConfig = GateConfig()
+
+
+def explain(error: ValidationError, where: str) -> str:
+    """Return pydantic's complaints as lines of `key: value: what to do`."""
+    lines = []
+    for item in error.errors():
+        key = ".".join(str(part) for part in item["loc"]) or "(recipe)"
+        value = "" if isinstance(item.get("input"), dict | BaseModel) else f" (got {item['input']!r})"
+        what = "unknown key; remove it or check its spelling" if item["type"] == "extra_forbidden" else item["msg"]
+        lines.append(f"{where}: {key}: {what}{value}")
+    return "\n".join(lines)
+
+
+def parse_recipe(data: Any, where: str, base: Path) -> Recipe:
+    """Validate a recipe's dict; relative paths are taken from `base`.
+
+    Raises: BadRecipe naming every bad key with its value.
+    """
+    if not isinstance(data, dict):
+        raise BadRecipe(
+            f"{where}: a recipe is a mapping with keys such as `name` and `data`, got {type(data).__name__}"
+        )
+    try:
+        recipe = Recipe.model_validate(data)
+    except ValidationError as error:
+        raise BadRecipe(explain(error, where)) from None
+    anchored = {
+        "data": recipe.data.model_copy(
+            update={
+                "path": base / recipe.data.path,
+                "catalogue": recipe.data.catalogue and base / recipe.data.catalogue,
+            }
+        ),
+        "store": base / recipe.store,
+        "work": base / recipe.work,
+    }
+    return recipe.model_copy(update=anchored)
+
+
+def load_recipe(path: Path) -> Recipe:
+    """Read a YAML recipe. Raises: BadRecipe."""
+    try:
+        text = path.read_text()
+    except OSError as error:
+        raise BadRecipe(f"{path}: can't be read ({error.strerror}); give the path of a recipe file") from None
+    try:
+        data = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise BadRecipe(f"{path}: not valid YAML: {' '.join(str(error).split())}") from None
+    return parse_recipe(data, str(path), path.resolve().parent)

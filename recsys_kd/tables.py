@@ -1,0 +1,113 @@
+"""Row-wise int8 tables and the compiled student made of them; NumPy only, shared by exporter and scorer.
+
+A row costs dim + 4 bytes: uint8 codes, then float16 scale and float16 offset, in the row itself, so that one candidate
+costs one cache line. dim 64 falls from 256 to 68 bytes, 3.76x, not 4x.
+value = code * scale + offset.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from recsys_kd.errors import InputError
+from recsys_kd.schema import Schema, Side
+
+OVERHEAD = 4
+"""Bytes of scale and offset in every row."""
+
+
+class NonFiniteTable(InputError):
+    """A table to be quantized holds NaN or infinite values."""
+
+
+@dataclass(frozen=True)
+class Int8Table:
+    """`data` uint8 [rows, dim + 4]; the last row is the fallback."""
+
+    data: NDArray[np.uint8]
+
+    @property
+    def rows(self) -> int:
+        """Rows, fallback included."""
+        return int(self.data.shape[0])
+
+    @property
+    def dim(self) -> int:
+        """Values per row."""
+        return int(self.data.shape[1]) - OVERHEAD
+
+    def scales_and_offsets(self) -> NDArray[np.float16]:
+        """Return float16 [rows, 2]: scale and offset of every row."""
+        return np.ascontiguousarray(self.data[:, self.dim :]).view(np.float16)
+
+    def lookup(self, rows: NDArray[np.int64]) -> NDArray[np.float32]:
+        """Return the values of `rows` [N] as float32 [N, dim]."""
+        picked = self.data[rows]
+        tail = np.ascontiguousarray(picked[:, self.dim :]).view(np.float16).astype(np.float32)
+        return picked[:, : self.dim].astype(np.float32) * tail[:, :1] + tail[:, 1:]
+
+
+def quantize_rows(weight: NDArray[np.float32]) -> Int8Table:
+    """Return `weight` [rows, dim] as codes with scale and offset per row.
+
+    Error: at most scale/2 + one float16 rounding of the offset per element; the codes are chosen against the rounded
+    scale and offset. Source: FBGEMM's fused 8-bit row-wise format, with half-precision scale and offset.
+    Raises: NonFiniteTable if any value is NaN, infinite or beyond float16's range.
+    """
+    if weight.size and not np.isfinite(weight).all() or (weight.size and np.abs(weight).max() > 60000.0):
+        raise NonFiniteTable(
+            "table to quantize holds NaN, infinite or huge values; training diverged, lower the learning rate"
+        )
+    low = weight.min(axis=1, keepdims=True)
+    offset = low.astype(np.float16)
+    # Round the offset down and the scale up, so that the coded range still covers the row.
+    offset = np.where(offset.astype(np.float32) > low, np.nextafter(offset, np.float16(-np.inf)), offset)
+    span = weight.max(axis=1, keepdims=True) - offset.astype(np.float32)
+    scale = (span / 255.0).astype(np.float16)
+    scale = np.where(scale.astype(np.float32) * 255.0 < span, np.nextafter(scale, np.float16(np.inf)), scale)
+    scale = np.maximum(scale, np.finfo(np.float16).tiny)
+    codes = np.rint((weight - offset.astype(np.float32)) / scale.astype(np.float32)).clip(0, 255).astype(np.uint8)
+    tail = np.ascontiguousarray(np.concatenate([scale, offset], axis=1)).view(np.uint8)
+    return Int8Table(np.concatenate([codes, tail], axis=1))
+
+
+Layout = Literal["compact", "folded"]
+
+
+@dataclass(frozen=True)
+class Term:
+    """What one field, or all item-side fields together, adds to (h, S, s).
+
+    compact: the row holds embedding e [d] and linear weight; it adds (W e, e, linear - |e|^2 / 2), W = `first.<name>`.
+    folded: the row holds what it adds: [H + d + 1]. Dense and vector terms have no table: arrays `first.<name>` [H, dim]
+    and `linear.<name>` [dim], vector terms also `project.<name>` [d, dim].
+    """
+
+    name: str
+    field: str
+    side: Side
+    kind: Literal["row", "bag", "dense", "vector"]
+    table: str | None = None
+    layout: Layout = "compact"
+
+
+@dataclass(frozen=True)
+class CompiledStudent:
+    """The student as it is served.
+
+    logit = bias + s + |S|^2 / 2 + MLP(relu(h + `hidden.0.bias`)), where (h [H], S [d], s) are sums over all terms
+    (the factorization-machine identity: sum of pair products = (|S|^2 - sum |e|^2) / 2).
+    indexes: per table, the sorted int64 keys of its rows; key i is row i, and row len(keys) is the fallback.
+    arrays: float32: `bias` [1], `hidden.0.bias` [H], `hidden.<i>.weight` [out, in], `hidden.<i>.bias`, `out.weight` [last].
+    """
+
+    schema: Schema
+    width: int
+    first: int
+    terms: tuple[Term, ...]
+    tables: Mapping[str, Int8Table]
+    indexes: Mapping[str, NDArray[np.int64]]
+    arrays: Mapping[str, NDArray[np.float32]]
