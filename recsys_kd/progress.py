@@ -12,15 +12,21 @@ from typing import Protocol
 class Task(Protocol):
     """One bar: `advance` by the units done, with figures such as `loss` to show beside it."""
 
-    def advance(self, units: int, **figures: float) -> None: ...
+    def advance(self, units: int, **figures: float) -> None:
+        """Add `units` done."""
+        ...
 
 
 class Progress(Protocol):
     """Opens bars (`total` is None where the amount of work is unknown) and prints single lines."""
 
-    def task(self, name: str, total: int | None, unit: str = "rows") -> AbstractContextManager[Task]: ...
+    def task(self, name: str, total: int | None, unit: str = "rows") -> AbstractContextManager[Task]:
+        """Open a bar for the length of a `with` block."""
+        ...
 
-    def note(self, message: str) -> None: ...
+    def note(self, message: str) -> None:
+        """Print one line."""
+        ...
 
 
 class _Silent:

@@ -55,7 +55,7 @@ class FieldConfig(StrictConfig):
     max_length: int = Field(50, ge=1, le=1000)
     """A bag keeps this many of its last values."""
     missing: Literal["quarantine", "accept"] = "quarantine"
-    """A null dense or vector value quarantines its row, or is taken as the mean. Null categories are always "unknown"."""
+    """A null dense or vector value quarantines its row, or is taken as the mean. Null categories are "unknown"."""
 
     @model_validator(mode="after")
     def _consistent(self) -> "FieldConfig":

@@ -17,6 +17,8 @@ from recsys_kd.schema import Schema, Side
 
 OVERHEAD = 4
 """Bytes of scale and offset in every row."""
+LARGEST = 60000.0
+"""Largest magnitude that a half-precision offset is trusted with."""
 
 
 class NonFiniteTable(InputError):
@@ -57,10 +59,8 @@ def quantize_rows(weight: NDArray[np.float32]) -> Int8Table:
     scale and offset. Source: FBGEMM's fused 8-bit row-wise format, with half-precision scale and offset.
     Raises: NonFiniteTable if any value is NaN, infinite or beyond float16's range.
     """
-    if weight.size and not np.isfinite(weight).all() or (weight.size and np.abs(weight).max() > 60000.0):
-        raise NonFiniteTable(
-            "table to quantize holds NaN, infinite or huge values; training diverged, lower the learning rate"
-        )
+    if weight.size and not np.abs(weight).max() <= LARGEST:
+        raise NonFiniteTable("table to quantize holds NaN, infinite or huge values: training diverged, lower `lr`")
     low = weight.min(axis=1, keepdims=True)
     offset = low.astype(np.float16)
     # Round the offset down and the scale up, so that the coded range still covers the row.
@@ -81,9 +81,9 @@ Layout = Literal["compact", "folded"]
 class Term:
     """What one field, or all item-side fields together, adds to (h, S, s).
 
-    compact: the row holds embedding e [d] and linear weight; it adds (W e, e, linear - |e|^2 / 2), W = `first.<name>`.
-    folded: the row holds what it adds: [H + d + 1]. Dense and vector terms have no table: arrays `first.<name>` [H, dim]
-    and `linear.<name>` [dim], vector terms also `project.<name>` [d, dim].
+    compact: the row holds e [d] and a linear weight; it adds (W e, e, linear - |e|^2 / 2), W = `first.<name>` [H, d].
+    folded: the row holds what it adds: [H + d + 1]. Dense and vector terms have no table but arrays: `first.<name>`
+    [H, dim] and `linear.<name>` [dim]; vector terms also `project.<name>` [d, dim], and then `first.<name>` is [H, d].
     """
 
     name: str
@@ -101,7 +101,8 @@ class CompiledStudent:
     logit = bias + s + |S|^2 / 2 + MLP(relu(h + `hidden.0.bias`)), where (h [H], S [d], s) are sums over all terms
     (the factorization-machine identity: sum of pair products = (|S|^2 - sum |e|^2) / 2).
     indexes: per table, the sorted int64 keys of its rows; key i is row i, and row len(keys) is the fallback.
-    arrays: float32: `bias` [1], `hidden.0.bias` [H], `hidden.<i>.weight` [out, in], `hidden.<i>.bias`, `out.weight` [last].
+    arrays: float32: `bias` [1], `hidden.0.bias` [H], `hidden.<i>.weight` [out, in], `hidden.<i>.bias`, `out.weight`
+    [last].
     """
 
     schema: Schema
@@ -110,4 +111,20 @@ class CompiledStudent:
     terms: tuple[Term, ...]
     tables: Mapping[str, Int8Table]
     indexes: Mapping[str, NDArray[np.int64]]
+    arrays: Mapping[str, NDArray[np.float32]]
+
+
+@dataclass(frozen=True)
+class StudentWeights:
+    """A trained student in float32, before pruning and folding.
+
+    tables: per vocabulary [size, d + 1], embedding and linear weight, fallback last. arrays: `first.<field>` [H, d] per
+    lookup field (dense: [H, dim]; vector: [H, d] with `project.<field>` [d, dim]), `linear.<field>` [dim] per dense or
+    vector field, and the head's arrays as in `CompiledStudent`.
+    """
+
+    schema: Schema
+    width: int
+    first: int
+    tables: Mapping[str, NDArray[np.float32]]
     arrays: Mapping[str, NDArray[np.float32]]

@@ -1,0 +1,149 @@
+"""The compact student: a factorization machine plus a small MLP whose first layer is a sum over fields.
+
+W [e1; e2; ..] = sum_f W_f e_f, and sum_{i<j} e_i . e_j = (|S|^2 - sum_f |e_f|^2) / 2 with S = sum_f e_f, so everything
+a field adds can later be folded into one table row (see `recsys_kd.tables.CompiledStudent`).
+Two heads share the body: the serving head learns the labels, the auxiliary head the teacher's soft labels, which keeps
+the served probability calibrated (arXiv 2408.14678).
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from recsys_kd.batch import Batch
+from recsys_kd.schema import Field, Schema
+from recsys_kd.settings import StudentConfig
+from recsys_kd.tables import StudentWeights
+
+
+class Logits(NamedTuple):
+    """Both heads' logits [B], and the mean squared norm of the looked-up rows (for the regularizer)."""
+
+    serving: Tensor
+    auxiliary: Tensor
+    penalty: Tensor
+
+
+class _Sums(NamedTuple):
+    hidden: Tensor
+    factors: Tensor
+    linear: Tensor
+    penalty: Tensor
+
+
+class Student(nn.Module):
+    """A `RankingModel` of `width` embeddings per id; tables hold [embedding, linear weight] per row."""
+
+    def __init__(self, schema: Schema, config: StudentConfig) -> None:
+        super().__init__()
+        self.schema = schema
+        self.width = config.width
+        self.hidden = tuple(config.hidden)
+        self.id_dropout = config.id_dropout
+        d, first = config.width, config.hidden[0]
+        self.tables = nn.ParameterDict()
+        for name, vocabulary in schema.vocabularies.items():
+            table = torch.randn(vocabulary.size, d + 1) * 0.05
+            table[:, d] = 0.0
+            self.tables[name] = nn.Parameter(table)
+        self.first = nn.ParameterDict()
+        self.linear = nn.ParameterDict()
+        self.project = nn.ParameterDict()
+        fan_in = sum(d if f.is_lookup or f.kind == "vector" else 1 for f in schema.fields)
+        for field in schema.fields:
+            self._add_field(field, d, first, fan_in)
+        self.first_bias = nn.Parameter(torch.zeros(first))
+        self.layers = nn.ModuleList(nn.Linear(a, b) for a, b in zip(self.hidden, self.hidden[1:], strict=False))
+        self.serving_head = nn.Linear(self.hidden[-1], 1)
+        self.auxiliary_head = nn.Linear(self.hidden[-1], 1)
+        self.auxiliary_scale = nn.Parameter(torch.ones(1))
+
+    def _add_field(self, field: Field, d: int, first: int, fan_in: int) -> None:
+        columns = d if field.is_lookup or field.kind == "vector" else field.dim
+        self.first[field.name] = nn.Parameter(torch.randn(first, columns) * (2.0 / fan_in) ** 0.5)
+        if not field.is_lookup:
+            self.linear[field.name] = nn.Parameter(torch.zeros(field.dim))
+        if field.kind == "vector":
+            self.project[field.name] = nn.Parameter(torch.randn(d, field.dim) * (0.05 / field.dim**0.5))
+
+    def _dropped(self, ids: Tensor, fallback: int) -> Tensor:
+        if not self.training or self.id_dropout == 0:
+            return ids
+        return torch.where(torch.rand(ids.shape) < self.id_dropout, fallback, ids)
+
+    def _rows(self, field: Field, batch: Batch) -> Tensor:
+        table = self.tables[field.vocabulary or ""]
+        fallback = self.schema.rows(field) - 1
+        if field.kind != "bag":
+            ids = torch.from_numpy(batch.ids[field.name])
+            return nn.functional.embedding(self._dropped(ids, fallback), table, sparse=True)
+        bag = batch.bags[field.name]
+        values = self._dropped(torch.from_numpy(bag.values), fallback)
+        return nn.functional.embedding_bag(
+            values, table, torch.from_numpy(bag.offsets), mode="mean", sparse=True, include_last_offset=True
+        )
+
+    def _sums(self, batch: Batch) -> _Sums:
+        d, size = self.width, len(batch)
+        hidden = self.first_bias.expand(size, -1)
+        factors, linear = torch.zeros(size, d), torch.zeros(size)
+        squares, penalty = torch.zeros(size), torch.zeros(())
+        for field in self.schema.fields:
+            if field.kind == "dense":
+                x = torch.from_numpy(batch.dense[field.name])
+                hidden = hidden + x @ self.first[field.name].T
+                linear = linear + x @ self.linear[field.name]
+                continue
+            if field.kind == "vector":
+                x = torch.from_numpy(batch.dense[field.name])
+                e = x @ self.project[field.name].T
+                linear = linear + x @ self.linear[field.name]
+            else:
+                row = self._rows(field, batch)
+                e = row[:, :d]
+                linear = linear + row[:, d]
+                penalty = penalty + row.square().sum() / size
+            hidden = hidden + e @ self.first[field.name].T
+            factors = factors + e
+            squares = squares + e.square().sum(1)
+        return _Sums(hidden, factors, linear - 0.5 * squares, penalty)
+
+    def forward(self, batch: Batch) -> Logits:
+        """Return both heads' logits."""
+        sums = self._sums(batch)
+        wide = sums.linear + 0.5 * sums.factors.square().sum(1)
+        x = torch.relu(sums.hidden)
+        for layer in self.layers:
+            x = torch.relu(layer(x))
+        serving = wide + self.serving_head(x).squeeze(1)
+        auxiliary = self.auxiliary_scale * wide + self.auxiliary_head(x).squeeze(1)
+        return Logits(serving, auxiliary, sums.penalty)
+
+    @torch.no_grad()
+    def score(self, batch: Batch) -> NDArray[np.float32]:
+        """Return the serving head's logits [B]."""
+        self.eval()
+        return self(batch).serving.numpy()
+
+    @torch.no_grad()
+    def weights(self) -> StudentWeights:
+        """Return the serving part as NumPy: what compression works on. The auxiliary head stays behind."""
+        arrays = {
+            "bias": self.serving_head.bias,
+            "hidden.0.bias": self.first_bias,
+            "out.weight": self.serving_head.weight[0],
+        }
+        for i, layer in enumerate(self.layers, start=1):
+            arrays[f"hidden.{i}.weight"], arrays[f"hidden.{i}.bias"] = layer.weight, layer.bias
+        for group, parameters in (("first", self.first), ("linear", self.linear), ("project", self.project)):
+            arrays |= {f"{group}.{name}": parameter for name, parameter in parameters.items()}
+        return StudentWeights(
+            self.schema,
+            self.width,
+            self.hidden[0],
+            {name: table.detach().numpy().copy() for name, table in self.tables.items()},
+            {name: array.detach().numpy().copy() for name, array in arrays.items()},
+        )
