@@ -1,0 +1,132 @@
+"""Fold a float student into the rows that are served.
+
+Request-side rows stay compact (embedding and linear weight): they are folded once per request, when it comes. Candidate
+rows are multiplied through the first layer here, once: a folded row holds its part of h [H], S [d] and s [1]; with
+`fold: item` all item-side fields of an item are added into one row.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from recsys_kd.batch import Bag
+from recsys_kd.schema import ITEM, Field, Schema
+from recsys_kd.tables import StudentWeights, Term
+
+Floats = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class ItemFeatures:
+    """Item-side fields per item row, fallback item last: row numbers, bags, or float32 [items, dim]."""
+
+    ids: Mapping[str, NDArray[np.int64]]
+    bags: Mapping[str, Bag]
+    dense: Mapping[str, Floats]
+
+
+@dataclass(frozen=True)
+class FloatTable:
+    """One served table before pruning and quantizing: float32 [rows, dim], fallback last.
+
+    traffic_fields: the fields whose training traffic says what a row is worth. keys: the vocabulary that keys it.
+    """
+
+    values: Floats
+    keys: str
+    traffic_field: str
+
+
+@dataclass(frozen=True)
+class FoldedStudent:
+    """Terms, float tables by name, and item -> row codes for tables that another vocabulary keys."""
+
+    weights: StudentWeights
+    terms: tuple[Term, ...]
+    tables: Mapping[str, FloatTable]
+    codes: Mapping[str, NDArray[np.int32]]
+
+
+def contribution(weights: StudentWeights, field: Field, e: Floats, linear: Floats) -> Floats:
+    """Return what embeddings `e` [N, d] with linear weights [N] add to (h, S, s): float32 [N, H + d + 1]."""
+    hidden = e @ weights.arrays[f"first.{field.name}"].T
+    scalar = linear - 0.5 * np.square(e).sum(axis=1)
+    return np.concatenate([hidden, e, scalar[:, None]], axis=1)
+
+
+def _table(weights: StudentWeights, field: Field) -> tuple[Floats, Floats]:
+    rows = weights.tables[field.vocabulary or ""]
+    return rows[:, : weights.width], rows[:, weights.width]
+
+
+def _pool(rows: Floats, bag: Bag) -> Floats:
+    """Return the mean row of each bag, 0 for an empty one."""
+    lengths = np.diff(bag.offsets)
+    sums = np.zeros((len(lengths), rows.shape[1]), dtype=np.float64)
+    np.add.at(sums, np.repeat(np.arange(len(lengths)), lengths), rows[bag.values])
+    return (sums / np.maximum(lengths, 1)[:, None]).astype(np.float32)
+
+
+def _item_part(weights: StudentWeights, field: Field, items: ItemFeatures) -> Floats:
+    """Return what one item-side field adds for every item row [items, H + d + 1]."""
+    if field.kind == "dense":
+        x = items.dense[field.name]
+        hidden = x @ weights.arrays[f"first.{field.name}"].T
+        linear = x @ weights.arrays[f"linear.{field.name}"]
+        factors = np.zeros((len(x), weights.width), dtype=np.float32)
+        return np.concatenate([hidden, factors, linear[:, None]], axis=1)
+    if field.kind == "vector":
+        x = items.dense[field.name]
+        e = x @ weights.arrays[f"project.{field.name}"].T
+        return contribution(weights, field, e, x @ weights.arrays[f"linear.{field.name}"])
+    e, linear = _table(weights, field)
+    if field.kind == "bag":
+        pooled = _pool(np.concatenate([e, linear[:, None]], axis=1), items.bags[field.name])
+        return contribution(weights, field, pooled[:, :-1], pooled[:, -1])
+    rows = np.arange(len(e)) if field.name == ITEM else items.ids[field.name]
+    return contribution(weights, field, e[rows], linear[rows])
+
+
+def _is_separate(field: Field, fold: Literal["item", "field"]) -> bool:
+    return fold == "field" and field.kind == "categorical"
+
+
+def _folded_fields(schema: Schema, fold: Literal["item", "field"]) -> tuple[Field, ...]:
+    return tuple(f for f in schema.of(side="item") if not _is_separate(f, fold))
+
+
+def fold_student(weights: StudentWeights, items: ItemFeatures, fold: Literal["item", "field"]) -> FoldedStudent:
+    """Return the student as terms over float tables; same scores as the student, up to rounding."""
+    schema = weights.schema
+    terms = [Term("item", ITEM, "item", "row", "item", "folded")]
+    together = sum((_item_part(weights, f, items) for f in _folded_fields(schema, fold)), start=np.float32(0))
+    tables = {"item": FloatTable(np.asarray(together, dtype=np.float32), ITEM, ITEM)}
+    codes: dict[str, NDArray[np.int32]] = {}
+    for field in schema.fields:
+        if field.side == "item":
+            if _is_separate(field, fold):
+                codes[field.name] = items.ids[field.name].astype(np.int32)
+                terms.append(_add_folded(weights, field, tables))
+        elif not field.is_lookup:
+            terms.append(Term(field.name, field.name, field.side, "vector" if field.kind == "vector" else "dense"))
+        elif field.side == "candidate" and field.kind != "bag":
+            terms.append(_add_folded(weights, field, tables))
+        else:
+            terms.append(_add_compact(weights, field, tables))
+    return FoldedStudent(weights, tuple(terms), tables, codes)
+
+
+def _add_folded(weights: StudentWeights, field: Field, tables: dict[str, FloatTable]) -> Term:
+    name = f"{field.name}.folded"
+    tables[name] = FloatTable(contribution(weights, field, *_table(weights, field)), field.vocabulary or "", field.name)
+    return Term(field.name, field.name, field.side, "row", name, "folded")
+
+
+def _add_compact(weights: StudentWeights, field: Field, tables: dict[str, FloatTable]) -> Term:
+    name = field.vocabulary or ""
+    if name not in tables:
+        tables[name] = FloatTable(weights.tables[name], name, field.name)
+    return Term(field.name, field.name, field.side, "bag" if field.kind == "bag" else "row", name, "compact")
