@@ -1,0 +1,165 @@
+"""Row checks: which rows may train, and why each of the others may not.
+
+The first reason that applies is the one recorded; a batch without a bad value costs a few minima and maxima.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from recsys_kd.data.convert import Converted, Ints, Mask, TextKeys, keys_of, numbers, times
+from recsys_kd.data.layout import Layout
+from recsys_kd.errors import InputError
+from recsys_kd.ids import mix
+from recsys_kd.settings import DataConfig, FieldConfig
+
+REASONS = ("", "null_key", "wrong_type", "nan", "out_of_range", "negative_label", "timestamp_out_of_window", "bad_vector")
+_CODE = {reason: code for code, reason in enumerate(REASONS)}
+Floats = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Canonical:
+    """One batch in canonical form; `reason` [N] uint8 indexes `REASONS`, None where every row is good."""
+
+    user: Ints
+    item: Ints
+    timestamp: Ints
+    label: Floats
+    request: Ints | None
+    numbers: dict[str, Floats]
+    """position, propensity, weight, extra columns and dense fields."""
+    vectors: dict[str, Floats]
+    reason: NDArray[np.uint8] | None
+
+    @property
+    def event_keys(self) -> tuple[Ints, ...]:
+        """What identifies an event: user, item, time, and request where there is one."""
+        keys = (self.user, self.item, self.timestamp)
+        return keys if self.request is None else (*keys, self.request)
+
+    def hashes(self) -> Ints:
+        """Return the event hash of every row [N]."""
+        return mix(*self.event_keys)
+
+
+class RowChecker:
+    """Converts and checks batches of one log."""
+
+    def __init__(self, config: DataConfig, layout: Layout) -> None:
+        self.config = config
+        self.layout = layout
+        self.text = {name: TextKeys() for name in ("user_id", "item_id", "request_id")}
+        self.start = _instant(config.window.start, "start", np.iinfo(np.int64).min)
+        self.end = _instant(config.window.end, "end", np.iinfo(np.int64).max)
+        self._reason: NDArray[np.uint8] | None = None
+
+    def _mark(self, mask: Mask | None, reason: str, rows: int) -> None:
+        if mask is None or not mask.any():
+            return
+        if self._reason is None:
+            self._reason = np.zeros(rows, dtype=np.uint8)
+        self._reason[mask & (self._reason == 0)] = _CODE[reason]
+
+    def _take(self, value: Converted, rows: int, null: str = "null_key") -> Converted:
+        self._mark(value.null, null, rows)
+        self._mark(value.wrong, "wrong_type", rows)
+        return value
+
+    def check(self, batch: pa.RecordBatch) -> Canonical:
+        """Return the batch in canonical form with the reason of every bad row."""
+        self._reason, rows = None, batch.num_rows
+        column = {name: batch.column(source) for name, source in self.layout.columns.items()}
+        keys = {
+            name: self._take(keys_of(column[name], self.text[name]), rows).values.astype(np.int64, copy=False)
+            for name in self.text
+            if name in column
+        }
+        stamp = self._take(times(column["timestamp"], self.config.timestamp_unit), rows).values.astype(np.int64)
+        label = self._take(numbers(column["label"]), rows).values.astype(np.float32, copy=False)
+        self._check_label(label, rows)
+        self._check_window(stamp, rows)
+        values = {n: self._number(n, column[n], rows) for n in column if n in ("position", "propensity", "weight")}
+        known = {"user_id", "item_id", "timestamp", "label", "request_id", "split", *values}
+        fields = {f.name: f for f in self.layout.log_fields}
+        vectors = {n: self._vector(f, column[n], rows) for n, f in fields.items() if f.kind == "vector"}
+        for name in column:
+            if name not in known and (name not in fields or fields[name].kind == "dense"):
+                values[name] = self._dense(fields.get(name), column[name], rows)
+        request = keys.get("request_id")
+        return Canonical(
+            keys["user_id"], keys["item_id"], stamp, label / self.config.label_max, request, values, vectors, self._reason
+        )
+
+    def _check_label(self, label: Floats, rows: int) -> None:
+        if rows == 0 or (label.min() >= 0 and label.max() <= self.config.label_max):
+            return
+        self._mark(np.isnan(label), "nan", rows)
+        self._mark(label < 0, "negative_label", rows)
+        self._mark(label > self.config.label_max, "out_of_range", rows)
+
+    def _check_window(self, stamp: Ints, rows: int) -> None:
+        if rows == 0 or (stamp.min() >= self.start and stamp.max() < self.end):
+            return
+        self._mark((stamp < self.start) | (stamp >= self.end), "timestamp_out_of_window", rows)
+
+    def _number(self, name: str, array: pa.Array, rows: int) -> Floats:
+        values = self._take(numbers(array), rows, "nan").values.astype(np.float32, copy=False)
+        self._mark(np.isnan(values), "nan", rows)
+        low_is_bad = values <= 0 if name == "propensity" else values < 0
+        high = 1.0 if name == "propensity" else np.finfo(np.float32).max
+        self._mark(low_is_bad | (values > high), "out_of_range", rows)
+        return values
+
+    def _dense(self, field: FieldConfig | None, array: pa.Array, rows: int) -> Floats:
+        value = numbers(array)
+        values = value.values.astype(np.float32, copy=True)
+        bad = ~np.isfinite(values)
+        if value.null is not None:
+            bad |= value.null
+        if field is not None and field.missing == "accept":
+            values[bad] = np.nan
+        else:
+            self._mark(bad, "nan", rows)
+        self._mark(value.wrong, "wrong_type", rows)
+        return values
+
+    def _vector(self, field: FieldConfig, array: pa.Array, rows: int) -> Floats:
+        values, bad = vectors_of(array, field.dim)
+        if field.missing == "quarantine":
+            self._mark(bad, "bad_vector", rows)
+        return values
+
+
+def vectors_of(array: pa.Array, dim: int) -> tuple[Floats, Mask]:
+    """Return lists as float32 [N, dim] and the mask of those that are null, of another length, or not finite."""
+    out = np.zeros((len(array), dim), dtype=np.float32)
+    lengths = np.asarray(array.value_lengths().fill_null(-1)) if not pa.types.is_fixed_size_list(array.type) else None
+    if lengths is None:
+        bad = np.asarray(array.is_null()) | (array.type.list_size != dim)
+    else:
+        bad = lengths != dim
+    good = array.filter(pa.array(~bad))
+    flat = good.flatten().to_numpy(zero_copy_only=False).astype(np.float32)
+    out[~bad] = flat.reshape(-1, dim)
+    broken = ~np.isfinite(out).all(axis=1)
+    out[broken] = 0.0
+    return out, bad | broken
+
+
+class BadWindow(InputError):
+    """A bound of the time window is not an ISO 8601 date."""
+
+
+def _instant(text: str | None, key: str, default: int) -> int:
+    """Return milliseconds UTC of an ISO 8601 text. Raises: BadWindow."""
+    if text is None:
+        return default
+    try:
+        stamp = pd.Timestamp(text)
+    except ValueError:
+        raise BadWindow(f"data.window.{key}: '{text}' is not a date; write it as 2026-01-31 or 2026-01-31T12:00") from None
+    return int((stamp if stamp.tz else stamp.tz_localize("UTC")).timestamp() * 1000)

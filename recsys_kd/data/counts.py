@@ -1,0 +1,78 @@
+"""What became of every row: read = used + quarantined + deduplicated, exactly."""
+
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import Any
+
+from recsys_kd.errors import InputError, RecsysKdError
+
+
+class RowsUnaccounted(RecsysKdError):
+    """Rows read differ from used + quarantined + deduplicated: a defect of this package, not of the log."""
+
+    exit_code = 3
+
+
+class TooManyBadRows(InputError):
+    """More rows are bad than the recipe allows."""
+
+
+@dataclass
+class Counts:
+    """Row counts of one reading of a log."""
+
+    read: int = 0
+    used: int = 0
+    deduplicated: int = 0
+    quarantined: Counter[str] = field(default_factory=Counter)
+    worst: Counter[tuple[str, str]] = field(default_factory=Counter)
+    """Quarantined rows per (file, reason)."""
+    files: int = 0
+    empty_files: int = 0
+    files_without_checksums: int = 0
+    excluded_files: list[str] = field(default_factory=list)
+
+    @property
+    def bad(self) -> int:
+        """Quarantined rows of all reasons."""
+        return sum(self.quarantined.values())
+
+    def check_sum(self) -> None:
+        """Raise RowsUnaccounted unless every row read is accounted for."""
+        if self.read != self.used + self.bad + self.deduplicated:
+            raise RowsUnaccounted(f"{self.line()}: these do not add up; please report this with the recipe")
+
+    def check_threshold(self, limit: float, quarantine: str) -> None:
+        """Raise TooManyBadRows if more than `limit` of the rows read are bad."""
+        if self.bad > limit * self.read:
+            (file, reason), rows = self.worst.most_common(1)[0]
+            reasons = ", ".join(f"{name} {count:,}" for name, count in self.quarantined.most_common())
+            raise TooManyBadRows(
+                f"{self.bad:,} of {self.read:,} rows ({self.bad / self.read:.2%}) are bad ({reasons}), more than "
+                f"data.max_quarantine {limit:.2%}; worst: {file}, {reason}, {rows:,} rows. Look at {quarantine}, mend "
+                "the log, or raise data.max_quarantine"
+            )
+
+    def line(self) -> str:
+        """Return the sum as one line."""
+        return (
+            f"{self.read:,} read = {self.used:,} used + {self.bad:,} quarantined + {self.deduplicated:,} deduplicated"
+        )
+
+    def to_json(self) -> dict[str, Any]:
+        """Return plain values."""
+        return {
+            "read": self.read,
+            "used": self.used,
+            "deduplicated": self.deduplicated,
+            "quarantined": dict(self.quarantined),
+            "files": self.files,
+            "empty_files": self.empty_files,
+            "files_without_checksums": self.files_without_checksums,
+            "excluded_files": list(self.excluded_files),
+        }
+
+    @staticmethod
+    def from_json(data: dict[str, Any]) -> "Counts":
+        """Rebuild from `to_json`."""
+        return Counts(**{**data, "quarantined": Counter(data["quarantined"])})

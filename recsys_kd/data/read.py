@@ -1,0 +1,218 @@
+"""Two streaming passes over a log: `scan` checks, counts and finds duplicates; `usable` yields what may train.
+
+Both passes see the same files (one that fails in the first is excluded whole from the second) in the same order, so
+what the first has counted is what the second yields.
+"""
+
+import tempfile
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from recsys_kd.data.checks import REASONS, Canonical, RowChecker
+from recsys_kd.data.counts import Counts
+from recsys_kd.data.dedup import Deduplicator, HashSpill
+from recsys_kd.data.files import BadFile, NoChecksums, has_checksums, list_files, open_parquet, read_batches
+from recsys_kd.data.layout import Layout, check_drift, plan_layout
+from recsys_kd.errors import InputError
+from recsys_kd.progress import SILENT, Progress
+from recsys_kd.settings import DataConfig, SplitConfig
+
+
+class NothingReadable(InputError):
+    """Every file of the log is excluded or empty."""
+
+
+@dataclass(frozen=True)
+class Log:
+    """The files of a log whose footers are sound, and how their columns are used."""
+
+    config: DataConfig
+    layout: Layout
+    files: tuple[Path, ...]
+    rows: int
+    counts: Counts
+
+
+@dataclass(frozen=True)
+class Scan:
+    """What the first pass found."""
+
+    log: Log
+    counts: Counts
+    repeated: NDArray[np.int64]
+    first_time: int
+    last_time: int
+
+
+def open_log(config: DataConfig, split: SplitConfig, extra: Mapping[str, str] | None = None) -> Log:
+    """Check footers, columns and checksums of every file; no row is read.
+
+    Raises: NoParquet, BadFile, NoChecksums, MissingColumn, WrongColumnType, SchemaDrift, NothingReadable.
+    """
+    counts, files, rows = Counts(), [], 0
+    catalogue = open_parquet(config.catalogue).schema_arrow if config.catalogue else None
+    layout: Layout | None = None
+    for path in list_files(config.path):
+        counts.files += 1
+        try:
+            file = open_parquet(path)
+            checked = has_checksums(path, file.metadata)
+        except BadFile:
+            if config.on_bad_file == "stop":
+                raise
+            counts.excluded_files.append(str(path))
+            continue
+        if not checked:
+            if config.require_checksums:
+                raise NoChecksums(path)
+            counts.files_without_checksums += 1
+        if layout is None:
+            layout = plan_layout(config, split, file.schema_arrow, catalogue, dict(extra or {}))
+        else:
+            check_drift(path, file.schema_arrow, files[0] if files else path, layout)
+        counts.empty_files += file.metadata.num_rows == 0
+        rows += file.metadata.num_rows
+        files.append(path)
+    if layout is None or rows == 0:
+        raise NothingReadable(f"data.path: {config.path} holds no rows in {counts.files} file(s); give a log with rows")
+    return Log(config, layout, tuple(files), rows, counts)
+
+
+class Quarantine:
+    """Writes bad rows, with `reason`, `file` and `row`, to one Parquet file; made when the first bad row comes."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.writer: pq.ParquetWriter | None = None
+
+    def add(self, batch: pa.RecordBatch, reason: NDArray[np.uint8], file: Path, first_row: int) -> None:
+        """Store the rows whose reason is not 0."""
+        bad = np.flatnonzero(reason)
+        table = pa.Table.from_batches([batch]).take(pa.array(bad))
+        # Files of one log may differ in integer width; text is what all of them can be shown as.
+        for i, name in enumerate(table.column_names):
+            if not pa.types.is_nested(table.schema.field(i).type):
+                table = table.set_column(i, name, table.column(i).cast(pa.string()))
+            else:
+                table = table.set_column(i, name, pa.array([str(v) for v in table.column(i).to_pylist()], pa.string()))
+        table = table.append_column("reason", pa.array([REASONS[r] for r in reason[bad]]))
+        table = table.append_column("file", pa.array([str(file)] * len(bad)))
+        table = table.append_column("row", pa.array(bad + first_row))
+        if self.writer is None:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            self.writer = pq.ParquetWriter(self.path, table.schema, write_page_checksum=True)
+        self.writer.write_table(table)
+
+    def __enter__(self) -> "Quarantine":
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        if self.writer is not None:
+            self.writer.close()
+
+
+def scan(log: Log, quarantine: Path, progress: Progress = SILENT) -> Scan:
+    """Read every row once: check it, count it, hash its event. Raises: BadFile."""
+    with tempfile.TemporaryDirectory(prefix="recsys-kd-") as folder, Quarantine(quarantine) as bin_:
+        spill = HashSpill(Path(folder), log.rows)
+        state = _ScanState(log.counts, spill, bin_)
+        checker = RowChecker(log.config, log.layout)
+        with progress.task("read", log.rows) as task:
+            for path in log.files:
+                for batch in _file_batches(log, path, state.counts):
+                    state.take(batch, checker.check(batch), path)
+                    task.advance(batch.num_rows, quarantined=state.counts.bad)
+                state.end_file()
+        repeated, extra = spill.repeated()
+    counts = state.counts
+    counts.deduplicated = extra
+    counts.used = counts.read - counts.bad - extra
+    good = tuple(p for p in log.files if str(p) not in counts.excluded_files)
+    kept = Log(log.config, log.layout, good, log.rows, counts)
+    return Scan(kept, counts, repeated, state.first_time, state.last_time)
+
+
+def _file_batches(log: Log, path: Path, counts: Counts) -> Iterator[pa.RecordBatch]:
+    """Yield a file's batches; where bad files are excluded, first make sure that the whole file can be read."""
+    if log.config.on_bad_file == "exclude":
+        try:
+            for _ in read_batches(open_parquet(path), path, log.layout.read):
+                pass
+        except BadFile:
+            counts.excluded_files.append(str(path))
+            return
+    yield from read_batches(open_parquet(path), path, log.layout.read)
+
+
+class _ScanState:
+    def __init__(self, counts: Counts, spill: HashSpill, quarantine: Quarantine) -> None:
+        self.counts, self.spill, self.quarantine = counts, spill, quarantine
+        self.first_time, self.last_time, self.row = np.iinfo(np.int64).max, np.iinfo(np.int64).min, 0
+
+    def take(self, batch: pa.RecordBatch, rows: Canonical, path: Path) -> None:
+        self.counts.read += batch.num_rows
+        hashes, stamps = rows.hashes(), rows.timestamp
+        if rows.reason is not None:
+            self._count_bad(rows.reason, path)
+            self.quarantine.add(batch, rows.reason, path, self.row)
+            good = rows.reason == 0
+            hashes, stamps = hashes[good], stamps[good]
+        self.row += batch.num_rows
+        self.spill.add(hashes)
+        if len(stamps):
+            self.first_time = min(self.first_time, int(stamps.min()))
+            self.last_time = max(self.last_time, int(stamps.max()))
+
+    def _count_bad(self, reason: NDArray[np.uint8], path: Path) -> None:
+        for code, rows in enumerate(np.bincount(reason, minlength=len(REASONS))):
+            if code and rows:
+                self.counts.quarantined[REASONS[code]] += int(rows)
+                self.counts.worst[str(path), REASONS[code]] += int(rows)
+
+    def end_file(self) -> None:
+        self.row = 0
+
+
+def usable(found: Scan, progress: Progress = SILENT) -> Iterator[tuple[pa.RecordBatch, Canonical]]:
+    """Second pass: yield the rows that are neither bad nor duplicates, in the same order."""
+    log, checker, seen = found.log, RowChecker(found.log.config, found.log.layout), Deduplicator(found.repeated)
+    with progress.task("encode", log.rows) as task:
+        for path in log.files:
+            for batch in read_batches(open_parquet(path), path, log.layout.read):
+                rows = checker.check(batch)
+                keep = _kept(rows, seen)
+                yield (batch, rows) if keep is None else (batch.take(pa.array(np.flatnonzero(keep))), select(rows, keep))
+                task.advance(batch.num_rows)
+
+
+def _kept(rows: Canonical, seen: Deduplicator) -> NDArray[np.bool_] | None:
+    """Return the mask of rows to keep, None where all are."""
+    good = None if rows.reason is None else rows.reason == 0
+    if len(seen.hashes) == 0:
+        return good
+    index = np.arange(len(rows.user)) if good is None else np.flatnonzero(good)
+    again = seen.duplicates(rows.hashes()[index], tuple(c[index] for c in rows.event_keys))
+    keep = np.ones(len(rows.user), dtype=bool) if good is None else good
+    keep[index[again]] = False
+    return keep
+
+
+def select(rows: Canonical, keep: NDArray[np.bool_]) -> Canonical:
+    """Return the rows of a mask."""
+    return Canonical(
+        rows.user[keep],
+        rows.item[keep],
+        rows.timestamp[keep],
+        rows.label[keep],
+        None if rows.request is None else rows.request[keep],
+        {n: v[keep] for n, v in rows.numbers.items()},
+        {n: v[keep] for n, v in rows.vectors.items()},
+        None,
+    )

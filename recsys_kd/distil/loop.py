@@ -1,0 +1,163 @@
+"""The training loop that teacher and student share: epochs, early stopping, and the best state at the end.
+
+The best epoch is the one with the highest validation AUC (lowest loss where one class is missing): embeddings start to
+overfit at the second epoch (arXiv 2209.06053), so one epoch may well be it. Calibration is put right afterwards.
+"""
+
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from itertools import chain
+from math import isfinite, nan
+
+import torch
+from torch import Tensor, nn
+
+from recsys_kd.batch import Batch
+from recsys_kd.errors import InputError
+from recsys_kd.progress import Progress
+
+
+class TrainingDiverged(InputError):
+    """The loss became NaN or infinite."""
+
+    def __init__(self, name: str, epoch: int, loss: float) -> None:
+        super().__init__(
+            f"{name}: the loss is {loss} in epoch {epoch + 1}; lower its learning rate, or look for huge dense values"
+        )
+
+
+class NothingToTrainOn(InputError):
+    """An epoch yielded no rows."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(f"{name}: there are no training rows; widen the window or shorten validation and test days")
+
+
+@dataclass(frozen=True)
+class Epoch:
+    """What one pass over the training rows gave; losses in nats per row."""
+
+    index: int
+    train_loss: float
+    validation_loss: float
+    validation_auc: float
+    rows_per_second: float
+
+
+@dataclass(frozen=True)
+class Fit:
+    """All epochs that ran, and the index of the one whose state was kept."""
+
+    epochs: tuple[Epoch, ...]
+    best: int
+
+
+class Snapshot:
+    """A copy of a model's parameters and buffers (of this rank's shards, where it is sharded)."""
+
+    def __init__(self, model: nn.Module) -> None:
+        self._copies = [tensor.detach().clone() for tensor in _state(model)]
+
+    @torch.no_grad()
+    def restore(self, model: nn.Module) -> None:
+        """Write the copies back into the same model, in place."""
+        for tensor, copy in zip(_state(model), self._copies, strict=True):
+            tensor.detach().copy_(copy)
+
+
+def _state(model: nn.Module) -> list[Tensor]:
+    return [tensor for tensor in chain(model.parameters(), model.buffers()) if tensor.numel()]
+
+
+def auc(score: Tensor, label: Tensor) -> float:
+    """Return the area under the ROC curve; score and label [N], label > 0.5 is positive, ties count half.
+
+    NaN where one class is missing. Source: Mann-Whitney U from mid-ranks, in float64.
+    """
+    positive = label > 0.5
+    n_positive = int(positive.sum())
+    n_negative = len(label) - n_positive
+    if not n_positive or not n_negative:
+        return nan
+    _, group, count = torch.unique(score, sorted=True, return_inverse=True, return_counts=True)
+    mid_rank = count.cumsum(0).double() - (count.double() - 1) / 2
+    rank_sum = float(mid_rank[group][positive].sum())
+    return (rank_sum - n_positive * (n_positive + 1) / 2) / (n_positive * n_negative)
+
+
+def better(candidate: Epoch, best: Epoch | None) -> bool:
+    """Return whether `candidate` has the higher validation AUC, or the lower loss where AUC is undefined."""
+    if best is None:
+        return True
+    if isfinite(candidate.validation_auc) and isfinite(best.validation_auc):
+        return candidate.validation_auc > best.validation_auc
+    return candidate.validation_loss < best.validation_loss
+
+
+def train(  # noqa: PLR0913 - one call site per model; a bag of options would only hide the names
+    model: nn.Module,
+    step: Callable[[Batch], float],
+    batches: Callable[[int], Iterable[Batch]],
+    validate: Callable[[], tuple[float, float]],
+    *,
+    epochs: int,
+    patience: int,
+    rows: int,
+    progress: Progress,
+    name: str,
+) -> Fit:
+    """Train until `patience` epochs in a row bring nothing better, then restore the best epoch's state of `model`.
+
+    step: trains on one batch and returns its mean loss. batches: the batches of an epoch, by its index. validate: loss
+    and AUC of the model as it is. rows: rows per epoch, for the progress bar.
+    Raises: TrainingDiverged, NothingToTrainOn.
+    """
+    done: list[Epoch] = []
+    best: Epoch | None = None
+    snapshot: Snapshot | None = None
+    for index in range(epochs):
+        loss, speed = _one_epoch(model, step, batches(index), rows, progress, f"{name}, epoch {index + 1}")
+        if not isfinite(loss):
+            raise TrainingDiverged(name, index, loss)
+        model.eval()
+        done.append(Epoch(index, loss, *validate(), speed))
+        progress.note(_line(name, done[-1]))
+        if better(done[-1], best):
+            best, snapshot = done[-1], None  # freed before the next copy is made
+            snapshot = Snapshot(model)
+        elif best is not None and index - best.index >= patience:
+            break
+    if best is None or snapshot is None:
+        raise NothingToTrainOn(name)
+    if best is not done[-1]:
+        snapshot.restore(model)
+    model.eval()
+    return Fit(tuple(done), best.index)
+
+
+def _one_epoch(
+    model: nn.Module, step: Callable[[Batch], float], batches: Iterable[Batch], rows: int, progress: Progress, name: str
+) -> tuple[float, float]:
+    """Return mean loss and rows per second."""
+    model.train()
+    total, seen, start = 0.0, 0, time.perf_counter()
+    with progress.task(name, rows) as task:
+        for batch in batches:
+            loss = step(batch)
+            total += loss * len(batch)
+            seen += len(batch)
+            elapsed = max(time.perf_counter() - start, 1e-9)
+            task.advance(len(batch), loss=total / seen, rows_per_second=seen / elapsed)
+            if not isfinite(loss):
+                return loss, seen / elapsed
+    if not seen:
+        raise NothingToTrainOn(name)
+    return total / seen, seen / max(time.perf_counter() - start, 1e-9)
+
+
+def _line(name: str, epoch: Epoch) -> str:
+    return (
+        f"{name}, epoch {epoch.index + 1}: loss {epoch.train_loss:.4f}, validation {epoch.validation_loss:.4f}, "
+        f"AUC {epoch.validation_auc:.4f}, {epoch.rows_per_second:,.0f} rows/s"
+    )
