@@ -89,5 +89,3 @@ def kept_codes(folded: FoldedStudent, plan: CompressionPlan, field: str) -> NDAr
     moved[kept] = np.arange(len(kept), dtype=np.int32)
     items = np.append(plan.keep["item"], len(folded.codes[field]) - 1)
     return moved[folded.codes[field][items]]
-
-

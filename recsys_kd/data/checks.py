@@ -16,7 +16,16 @@ from recsys_kd.errors import InputError
 from recsys_kd.ids import mix
 from recsys_kd.settings import DataConfig, FieldConfig
 
-REASONS = ("", "null_key", "wrong_type", "nan", "out_of_range", "negative_label", "timestamp_out_of_window", "bad_vector")
+REASONS = (
+    "",
+    "null_key",
+    "wrong_type",
+    "nan",
+    "out_of_range",
+    "negative_label",
+    "timestamp_out_of_window",
+    "bad_vector",
+)
 _CODE = {reason: code for code, reason in enumerate(REASONS)}
 Floats = NDArray[np.float32]
 
@@ -91,7 +100,14 @@ class RowChecker:
                 values[name] = self._dense(fields.get(name), column[name], rows)
         request = keys.get("request_id")
         return Canonical(
-            keys["user_id"], keys["item_id"], stamp, label / self.config.label_max, request, values, vectors, self._reason
+            keys["user_id"],
+            keys["item_id"],
+            stamp,
+            label / self.config.label_max,
+            request,
+            values,
+            vectors,
+            self._reason,
         )
 
     def _check_label(self, label: Floats, rows: int) -> None:
@@ -161,5 +177,7 @@ def _instant(text: str | None, key: str, default: int) -> int:
     try:
         stamp = pd.Timestamp(text)
     except ValueError:
-        raise BadWindow(f"data.window.{key}: '{text}' is not a date; write it as 2026-01-31 or 2026-01-31T12:00") from None
+        raise BadWindow(
+            f"data.window.{key}: '{text}' is not a date; write it as 2026-01-31 or 2026-01-31T12:00"
+        ) from None
     return int((stamp if stamp.tz else stamp.tz_localize("UTC")).timestamp() * 1000)

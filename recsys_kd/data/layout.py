@@ -65,7 +65,8 @@ def plan_layout(
     for name, kind in types.items():
         _check_type(name, wanted[name], kind, {f.name: f for f in log_fields})
     for field in item_fields:
-        _check_type(field.name, column_of(field), catalogue.field(column_of(field)).type, {field.name: field})
+        types[field.name] = catalogue.field(column_of(field)).type
+        _check_type(field.name, column_of(field), types[field.name], {field.name: field})
     return Layout(wanted, log_fields, item_fields, types)
 
 
@@ -83,7 +84,10 @@ def _value_type(kind: pa.DataType) -> pa.DataType | None:
 
 def _is_number(kind: pa.DataType) -> bool:
     return bool(
-        pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_boolean(kind) or pa.types.is_decimal(kind)
+        pa.types.is_integer(kind)
+        or pa.types.is_floating(kind)
+        or pa.types.is_boolean(kind)
+        or pa.types.is_decimal(kind)
     )
 
 

@@ -188,7 +188,9 @@ def usable(found: Scan, progress: Progress = SILENT) -> Iterator[tuple[pa.Record
             for batch in read_batches(open_parquet(path), path, log.layout.read):
                 rows = checker.check(batch)
                 keep = _kept(rows, seen)
-                yield (batch, rows) if keep is None else (batch.take(pa.array(np.flatnonzero(keep))), select(rows, keep))
+                yield (
+                    (batch, rows) if keep is None else (batch.take(pa.array(np.flatnonzero(keep))), select(rows, keep))
+                )
                 task.advance(batch.num_rows)
 
 

@@ -21,7 +21,6 @@ from recsys_kd.progress import SILENT, Progress
 from recsys_kd.settings import DistilConfig, StudentConfig
 
 
-
 class SoftBatch(NamedTuple):
     """Rows and the teacher's logits for them [B], NaN where the teacher never scored a row."""
 
@@ -116,5 +115,3 @@ def fit_student(
         name=name,
     )
     return FittedStudent(model, fit)
-
-

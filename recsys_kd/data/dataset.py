@@ -1,0 +1,157 @@
+"""An encoded log: memory-mapped columns, rows in time order, splits as contiguous ranges.
+
+Folder: meta.json; rows/<column>.npy [N]; bags/<field>.{values,offsets}.npy; items/<field>... one entry per item, the
+unknown item last; keys/<vocabulary>.npy sorted int64; traffic/<field>.npy float64 training traffic per vocabulary row.
+"""
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from recsys_kd.batch import Bag, Batch
+from recsys_kd.data.counts import Counts
+from recsys_kd.errors import InputError
+from recsys_kd.schema import Schema
+
+SPLITS = ("train", "validation", "test")
+
+
+class NotADataset(InputError):
+    """A folder does not hold an encoded log."""
+
+
+def gather_bag(bag: Bag, rows: NDArray[np.int64]) -> Bag:
+    """Return the bags of `rows`, in that order."""
+    starts = bag.offsets[rows]
+    lengths = bag.offsets[rows + 1] - starts
+    offsets = np.zeros(len(rows) + 1, dtype=np.int64)
+    np.cumsum(lengths, out=offsets[1:])
+    index = np.arange(offsets[-1]) + np.repeat(starts - offsets[:-1], lengths)
+    return Bag(np.asarray(bag.values[index], dtype=np.int64), offsets)
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """Rows of an encoded log; opening reads no rows."""
+
+    path: Path
+    schema: Schema
+    splits: Mapping[str, range]
+    counts: Counts
+    length: int
+    columns: tuple[str, ...]
+    missing_items: int
+    """Items in the log that the catalogue does not have."""
+
+    @staticmethod
+    def open(path: Path) -> "Dataset":
+        """Map an encoded log. Raises: NotADataset."""
+        try:
+            meta = json.loads((path / "meta.json").read_text())
+        except (OSError, ValueError) as error:
+            raise NotADataset(f"{path}: no encoded log ({error}); run the read stage again") from None
+        return Dataset(
+            path,
+            Schema.from_json(meta["schema"]),
+            {name: range(*bounds) for name, bounds in meta["splits"].items()},
+            Counts.from_json(meta["counts"]),
+            meta["length"],
+            tuple(meta["columns"]),
+            meta["missing_items"],
+        )
+
+    def __len__(self) -> int:
+        return self.length
+
+    @cached_property
+    def _maps(self) -> dict[str, NDArray[np.generic]]:
+        return {}
+
+    def _load(self, name: str) -> NDArray[np.generic]:
+        if name not in self._maps:
+            path = self.path / f"{name}.npy"
+            empty = path.stat().st_size < 200 and np.load(path).size == 0
+            self._maps[name] = np.load(path) if empty else np.load(path, mmap_mode="r")
+        return self._maps[name]
+
+    def column(self, name: str) -> NDArray[np.generic]:
+        """Return a whole column [N], mapped: label, weight, row_id, user, request, item, timestamp, or an optional one."""
+        if name == "weight" and name not in self.columns:
+            return np.ones(self.length, dtype=np.float32)
+        return self._load(f"rows/{name}")
+
+    def keys(self, vocabulary: str) -> NDArray[np.int64]:
+        """Return the sorted keys of a vocabulary's rows (fallback not included); `item` gives those of the item rows."""
+        return self._load(f"keys/{vocabulary}").astype(np.int64, copy=False)
+
+    def traffic(self, field: str) -> NDArray[np.float64]:
+        """Return training rows per vocabulary row, fallback last; a bag's row counts once, spread over its values."""
+        return self._load(f"traffic/{field}").astype(np.float64, copy=False)
+
+    def item_ids(self, field: str) -> NDArray[np.int64]:
+        """Return the vocabulary row of every item, unknown item last; `item_id` gives embedding rows."""
+        return self._load(f"items/{field}").astype(np.int64)
+
+    def item_bag(self, field: str) -> Bag:
+        """Return an item-side bag field over all items, unknown item (empty) last."""
+        return self._bag("items", field)
+
+    def item_dense(self, field: str) -> NDArray[np.float32]:
+        """Return a standardized item-side field [items + 1, dim]."""
+        return np.asarray(self._load(f"items/{field}"), dtype=np.float32)
+
+    def _bag(self, where: str, field: str) -> Bag:
+        values, offsets = self._load(f"{where}/{field}.values"), self._load(f"{where}/{field}.offsets")
+        return Bag(values, offsets)  # type: ignore[arg-type]
+
+    def batch(self, rows: slice | NDArray[np.int64]) -> Batch:
+        """Return any rows, in the order given."""
+        index = np.arange(*rows.indices(self.length)) if isinstance(rows, slice) else rows
+        item = self.column("item")[index].astype(np.int64)
+        ids, bags, dense = {}, {}, {}
+        for field in self.schema.fields:
+            where, at = ("items", item) if field.side == "item" else ("rows", index)
+            if field.kind == "bag":
+                bags[field.name] = gather_bag(self._bag(where, field.name), at)
+            elif field.is_lookup:
+                ids[field.name] = self._load(f"{where}/{field.name}")[at].astype(np.int64)
+            else:
+                dense[field.name] = np.asarray(self._load(f"{where}/{field.name}")[at], dtype=np.float32)
+        weight = self.column("weight")[index] if "weight" in self.columns else np.ones(len(index), dtype=np.float32)
+        return Batch(
+            ids,
+            bags,
+            dense,
+            label=np.asarray(self.column("label")[index], dtype=np.float32),
+            weight=np.asarray(weight, dtype=np.float32),
+            row_id=self.column("row_id")[index].astype(np.int64),
+            user=self.column("user")[index].astype(np.int64),
+            request=self.column("request")[index].astype(np.int64),
+            timestamp=self.column("timestamp")[index].astype(np.int64),
+        )
+
+    def batches(
+        self, rows: range, batch_size: int, seed: int | None = None, rank: int = 0, world: int = 1
+    ) -> Iterator[Batch]:
+        """Yield `rows` in batches: in order without a seed, shuffled with one; each of `world` ranks gets its share."""
+        order = np.arange(rows.start, rows.stop)
+        if seed is not None:
+            order = np.random.default_rng(seed).permutation(order)
+        share = order[rank::world]
+        for start in range(0, len(share), batch_size):
+            yield self.batch(share[start : start + batch_size])
+
+    @property
+    def item_count(self) -> int:
+        """Return how many item rows there are, the unknown item included."""
+        return len(self.keys("item")) + 1
+
+    @property
+    def item_rows(self) -> NDArray[np.int64]:
+        """Return the item row of every log row [N]."""
+        return self.column("item").astype(np.int64)

@@ -1,0 +1,121 @@
+"""Item-side fields: one value per item, from the catalogue, or the last one that the training log showed."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from recsys_kd.data.checks import vectors_of
+from recsys_kd.data.columns import rows_of
+from recsys_kd.data.convert import Ints, TextKeys, keys_of, numbers
+from recsys_kd.data.files import open_parquet
+from recsys_kd.data.layout import column_of
+from recsys_kd.errors import InputError
+from recsys_kd.settings import DataConfig, FieldConfig
+
+NULL_KEY = np.iinfo(np.int64).min
+"""Stands for a missing category; no vocabulary holds it."""
+
+
+class BadCatalogue(InputError):
+    """The catalogue can't be keyed by item."""
+
+
+@dataclass(frozen=True)
+class RawBag:
+    """Keys of multi-valued cells: cell i holds values[offsets[i]:offsets[i + 1]]."""
+
+    values: Ints
+    offsets: Ints
+
+
+RawField = NDArray[np.generic] | RawBag
+
+
+def bag_of(array: pa.Array, limit: int, text: TextKeys) -> RawBag:
+    """Return the last `limit` values of every list; a null list is empty, null values are left out."""
+    lists = array.cast(pa.list_(array.type.value_type)) if not pa.types.is_list(array.type) else array
+    lengths = np.asarray(lists.value_lengths().fill_null(0)).astype(np.int64)
+    value = keys_of(lists.flatten(), text)
+    offsets = np.concatenate([[0], np.cumsum(lengths)])
+    from_end = np.repeat(offsets[1:], lengths) - np.arange(offsets[-1])
+    keep = from_end <= limit
+    if value.null is not None:
+        keep &= ~value.null
+    cell = np.repeat(np.arange(len(lengths)), lengths)[keep]
+    counts = np.bincount(cell, minlength=len(lengths))
+    return RawBag(value.values[keep].astype(np.int64), np.concatenate([[0], np.cumsum(counts)]))
+
+
+def categories_of(array: pa.Array, text: TextKeys) -> Ints:
+    """Return int64 keys, NULL_KEY where the category is missing."""
+    value = keys_of(array, text)
+    keys = value.values.astype(np.int64)
+    if value.null is not None:
+        keys = np.where(value.null, NULL_KEY, keys)
+    return keys
+
+
+def raw_field(field: FieldConfig, array: pa.Array) -> RawField:
+    """Return a field's column before any vocabulary is known; missing numbers are NaN."""
+    if field.kind == "categorical":
+        return categories_of(array, TextKeys())
+    if field.kind == "bag":
+        return bag_of(array, field.max_length, TextKeys())
+    if field.kind == "vector":
+        return vectors_of(array, field.dim)[0]
+    value = numbers(array)
+    out = value.values.astype(np.float32, copy=True)
+    if value.null is not None:
+        out[value.null] = np.nan
+    return out
+
+
+def read_catalogue(config: DataConfig, fields: tuple[FieldConfig, ...]) -> tuple[Ints, dict[str, RawField]]:
+    """Return the catalogue's item keys, sorted, and its fields in that order. Raises: BadCatalogue, BadFile."""
+    path = config.catalogue
+    if path is None:
+        return np.zeros(0, dtype=np.int64), {}
+    name = config.columns.item_id
+    file = open_parquet(path)
+    if name not in file.schema_arrow.names:
+        raise BadCatalogue(f"{path}: no column '{name}' (data.columns.item_id); the catalogue is keyed by it")
+    table: pa.Table = pq.read_table(path, page_checksum_verification=True)
+    keys = keys_of(table[name].combine_chunks(), TextKeys())
+    if keys.null is not None:
+        raise BadCatalogue(f"{path}: {int(keys.null.sum())} rows have no '{name}'; remove them")
+    order = np.argsort(keys.values, kind="stable")
+    ids = keys.values.astype(np.int64)[order]
+    twice = np.flatnonzero(ids[1:] == ids[:-1])
+    if len(twice):
+        shown = table[name][int(order[twice[0]])].as_py()
+        raise BadCatalogue(f"{path}: item {shown!r} has more than one row; keep one row per item")
+    picked = table.take(pa.array(order))
+    return ids, {f.name: raw_field(f, picked[column_of(f)].combine_chunks()) for f in fields}
+
+
+def spread(raw: Mapping[str, RawField], at: Ints, known: int) -> dict[str, RawField]:
+    """Return fields reordered to entries `at`; entry `known` (one past the last) is "missing"."""
+    out: dict[str, RawField] = {}
+    for name, values in raw.items():
+        if isinstance(values, RawBag):
+            lengths = np.append(np.diff(values.offsets), 0)[at]
+            offsets = np.concatenate([[0], np.cumsum(lengths)])
+            starts = np.append(values.offsets[:-1], 0)[at]
+            index = np.arange(offsets[-1]) + np.repeat(starts - offsets[:-1], lengths)
+            out[name] = RawBag(values.values[index], offsets)
+            continue
+        missing = np.zeros((1, *values.shape[1:]), dtype=values.dtype)
+        missing[...] = NULL_KEY if values.dtype.kind == "i" else (np.nan if values.ndim == 1 else 0.0)
+        out[name] = np.concatenate([values, missing])[at]
+    return out
+
+
+def lookup_rows(values: RawField, known: Ints) -> RawField:
+    """Return vocabulary rows for keys, bags kept as bags."""
+    if isinstance(values, RawBag):
+        return RawBag(rows_of(values.values, known), values.offsets)
+    return rows_of(values.astype(np.int64, copy=False), known)

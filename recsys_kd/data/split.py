@@ -1,0 +1,61 @@
+"""Splits by time: training days, then validation, then test; or by a column that says so."""
+
+import datetime as dt
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from recsys_kd.errors import InputError
+from recsys_kd.settings import SplitConfig
+
+_DAY_MS = 86_400_000
+_NAMES = ("train", "validation", "test")
+
+
+class EmptySplit(InputError):
+    """A split holds no rows."""
+
+
+class BadSplitValue(InputError):
+    """The split column holds something else than train, validation and test."""
+
+
+def split_rank(array: pa.Array, column: str) -> NDArray[np.int8]:
+    """Return 0, 1, 2 for train, validation, test [N]. Raises: BadSplitValue."""
+    encoded = array if pa.types.is_dictionary(array.type) else array.dictionary_encode()
+    values = encoded.dictionary.to_pylist()
+    for value in values:
+        if value not in _NAMES:
+            raise BadSplitValue(f"split.column: '{column}' holds {value!r}; only train, validation and test are known")
+    if encoded.null_count:
+        raise BadSplitValue(f"split.column: '{column}' is null in {encoded.null_count} rows; fill it")
+    codes = encoded.indices.to_numpy(zero_copy_only=False)
+    return np.array([_NAMES.index(v) for v in values] or [0], dtype=np.int8)[codes]
+
+
+def split_bounds(stamp: NDArray[np.int64], rank: NDArray[np.int64] | None, config: SplitConfig) -> dict[str, range]:
+    """Return each split's rows in a log sorted by (rank, time); `stamp` is ms UTC. Raises: EmptySplit."""
+    n = len(stamp)
+    if rank is not None:
+        cuts = [int(np.searchsorted(rank, r)) for r in (1, 2)]
+    else:
+        test = int(stamp[-1]) - int(config.test_days * _DAY_MS) + 1
+        validation = test - int(config.validation_days * _DAY_MS)
+        cuts = [int(np.searchsorted(stamp, t)) for t in (validation, test)]
+    edges = [0, *cuts, n]
+    bounds = {name: range(a, b) for name, a, b in zip(_NAMES, edges[:-1], edges[1:], strict=True)}
+    for name, rows in bounds.items():
+        if len(rows) == 0:
+            raise EmptySplit(_explain(name, stamp, config))
+    return bounds
+
+
+def _explain(name: str, stamp: NDArray[np.int64], config: SplitConfig) -> str:
+    if config.column:
+        return f"split.column: no row of column '{config.column}' says '{name}'; every split needs rows"
+    first, last = (dt.datetime.fromtimestamp(t / 1000, dt.timezone.utc).isoformat() for t in (stamp.min(), stamp.max()))
+    return (
+        f"split: no rows for '{name}': the log runs from {first} to {last}, with split.validation_days "
+        f"{config.validation_days:g} and split.test_days {config.test_days:g}; choose them to fit"
+    )
