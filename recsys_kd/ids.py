@@ -2,7 +2,7 @@
 
 int64 ids are their own key. A string is known by the first 8 bytes of its BLAKE2b hash: keyed structures then hold
 fixed-width integers only, and nobody can cheaply craft a name that lands on another's row (a second preimage among
-1M ids costs about 2^44 hashes; an accidental collision among 1M ids has odds of 3e-8, and encoding refuses one).
+1M ids costs about 2^44 hashes; an accidental collision among 1M ids has odds of 3e-8).
 """
 
 import hashlib

@@ -7,7 +7,7 @@ value = code * scale + offset.
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,6 +23,45 @@ LARGEST = 60000.0
 
 class NonFiniteTable(InputError):
     """A table to be quantized holds NaN or infinite values."""
+
+
+class RowTable(Protocol):
+    """Rows of numbers, the last one the fallback."""
+
+    @property
+    def rows(self) -> int:
+        """Rows, fallback included."""
+        ...
+
+    @property
+    def dim(self) -> int:
+        """Values per row."""
+        ...
+
+    def lookup(self, rows: NDArray[np.int64]) -> NDArray[np.float32]:
+        """Return the values of `rows` [N] as float32 [N, dim]."""
+        ...
+
+
+@dataclass(frozen=True)
+class Float32Table:
+    """`data` float32 [rows, dim]: what an int8 table is compared with."""
+
+    data: NDArray[np.float32]
+
+    @property
+    def rows(self) -> int:
+        """Rows, fallback included."""
+        return int(self.data.shape[0])
+
+    @property
+    def dim(self) -> int:
+        """Values per row."""
+        return int(self.data.shape[1])
+
+    def lookup(self, rows: NDArray[np.int64]) -> NDArray[np.float32]:
+        """Return the values of `rows` [N] as float32 [N, dim]."""
+        return self.data[rows]
 
 
 @dataclass(frozen=True)
@@ -100,18 +139,22 @@ class CompiledStudent:
 
     logit = bias + s + |S|^2 / 2 + MLP(relu(h + `hidden.0.bias`)), where (h [H], S [d], s) are sums over all terms
     (the factorization-machine identity: sum of pair products = (|S|^2 - sum |e|^2) / 2).
+    A table's value in column c is what its row holds times `scale.<table>` [dim]: columns of unlike size then share a
+    row's 8-bit range fairly.
     indexes: per table, the sorted int64 keys of its rows; key i is row i, and row len(keys) is the fallback.
     arrays: float32: `bias` [1], `hidden.0.bias` [H], `hidden.<i>.weight` [out, in], `hidden.<i>.bias`, `out.weight`
     [last].
+    codes: per item-side field that keeps a table of its own, int32 [item rows]: the row of every item of table `item`.
     """
 
     schema: Schema
     width: int
     first: int
     terms: tuple[Term, ...]
-    tables: Mapping[str, Int8Table]
+    tables: Mapping[str, RowTable]
     indexes: Mapping[str, NDArray[np.int64]]
     arrays: Mapping[str, NDArray[np.float32]]
+    codes: Mapping[str, NDArray[np.int32]]
 
 
 @dataclass(frozen=True)

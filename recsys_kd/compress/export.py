@@ -7,9 +7,10 @@ from numpy.typing import NDArray
 
 from recsys_kd.compress.fold import Floats, FloatTable, FoldedStudent
 from recsys_kd.compress.plan import CompressionPlan, TableCost
-from recsys_kd.tables import CompiledStudent, quantize_rows
+from recsys_kd.tables import CompiledStudent, Float32Table, RowTable, quantize_rows
 
-Traffic = Mapping[str, NDArray[np.int64]]
+Traffic = Mapping[str, NDArray[np.float64]]
+"""Training rows per vocabulary row of each field, fallback last; `item` counts the rows of the item table."""
 
 
 def key_bytes(keys: NDArray[np.int64]) -> int:
@@ -25,12 +26,17 @@ def table_costs(folded: FoldedStudent, traffic: Traffic, keys: Mapping[str, NDAr
     costs = []
     for name, table in folded.tables.items():
         per_key = key_bytes(keys[table.keys]) + 4 * len(folded.codes) * (name == "item")
-        carried = traffic[table.traffic_field][:-1].astype(np.float64)
+        carried = table_traffic(table, traffic)[:-1]
         costs.append(TableCost(name, carried, table.values.shape[1], per_key))
     return costs
 
 
-def prune_table(table: FloatTable, keep: NDArray[np.int64], traffic: NDArray[np.int64]) -> Floats:
+def table_traffic(table: FloatTable, traffic: Traffic) -> NDArray[np.float64]:
+    """Return the traffic of a table's rows, summed over the fields that look them up."""
+    return np.sum([traffic[name] for name in table.fields], axis=0, dtype=np.float64)
+
+
+def prune_table(table: FloatTable, keep: NDArray[np.int64], traffic: NDArray[np.float64]) -> Floats:
     """Return the kept rows and the new fallback [len(keep) + 1, dim].
 
     The fallback becomes the traffic-weighted mean of every id that will now use it, the old fallback's included: the
@@ -46,7 +52,8 @@ def prune_table(table: FloatTable, keep: NDArray[np.int64], traffic: NDArray[np.
 def pruned_values(folded: FoldedStudent, plan: CompressionPlan, traffic: Traffic) -> dict[str, Floats]:
     """Return every table's kept rows, fallback last, still in float32."""
     return {
-        name: prune_table(table, plan.keep[name], traffic[table.traffic_field]) for name, table in folded.tables.items()
+        name: prune_table(table, plan.keep[name], table_traffic(table, traffic))
+        for name, table in folded.tables.items()
     }
 
 
@@ -61,22 +68,37 @@ def served_arrays(folded: FoldedStudent) -> dict[str, Floats]:
     }
 
 
+def column_scales(values: Floats) -> Floats:
+    """Return each column's root mean square [dim]: divided by it, all columns use a row's 8-bit range alike."""
+    rms = np.sqrt(np.square(values, dtype=np.float64).mean(axis=0))
+    return np.maximum(rms, 1e-6).astype(np.float32)
+
+
 def compile_student(
     folded: FoldedStudent,
     plan: CompressionPlan,
     traffic: Traffic,
     keys: Mapping[str, NDArray[np.int64]],
+    quantize: bool = True,
 ) -> CompiledStudent:
-    """Return the int8 student: pruned, quantized, with one sorted key index per table."""
+    """Return the student as it is served, pruned and quantized, with one sorted key index per table.
+
+    quantize=False keeps float32 rows: the same student before its last step, to measure what that step costs.
+    """
     values = pruned_values(folded, plan, traffic)
+    scales = {name: column_scales(rows) for name, rows in values.items()}
+    tables: dict[str, RowTable] = {
+        name: quantize_rows(rows / scales[name]) if quantize else Float32Table(rows / scales[name])
+        for name, rows in values.items()
+    }
     return CompiledStudent(
         schema=folded.weights.schema,
         width=folded.weights.width,
         first=folded.weights.first,
         terms=folded.terms,
-        tables={name: quantize_rows(rows) for name, rows in values.items()},
+        tables=tables,
         indexes={name: keys[folded.tables[name].keys][plan.keep[name]] for name in values},
-        arrays=served_arrays(folded),
+        arrays={**served_arrays(folded), **{f"scale.{name}": scale for name, scale in scales.items()}},
         codes={field: kept_codes(folded, plan, field) for field in folded.codes},
     )
 

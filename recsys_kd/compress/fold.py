@@ -21,7 +21,10 @@ Floats = NDArray[np.float32]
 
 @dataclass(frozen=True)
 class ItemFeatures:
-    """Item-side fields per item row, fallback item last: row numbers, bags, or float32 [items, dim]."""
+    """Item-side fields per item row, unknown item last: row numbers, bags, or float32 [items, dim].
+
+    `item_id` gives the embedding row of every item, the fallback's for items too rare to have one.
+    """
 
     ids: Mapping[str, NDArray[np.int64]]
     bags: Mapping[str, Bag]
@@ -32,12 +35,12 @@ class ItemFeatures:
 class FloatTable:
     """One served table before pruning and quantizing: float32 [rows, dim], fallback last.
 
-    traffic_fields: the fields whose training traffic says what a row is worth. keys: the vocabulary that keys it.
+    keys: the vocabulary that keys it (`item`: the item rows). fields: whose training traffic says what a row is worth.
     """
 
     values: Floats
     keys: str
-    traffic_field: str
+    fields: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -86,7 +89,7 @@ def _item_part(weights: StudentWeights, field: Field, items: ItemFeatures) -> Fl
     if field.kind == "bag":
         pooled = _pool(np.concatenate([e, linear[:, None]], axis=1), items.bags[field.name])
         return contribution(weights, field, pooled[:, :-1], pooled[:, -1])
-    rows = np.arange(len(e)) if field.name == ITEM else items.ids[field.name]
+    rows = items.ids[field.name]
     return contribution(weights, field, e[rows], linear[rows])
 
 
@@ -103,7 +106,7 @@ def fold_student(weights: StudentWeights, items: ItemFeatures, fold: Literal["it
     schema = weights.schema
     terms = [Term("item", ITEM, "item", "row", "item", "folded")]
     together = sum((_item_part(weights, f, items) for f in _folded_fields(schema, fold)), start=np.float32(0))
-    tables = {"item": FloatTable(np.asarray(together, dtype=np.float32), ITEM, ITEM)}
+    tables = {"item": FloatTable(np.asarray(together, dtype=np.float32), "item", ("item",))}
     codes: dict[str, NDArray[np.int32]] = {}
     for field in schema.fields:
         if field.side == "item":
@@ -121,12 +124,12 @@ def fold_student(weights: StudentWeights, items: ItemFeatures, fold: Literal["it
 
 def _add_folded(weights: StudentWeights, field: Field, tables: dict[str, FloatTable]) -> Term:
     name = f"{field.name}.folded"
-    tables[name] = FloatTable(contribution(weights, field, *_table(weights, field)), field.vocabulary or "", field.name)
+    tables[name] = FloatTable(contribution(weights, field, *_table(weights, field)), field.vocabulary or "", (field.name,))
     return Term(field.name, field.name, field.side, "row", name, "folded")
 
 
 def _add_compact(weights: StudentWeights, field: Field, tables: dict[str, FloatTable]) -> Term:
     name = field.vocabulary or ""
-    if name not in tables:
-        tables[name] = FloatTable(weights.tables[name], name, field.name)
+    fields = (*tables[name].fields, field.name) if name in tables else (field.name,)
+    tables[name] = FloatTable(weights.tables[name], name, fields)
     return Term(field.name, field.name, field.side, "bag" if field.kind == "bag" else "row", name, "compact")

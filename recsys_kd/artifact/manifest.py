@@ -1,0 +1,108 @@
+"""The manifest: what an artifact is, in canonical JSON whose SHA-256 names the artifact's folder."""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from recsys_kd.schema import Schema
+from recsys_kd.tables import Term
+
+FORMAT = 1
+WEIGHTS = "weights.safetensors"
+MANIFEST = "manifest.json"
+
+
+@dataclass(frozen=True)
+class Golden:
+    """A request in encoded form with the logits its candidates must get: the last check before a model serves.
+
+    ids: key per lookup field. bags: keys. dense: standardized numbers. candidates: item keys.
+    features: per candidate-side field, one entry per candidate.
+    """
+
+    ids: dict[str, int]
+    bags: dict[str, list[int]]
+    dense: dict[str, list[float]]
+    candidates: list[int]
+    features: dict[str, list[Any]]
+    logits: list[float]
+
+
+@dataclass(frozen=True)
+class Lineage:
+    """Where a model comes from and what it was measured to be; all of it plain JSON."""
+
+    name: str
+    created: str
+    data_digest: str
+    recipe_digest: str
+    teacher_digest: str
+    parents: list[str] = field(default_factory=list)
+    plan: dict[str, Any] = field(default_factory=dict)
+    metrics: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """Everything about an artifact but its numbers."""
+
+    schema: Schema
+    width: int
+    first: int
+    terms: tuple[Term, ...]
+    indexes: Mapping[str, str]
+    """Table -> tensor that holds its keys; tables with the same keys share one."""
+    weights_bytes: int
+    weights_sha256: str
+    lineage: Lineage
+    golden: tuple[Golden, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        """Return plain values."""
+        return {
+            "format": FORMAT,
+            "schema": self.schema.to_json(),
+            "fingerprint": self.schema.fingerprint,
+            "width": self.width,
+            "first": self.first,
+            "terms": [asdict(t) for t in self.terms],
+            "indexes": dict(self.indexes),
+            "files": {WEIGHTS: {"bytes": self.weights_bytes, "sha256": self.weights_sha256}},
+            "lineage": asdict(self.lineage),
+            "golden": [asdict(g) for g in self.golden],
+        }
+
+    @staticmethod
+    def from_json(data: Mapping[str, Any]) -> "Manifest":
+        """Rebuild from `to_json`; KeyError, TypeError or ValueError for anything else."""
+        keys = {"format", "schema", "fingerprint", "width", "first", "terms", "indexes", "files", "lineage", "golden"}
+        if set(data) != keys:
+            raise ValueError(f"keys {sorted(set(data) ^ keys)} are missing or unknown")
+        if data["format"] != FORMAT:
+            raise ValueError(f"format {data['format']!r}, this version reads {FORMAT}")
+        if set(data["files"]) != {WEIGHTS}:
+            raise ValueError(f"files {sorted(data['files'])}, expected {WEIGHTS}")
+        return Manifest(
+            Schema.from_json(data["schema"]),
+            data["width"],
+            data["first"],
+            tuple(Term(**t) for t in data["terms"]),
+            data["indexes"],
+            data["files"][WEIGHTS]["bytes"],
+            data["files"][WEIGHTS]["sha256"],
+            Lineage(**data["lineage"]),
+            tuple(Golden(**g) for g in data["golden"]),
+        )
+
+
+def canonical(data: Mapping[str, Any]) -> bytes:
+    """Return the one JSON form that is hashed: sorted keys, no spaces, no NaN, UTF-8."""
+    text = json.dumps(data, sort_keys=True, separators=(",", ":"), allow_nan=False, ensure_ascii=False)
+    return text.encode()
+
+
+def digest_of(data: bytes) -> str:
+    """Return the SHA-256 of `data` in hex."""
+    return hashlib.sha256(data).hexdigest()

@@ -1,0 +1,196 @@
+"""Read an artifact, trusting nothing: every rule is a check of its own with a name, on the bytes that are then used."""
+
+import json
+import mmap
+import os
+import stat
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from recsys_kd.artifact.errors import ArtifactRefused
+from recsys_kd.artifact.manifest import MANIFEST, WEIGHTS, Manifest, canonical, digest_of
+from recsys_kd.artifact.tensors import BadTensors, load
+from recsys_kd.artifact.write import Artifact
+from recsys_kd.tables import CompiledStudent, Int8Table, Term
+
+MAX_MANIFEST = 16 << 20
+Tensors = Mapping[str, NDArray[np.generic]]
+
+
+def open_artifact(path: Path) -> tuple[Artifact, CompiledStudent]:
+    """Verify and map an artifact; its tables are views of the mapped file. Raises: ArtifactRefused."""
+    _check_files(path)
+    text = bytes(_map(path / MANIFEST, path, MAX_MANIFEST))
+    if digest_of(text) != path.name:
+        raise ArtifactRefused(path, "manifest-digest", f"the manifest's sha256 is {digest_of(text)[:12]}, not the folder's name")
+    manifest = _parse_manifest(path, text)
+    weights = _map(path / WEIGHTS, path, None)
+    if len(weights) != manifest.weights_bytes:
+        raise ArtifactRefused(path, "size", f"{WEIGHTS} has {len(weights)} bytes, the manifest says {manifest.weights_bytes}")
+    found = digest_of(weights)  # type: ignore[arg-type]
+    if found != manifest.weights_sha256:
+        raise ArtifactRefused(path, "sha256", f"{WEIGHTS} hashes to {found[:12]}, the manifest says {manifest.weights_sha256[:12]}")
+    try:
+        tensors = load(weights)
+    except BadTensors as error:
+        raise ArtifactRefused(path, "tensors", str(error)) from None
+    compiled = _assemble(path, manifest, tensors)
+    return Artifact(path, path.name, manifest), compiled
+
+
+def _check_files(path: Path) -> None:
+    if not path.is_dir():
+        raise ArtifactRefused(path, "exists", "there is no such folder")
+    names = {entry.name for entry in os.scandir(path)}
+    if names != {MANIFEST, WEIGHTS}:
+        raise ArtifactRefused(path, "files", f"it holds {sorted(names)}, expected {[MANIFEST, WEIGHTS]}")
+
+
+def _map(file: Path, artifact: Path, limit: int | None) -> memoryview:
+    """Map a regular file through one descriptor, symbolic links refused."""
+    try:
+        handle = os.open(file, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    except OSError as error:
+        raise ArtifactRefused(artifact, "regular-file", f"{file.name}: {error.strerror}") from None
+    try:
+        info = os.fstat(handle)
+        if not stat.S_ISREG(info.st_mode):
+            raise ArtifactRefused(artifact, "regular-file", f"{file.name} is not a regular file")
+        if info.st_size == 0 or (limit is not None and info.st_size > limit):
+            raise ArtifactRefused(artifact, "size", f"{file.name} has {info.st_size} bytes")
+        return memoryview(mmap.mmap(handle, info.st_size, access=mmap.ACCESS_READ))
+    finally:
+        os.close(handle)
+
+
+def _parse_manifest(path: Path, text: bytes) -> Manifest:
+    try:
+        data = json.loads(text)
+        if canonical(data) != text:
+            raise ValueError("it is not in canonical form")
+        manifest = Manifest.from_json(data)
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise ArtifactRefused(path, "manifest", f"{type(error).__name__}: {error}") from None
+    if data["fingerprint"] != manifest.schema.fingerprint:
+        raise ArtifactRefused(path, "fingerprint", "the schema does not have the fingerprint that the manifest gives")
+    return manifest
+
+
+class _Assembler:
+    """Takes tensors by name, checking each; what is left over is refused too."""
+
+    def __init__(self, path: Path, tensors: Tensors) -> None:
+        self.path, self.tensors = path, tensors
+        self.taken: set[str] = set()
+
+    def refuse(self, check: str, detail: str) -> ArtifactRefused:
+        return ArtifactRefused(self.path, check, detail)
+
+    def take(self, name: str, kinds: tuple[str, ...], shape: tuple[int | None, ...]) -> NDArray[np.generic]:
+        """Return a tensor of one of the dtypes whose shape agrees (None: any length)."""
+        if name not in self.tensors:
+            raise self.refuse("tensor-names", f"tensor '{name}' is missing")
+        array = self.tensors[name]
+        self.taken.add(name)
+        fits = len(shape) == array.ndim and all(w is None or w == n for w, n in zip(shape, array.shape, strict=True))
+        if array.dtype.name not in kinds or not fits:
+            raise self.refuse("shapes", f"tensor '{name}' is {array.dtype.name} {array.shape}, expected {kinds} {shape}")
+        return array
+
+    def floats(self, name: str, shape: tuple[int | None, ...]) -> NDArray[np.float32]:
+        array = self.take(f"array.{name}", ("float32",), shape).astype(np.float32, copy=False)
+        if not np.isfinite(array).all():
+            raise self.refuse("finite", f"array '{name}' holds NaN or infinite values")
+        return array
+
+    def keys(self, tensor: str) -> NDArray[np.int64]:
+        keys = self.take(tensor, ("int32", "int64"), (None,)).astype(np.int64, copy=False)
+        if len(keys) > 1 and not (keys[1:] > keys[:-1]).all():
+            raise self.refuse("index-order", f"'{tensor}' is not strictly increasing")
+        return keys
+
+    def table(self, name: str, rows: int, dim: int) -> Int8Table:
+        data = self.take(f"table.{name}", ("uint8",), (None, dim + 4)).astype(np.uint8, copy=False)
+        table = Int8Table(data)
+        if table.rows != rows:
+            raise self.refuse("index-rows", f"table '{name}' has {table.rows} rows for {rows - 1} keys and the fallback")
+        tail = table.scales_and_offsets()
+        if not (np.isfinite(tail).all() and (tail[:, 0] > 0).all()):
+            raise self.refuse("scales", f"table '{name}' has scales that are not positive, or not finite")
+        return table
+
+    def codes(self, field: str, items: int, rows: int) -> NDArray[np.int32]:
+        codes = self.take(f"codes.{field}", ("int32",), (items,)).astype(np.int32, copy=False)
+        if len(codes) and (codes.min() < 0 or codes.max() >= rows):
+            raise self.refuse("index-bounds", f"codes of '{field}' point outside its {rows} rows")
+        return codes
+
+
+def _assemble(path: Path, manifest: Manifest, tensors: Tensors) -> CompiledStudent:
+    take = _Assembler(path, tensors)
+    d, first = manifest.width, manifest.first
+    if not (type(d) is int and type(first) is int and 0 < d <= 4096 and 0 < first <= 65536):
+        raise take.refuse("shapes", f"width {d!r} and first layer {first!r} are not sensible")
+    dims: dict[str, int] = {}
+    for term in manifest.terms:
+        _check_term(take, manifest, term, dims)
+    if set(dims) != set(manifest.indexes):
+        raise take.refuse("tensor-names", f"indexes name {sorted(manifest.indexes)}, terms use {sorted(dims)}")
+    keys = {name: take.keys(manifest.indexes[name]) for name in dims}
+    tables = {name: take.table(name, len(keys[name]) + 1, dim) for name, dim in dims.items()}
+    arrays = {f"scale.{name}": take.floats(f"scale.{name}", (dim,)) for name, dim in dims.items()}
+    for term in manifest.terms:
+        arrays |= _term_arrays(take, manifest, term)
+    arrays |= _head_arrays(take, first)
+    coded = [t for t in manifest.terms if t.side == "item" and t.table != "item"]
+    codes = {t.name: take.codes(t.name, tables["item"].rows, tables[t.table or ""].rows) for t in coded}
+    left = set(tensors) - take.taken
+    if left:
+        raise take.refuse("tensor-names", f"tensors {sorted(left)} are not used by any term")
+    return CompiledStudent(manifest.schema, d, first, manifest.terms, tables, keys, arrays, codes)
+
+
+def _check_term(take: _Assembler, manifest: Manifest, term: Term, dims: dict[str, int]) -> None:
+    """Check a term against the schema, and note the width its table must have."""
+    try:
+        field = manifest.schema.field(term.field)
+    except KeyError:
+        raise take.refuse("terms", f"term '{term.name}' names field '{term.field}', which the schema lacks") from None
+    if field.side != term.side or (term.table is None) != (term.kind in ("dense", "vector")):
+        raise take.refuse("terms", f"term '{term.name}' disagrees with field '{field.name}' on side or table")
+    if term.kind not in ("row", "bag", "dense", "vector") or term.layout not in ("compact", "folded"):
+        raise take.refuse("terms", f"term '{term.name}' has kind {term.kind!r} and layout {term.layout!r}")
+    if term.table is not None:
+        dim = manifest.width + 1 if term.layout == "compact" else manifest.first + manifest.width + 1
+        if dims.setdefault(term.table, dim) != dim:
+            raise take.refuse("terms", f"table '{term.table}' is used both compact and folded")
+    elif field.is_lookup or field.dim < 1:
+        raise take.refuse("terms", f"term '{term.name}' has no table though '{field.name}' is looked up")
+
+
+def _term_arrays(take: _Assembler, manifest: Manifest, term: Term) -> dict[str, NDArray[np.float32]]:
+    if term.layout == "folded":
+        return {}
+    d, first, dim = manifest.width, manifest.first, manifest.schema.field(term.field).dim
+    shapes: dict[str, tuple[int | None, ...]] = {f"first.{term.name}": (first, d if term.kind != "dense" else dim)}
+    if term.table is None:
+        shapes[f"linear.{term.name}"] = (dim,)
+    if term.kind == "vector":
+        shapes[f"project.{term.name}"] = (d, dim)
+    return {name: take.floats(name, shape) for name, shape in shapes.items()}
+
+
+def _head_arrays(take: _Assembler, first: int) -> dict[str, NDArray[np.float32]]:
+    arrays = {"bias": take.floats("bias", (1,)), "hidden.0.bias": take.floats("hidden.0.bias", (first,))}
+    last, i = first, 1
+    while f"array.hidden.{i}.weight" in take.tensors:
+        weight = take.floats(f"hidden.{i}.weight", (None, last))
+        last = weight.shape[0]
+        arrays |= {f"hidden.{i}.weight": weight, f"hidden.{i}.bias": take.floats(f"hidden.{i}.bias", (last,))}
+        i += 1
+    if "array.calibration" in take.tensors:
+        arrays["calibration"] = take.floats("calibration", (2,))
+    return arrays | {"out.weight": take.floats("out.weight", (last,))}

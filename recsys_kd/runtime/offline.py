@@ -1,0 +1,76 @@
+"""Score an encoded log with the very tables that are served: what evaluation from disk uses.
+
+A batch holds row numbers of the training vocabularies; they are moved to the artifact's rows once, so that pruned ids
+use the fallback row here exactly as they do in `Ranker`.
+"""
+
+from collections.abc import Mapping
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from recsys_kd.batch import Bag, Batch
+from recsys_kd.runtime.sums import bag_term, dense_term, finish, row_term, rows_of_keys
+from recsys_kd.tables import CompiledStudent
+
+Moves = Mapping[str, NDArray[np.int64]]
+
+
+class KeyedRows(Protocol):
+    """What an encoded log tells of its rows."""
+
+    @property
+    def item_rows(self) -> NDArray[np.int64]:
+        """Item row of every log row."""
+        ...
+
+    def keys(self, vocabulary: str) -> NDArray[np.int64]:
+        """Return the sorted keys of a vocabulary's rows; `item` gives those of the item rows."""
+        ...
+
+
+class OfflineModel:
+    """A `RankingModel` over batches of one encoded log."""
+
+    def __init__(self, student: CompiledStudent, source: KeyedRows) -> None:
+        self.student = student
+        self.schema = student.schema
+        self.moves = {term.table: self._moves(term.table, term.field, source) for term in student.terms if term.table}
+
+    def _moves(self, table: str, field: str, source: KeyedRows) -> NDArray[np.int64]:
+        """Return training row -> artifact row, fallback to fallback."""
+        name = "item" if table == "item" else self.schema.field(field).vocabulary or ""
+        index = self.student.indexes[table]
+        return np.append(rows_of_keys(index, source.keys(name)), len(index))
+
+    def score_rows(self, batch: Batch, items: NDArray[np.int64]) -> NDArray[np.float32]:
+        """Return logits [B]; `items` are the item rows of the batch."""
+        student = self.student
+        sums = np.zeros((len(batch), student.first + student.width + 1), dtype=np.float32)
+        item_rows = self.moves["item"][items]
+        for term in student.terms:
+            if term.side == "item":
+                rows = item_rows if term.table == "item" else student.codes[term.name][item_rows].astype(np.int64)
+                sums += row_term(student, term, rows)
+            elif term.kind == "bag":
+                bag = batch.bags[term.field]
+                sums += bag_term(student, term, Bag(self.moves[term.table or ""][bag.values], bag.offsets))
+            elif term.kind == "row":
+                sums += row_term(student, term, self.moves[term.table or ""][batch.ids[term.field]])
+            else:
+                sums += dense_term(student, term, batch.dense[term.field])
+        return finish(student, sums)
+
+    def fallback_share(self, batch: Batch, items: NDArray[np.int64]) -> dict[str, float]:
+        """Return the share of lookups, per field, that use a fallback row."""
+        shares = {}
+        for term in self.student.terms:
+            if term.table is None or (term.side == "item" and term.table != "item"):
+                continue
+            rows = items if term.table == "item" else (
+                batch.bags[term.field].values if term.kind == "bag" else batch.ids[term.field]
+            )
+            fallback = len(self.student.indexes[term.table])
+            shares[term.field] = float((self.moves[term.table][rows] == fallback).mean()) if len(rows) else 0.0
+        return shares

@@ -1,0 +1,78 @@
+"""What every term adds to (h, S, s), and the head that turns the sums into logits. NumPy twin of the scoring rule.
+
+An accumulator row is [h (H), S (d), s (1)], float32.
+"""
+
+import numpy as np
+from numpy.typing import NDArray
+
+from recsys_kd.batch import Bag
+from recsys_kd.tables import CompiledStudent, Term
+
+Floats = NDArray[np.float32]
+Rows = NDArray[np.int64]
+
+
+def lookup(student: CompiledStudent, table: str, rows: Rows) -> Floats:
+    """Return table rows [N, dim] in model units."""
+    return student.tables[table].lookup(rows) * student.arrays[f"scale.{table}"]
+
+
+def _expand(student: CompiledStudent, term: Term, e: Floats, linear: Floats) -> Floats:
+    """Return what embeddings [N, d] with linear weights [N] add, [N, H + d + 1]."""
+    scalar = linear - 0.5 * np.einsum("nd,nd->n", e, e)
+    return np.concatenate([e @ student.arrays[f"first.{term.name}"].T, e, scalar[:, None]], axis=1)
+
+
+def row_term(student: CompiledStudent, term: Term, rows: Rows) -> Floats:
+    """Return what one looked-up row per entry adds, [N, H + d + 1]."""
+    values = lookup(student, term.table or "", rows)
+    if term.layout == "folded":
+        return values
+    return _expand(student, term, values[:, :-1], values[:, -1])
+
+
+def bag_term(student: CompiledStudent, term: Term, bag: Bag) -> Floats:
+    """Return what mean-pooled rows add; an empty bag adds nothing."""
+    lengths = np.diff(bag.offsets)
+    values = lookup(student, term.table or "", bag.values)
+    pooled = np.zeros((len(lengths), values.shape[1]), dtype=np.float32)
+    full = np.flatnonzero(lengths)
+    if len(full):
+        sums = np.add.reduceat(values, bag.offsets[full], axis=0)
+        pooled[full] = sums / lengths[full, None].astype(np.float32)
+    return _expand(student, term, pooled[:, :-1], pooled[:, -1])
+
+
+def dense_term(student: CompiledStudent, term: Term, x: Floats) -> Floats:
+    """Return what standardized numbers [N, dim] add."""
+    linear = x @ student.arrays[f"linear.{term.name}"]
+    if term.kind == "vector":
+        return _expand(student, term, x @ student.arrays[f"project.{term.name}"].T, linear)
+    hidden = x @ student.arrays[f"first.{term.name}"].T
+    return np.concatenate([hidden, np.zeros((len(x), student.width), np.float32), linear[:, None]], axis=1)
+
+
+def finish(student: CompiledStudent, sums: Floats) -> Floats:
+    """Return logits [N] from accumulated rows [N, H + d + 1]."""
+    arrays, first = student.arrays, student.first
+    factors = sums[:, first:-1]
+    x = np.maximum(sums[:, :first] + arrays["hidden.0.bias"], 0.0)
+    i = 1
+    while f"hidden.{i}.weight" in arrays:
+        x = np.maximum(x @ arrays[f"hidden.{i}.weight"].T + arrays[f"hidden.{i}.bias"], 0.0)
+        i += 1
+    wide = sums[:, -1] + 0.5 * np.einsum("nd,nd->n", factors, factors)
+    logit = wide + x @ arrays["out.weight"] + arrays["bias"]
+    if "calibration" in arrays:
+        logit = arrays["calibration"][0] * logit + arrays["calibration"][1]
+    return logit.astype(np.float32)
+
+
+def rows_of_keys(index: NDArray[np.int64], keys: Rows) -> Rows:
+    """Return each key's row in a sorted index; len(index), the fallback, where it has none."""
+    if len(index) == 0:
+        return np.zeros(len(keys), dtype=np.int64)
+    at = np.searchsorted(index, keys)
+    at[at == len(index)] = 0
+    return np.where(index[at] == keys, at, len(index))
