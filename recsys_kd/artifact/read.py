@@ -25,14 +25,20 @@ def open_artifact(path: Path) -> tuple[Artifact, CompiledStudent]:
     _check_files(path)
     text = bytes(_map(path / MANIFEST, path, MAX_MANIFEST))
     if digest_of(text) != path.name:
-        raise ArtifactRefused(path, "manifest-digest", f"the manifest's sha256 is {digest_of(text)[:12]}, not the folder's name")
+        raise ArtifactRefused(
+            path, "manifest-digest", f"the manifest's sha256 is {digest_of(text)[:12]}, not the folder's name"
+        )
     manifest = _parse_manifest(path, text)
     weights = _map(path / WEIGHTS, path, None)
     if len(weights) != manifest.weights_bytes:
-        raise ArtifactRefused(path, "size", f"{WEIGHTS} has {len(weights)} bytes, the manifest says {manifest.weights_bytes}")
+        raise ArtifactRefused(
+            path, "size", f"{WEIGHTS} has {len(weights)} bytes, the manifest says {manifest.weights_bytes}"
+        )
     found = digest_of(weights)  # type: ignore[arg-type]
     if found != manifest.weights_sha256:
-        raise ArtifactRefused(path, "sha256", f"{WEIGHTS} hashes to {found[:12]}, the manifest says {manifest.weights_sha256[:12]}")
+        raise ArtifactRefused(
+            path, "sha256", f"{WEIGHTS} hashes to {found[:12]}, the manifest says {manifest.weights_sha256[:12]}"
+        )
     try:
         tensors = load(weights)
     except BadTensors as error:
@@ -97,7 +103,9 @@ class _Assembler:
         self.taken.add(name)
         fits = len(shape) == array.ndim and all(w is None or w == n for w, n in zip(shape, array.shape, strict=True))
         if array.dtype.name not in kinds or not fits:
-            raise self.refuse("shapes", f"tensor '{name}' is {array.dtype.name} {array.shape}, expected {kinds} {shape}")
+            raise self.refuse(
+                "shapes", f"tensor '{name}' is {array.dtype.name} {array.shape}, expected {kinds} {shape}"
+            )
         return array
 
     def floats(self, name: str, shape: tuple[int | None, ...]) -> NDArray[np.float32]:
@@ -116,7 +124,9 @@ class _Assembler:
         data = self.take(f"table.{name}", ("uint8",), (None, dim + 4)).astype(np.uint8, copy=False)
         table = Int8Table(data)
         if table.rows != rows:
-            raise self.refuse("index-rows", f"table '{name}' has {table.rows} rows for {rows - 1} keys and the fallback")
+            raise self.refuse(
+                "index-rows", f"table '{name}' has {table.rows} rows for {rows - 1} keys and the fallback"
+            )
         tail = table.scales_and_offsets()
         if not (np.isfinite(tail).all() and (tail[:, 0] > 0).all()):
             raise self.refuse("scales", f"table '{name}' has scales that are not positive, or not finite")

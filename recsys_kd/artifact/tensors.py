@@ -54,7 +54,9 @@ def _tensor(name: str, entry: Any, start: int, data: memoryview) -> tuple[Array,
         raise BadTensors(f"tensor '{name}' has data_offsets {offsets!r}")
     size = int(np.prod(shape, dtype=object)) * np.dtype(kind).itemsize
     if offsets[0] != start or offsets[1] != start + size or offsets[1] > len(data):
-        raise BadTensors(f"tensor '{name}' lies at {offsets}, expected [{start}, {start + size}] within {len(data)} bytes")
+        raise BadTensors(
+            f"tensor '{name}' lies at {offsets}, expected [{start}, {start + size}] within {len(data)} bytes"
+        )
     return np.frombuffer(data[start : start + size], dtype=kind).reshape(shape), start + size
 
 

@@ -124,7 +124,9 @@ def fold_student(weights: StudentWeights, items: ItemFeatures, fold: Literal["it
 
 def _add_folded(weights: StudentWeights, field: Field, tables: dict[str, FloatTable]) -> Term:
     name = f"{field.name}.folded"
-    tables[name] = FloatTable(contribution(weights, field, *_table(weights, field)), field.vocabulary or "", (field.name,))
+    tables[name] = FloatTable(
+        contribution(weights, field, *_table(weights, field)), field.vocabulary or "", (field.name,)
+    )
     return Term(field.name, field.name, field.side, "row", name, "folded")
 
 

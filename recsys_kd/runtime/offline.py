@@ -68,8 +68,10 @@ class OfflineModel:
         for term in self.student.terms:
             if term.table is None or (term.side == "item" and term.table != "item"):
                 continue
-            rows = items if term.table == "item" else (
-                batch.bags[term.field].values if term.kind == "bag" else batch.ids[term.field]
+            rows = (
+                items
+                if term.table == "item"
+                else (batch.bags[term.field].values if term.kind == "bag" else batch.ids[term.field])
             )
             fallback = len(self.student.indexes[term.table])
             shares[term.field] = float((self.moves[term.table][rows] == fallback).mean()) if len(rows) else 0.0
