@@ -126,7 +126,9 @@ class TeacherConfig(StrictConfig):
     """`precomputed`: what the column holds."""
     width: int = Field(64, ge=4, le=1024, multiple_of=4)
     cross_layers: int = Field(2, ge=0, le=8)
-    hidden: tuple[int, ...] = (512, 256)
+    cross_rank: int = Field(64, ge=1)
+    """Rank of the cross layers' matrices."""
+    hidden: tuple[int, ...] = Field((256, 128), min_length=1)
     dropout: float = Field(0.1, ge=0, lt=1)
     epochs: int = Field(10, ge=1)
     patience: int = Field(1, ge=1)

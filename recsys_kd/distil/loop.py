@@ -9,13 +9,28 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from itertools import chain
 from math import isfinite, nan
+from typing import Protocol, TypeVar
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from recsys_kd.batch import Batch
+from recsys_kd.batch import RankingModel
 from recsys_kd.errors import InputError
+from recsys_kd.models.source import RowSource
 from recsys_kd.progress import Progress
+
+
+class Sized(Protocol):
+    """A batch of any form: it has a number of rows."""
+
+    def __len__(self) -> int: ...
+
+
+B = TypeVar("B", bound=Sized)
+SCORE_ROWS = 16_384
+"""Rows per batch when only scoring."""
 
 
 class TrainingDiverged(InputError):
@@ -86,6 +101,21 @@ def auc(score: Tensor, label: Tensor) -> float:
     return (rank_sum - n_positive * (n_positive + 1) / 2) / (n_positive * n_negative)
 
 
+def score_rows(model: RankingModel, source: RowSource, rows: range | NDArray[np.int64]) -> NDArray[np.float32]:
+    """Return a model's logits for rows of a source, in the order given."""
+    index = np.arange(rows.start, rows.stop) if isinstance(rows, range) else rows
+    parts = [model.score(source.batch(index[i : i + SCORE_ROWS])) for i in range(0, len(index), SCORE_ROWS)]
+    return np.concatenate(parts) if parts else np.zeros(0, dtype=np.float32)
+
+
+def validation_metrics(model: RankingModel, source: RowSource, rows: range) -> tuple[float, float]:
+    """Return logloss in nats and AUC of a model on some rows."""
+    logit = torch.from_numpy(score_rows(model, source, rows))
+    label = torch.from_numpy(source.batch(slice(rows.start, rows.stop)).label)
+    loss = float(nn.functional.binary_cross_entropy_with_logits(logit.double(), label.double()))
+    return loss, auc(logit, label)
+
+
 def better(candidate: Epoch, best: Epoch | None) -> bool:
     """Return whether `candidate` has the higher validation AUC, or the lower loss where AUC is undefined."""
     if best is None:
@@ -97,8 +127,8 @@ def better(candidate: Epoch, best: Epoch | None) -> bool:
 
 def train(  # noqa: PLR0913 - one call site per model; a bag of options would only hide the names
     model: nn.Module,
-    step: Callable[[Batch], float],
-    batches: Callable[[int], Iterable[Batch]],
+    step: Callable[[B], float],
+    batches: Callable[[int], Iterable[B]],
     validate: Callable[[], tuple[float, float]],
     *,
     epochs: int,
@@ -137,7 +167,7 @@ def train(  # noqa: PLR0913 - one call site per model; a bag of options would on
 
 
 def _one_epoch(
-    model: nn.Module, step: Callable[[Batch], float], batches: Iterable[Batch], rows: int, progress: Progress, name: str
+    model: nn.Module, step: Callable[[B], float], batches: Iterable[B], rows: int, progress: Progress, name: str
 ) -> tuple[float, float]:
     """Return mean loss and rows per second."""
     model.train()

@@ -5,7 +5,6 @@ The control is the same call without soft labels: same size, same seed, same row
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -21,11 +20,15 @@ from recsys_kd.progress import SILENT, Progress
 from recsys_kd.settings import DistilConfig, StudentConfig
 
 
-class SoftBatch(NamedTuple):
+@dataclass(frozen=True)
+class SoftBatch:
     """Rows and the teacher's logits for them [B], NaN where the teacher never scored a row."""
 
     batch: Batch
     teacher: Tensor | None
+
+    def __len__(self) -> int:
+        return len(self.batch)
 
 
 @dataclass(frozen=True)

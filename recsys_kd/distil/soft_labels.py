@@ -1,0 +1,84 @@
+"""The teacher's logits for training rows: made once, stored as Parquet, shared by every student and every round.
+
+out of time: rows are cut into blocks by time, and a block is scored by a teacher of the blocks before it, so the first
+block has no soft labels. cross-fitted: rows are dealt into folds, each scored by a teacher of the others. in-sample:
+the teacher scores rows it has learned by heart; only on request.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from recsys_kd.errors import InputError
+from recsys_kd.models.source import RowSource
+from recsys_kd.settings import SoftLabelConfig
+
+Floats = NDArray[np.float32]
+Rows = NDArray[np.int64]
+Scorer = Callable[[Rows], Floats]
+FitAndScore = Callable[[Rows, Rows, str], tuple[Floats, str]]
+"""(training rows, rows to score, what it is) -> (logits, digest of the teacher that gave them)."""
+
+
+class SoftLabelsStale(InputError):
+    """Stored soft labels belong to other rows, another teacher or another schema."""
+
+
+@dataclass(frozen=True)
+class Part:
+    """Rows to train a teacher on and rows for it to score."""
+
+    train: Rows
+    score: Rows
+    name: str
+
+
+def parts(config: SoftLabelConfig, rows: range, seed: int) -> Iterator[Part]:
+    """Yield what to train and score under a protocol; `rows` are the training rows in time order."""
+    everything = np.arange(rows.start, rows.stop)
+    if config.protocol == "in_sample":
+        yield Part(everything, everything, "in-sample")
+    elif config.protocol == "out_of_time":
+        blocks = np.array_split(everything, config.blocks)
+        for i in range(1, len(blocks)):
+            yield Part(np.concatenate(blocks[:i]), blocks[i], f"block {i + 1} of {config.blocks}")
+    else:
+        fold = np.random.default_rng(seed).integers(config.blocks, size=len(everything))
+        for i in range(config.blocks):
+            yield Part(everything[fold != i], everything[fold == i], f"fold {i + 1} of {config.blocks}")
+
+
+def make_soft_labels(
+    source: RowSource, config: SoftLabelConfig, rows: range, seed: int, fit_and_score: FitAndScore
+) -> tuple[Floats, list[str]]:
+    """Return logits [len(rows)], NaN where no teacher may score, and the digests of the teachers used."""
+    logits = np.full(len(rows), np.nan, dtype=np.float32)
+    digests = []
+    for part in parts(config, rows, seed):
+        scored, digest = fit_and_score(part.train, part.score, part.name)
+        logits[part.score - rows.start] = scored
+        digests.append(digest)
+    return logits, digests
+
+
+def save_soft_labels(path: Path, row_id: Rows, logits: Floats, digests: list[str], fingerprint: str) -> None:
+    """Write (row_id, logit), null where there is none, with the teachers' digests and the schema's fingerprint."""
+    table = pa.table({"row_id": row_id, "logit": pa.array(logits, from_pandas=True)})
+    table = table.replace_schema_metadata({"teachers": ",".join(digests), "fingerprint": fingerprint})
+    pq.write_table(table, path, write_page_checksum=True)
+
+
+def load_soft_labels(path: Path, row_id: Rows, fingerprint: str) -> Floats:
+    """Return the logits of exactly these rows, NaN where there is none. Raises: SoftLabelsStale."""
+    table = pq.read_table(path, page_checksum_verification=True)
+    metadata = table.schema.metadata or {}
+    if metadata.get(b"fingerprint", b"").decode() != fingerprint:
+        raise SoftLabelsStale(f"{path}: made for another schema; delete the folder and run again")
+    if not np.array_equal(table["row_id"].to_numpy(), row_id):
+        raise SoftLabelsStale(f"{path}: made for other rows; delete the folder and run again")
+    return np.asarray(table["logit"].to_numpy(), dtype=np.float32)
