@@ -133,7 +133,7 @@ class TeacherConfig(StrictConfig):
     epochs: int = Field(10, ge=1)
     patience: int = Field(1, ge=1)
     batch_size: int = Field(4096, ge=1)
-    embedding_lr: float = Field(0.02, gt=0)
+    embedding_lr: float = Field(0.05, gt=0)
     dense_lr: float = Field(1e-3, gt=0)
     embedding_l2: float = Field(1e-5, ge=0)
     id_dropout: float = Field(0.02, ge=0, lt=1)
@@ -144,7 +144,7 @@ class SoftLabelConfig(StrictConfig):
     """How the training rows get the teacher's scores."""
 
     protocol: Literal["out_of_time", "cross_fitted", "in_sample"] = "out_of_time"
-    blocks: int = Field(4, ge=2, le=32)
+    blocks: int = Field(3, ge=2, le=32)
     """Time blocks (out of time: each is scored by a teacher of the blocks before it) or folds."""
 
 
@@ -155,9 +155,9 @@ class StudentConfig(StrictConfig):
     hidden: tuple[int, ...] = Field((24, 16), min_length=1)
     """Hidden units; the first layer is the one folded into table rows."""
     epochs: int = Field(15, ge=1)
-    patience: int = Field(2, ge=1)
+    patience: int = Field(1, ge=1)
     batch_size: int = Field(2048, ge=1)
-    lr: float = Field(2e-3, gt=0)
+    lr: float = Field(5e-3, gt=0)
     embedding_l2: float = Field(1e-4, ge=0)
     id_dropout: float = Field(0.02, ge=0, lt=1)
 

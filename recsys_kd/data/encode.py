@@ -169,7 +169,7 @@ class _Encoder:
         lengths = np.concatenate(self.lengths[field.name])
         bag = RawBag(np.asarray(self.raw.read(f"f.{field.name}")), np.concatenate([[0], np.cumsum(lengths)]))
         only = spread({field.name: bag}, order, len(lengths))[field.name]
-        assert isinstance(only, RawBag)  # noqa: S101 - for the type checker
+        assert isinstance(only, RawBag)
         return only
 
     # Vocabularies, from training rows only.

@@ -54,7 +54,7 @@ def split_bounds(stamp: NDArray[np.int64], rank: NDArray[np.int64] | None, confi
 def _explain(name: str, stamp: NDArray[np.int64], config: SplitConfig) -> str:
     if config.column:
         return f"split.column: no row of column '{config.column}' says '{name}'; every split needs rows"
-    first, last = (dt.datetime.fromtimestamp(t / 1000, dt.timezone.utc).isoformat() for t in (stamp.min(), stamp.max()))
+    first, last = (dt.datetime.fromtimestamp(t / 1000, dt.UTC).isoformat() for t in (stamp.min(), stamp.max()))
     return (
         f"split: no rows for '{name}': the log runs from {first} to {last}, with split.validation_days "
         f"{config.validation_days:g} and split.test_days {config.test_days:g}; choose them to fit"

@@ -51,15 +51,15 @@ class ShopConfig(StrictConfig):
     days: int = Field(14, ge=4)
     rows: int = Field(1_000_000, ge=1000)
     """About this many log rows over all days."""
-    users: int = Field(2500, ge=10)
-    items: int = Field(1500, ge=50)
+    users: int = Field(1000, ge=10)
+    items: int = Field(800, ge=50)
     candidates: int = Field(10, ge=2, le=40)
     """Items shown per request."""
-    rank: int = Field(12, ge=1)
+    rank: int = Field(8, ge=1)
     """Dimensions of taste."""
-    taste: float = Field(2.2, ge=0)
+    taste: float = Field(2.0, ge=0)
     """Standard deviation of the taste term, in logits."""
-    drift: float = Field(0.05, ge=0, le=1)
+    drift: float = Field(0.02, ge=0, le=1)
     """Share of a taste that is renewed each day."""
     exploration: float = Field(0.3, gt=0, le=1)
     """Share of the uniform distribution in the logging policy."""
@@ -213,7 +213,7 @@ def _day(world: _World, day: int, requests: int) -> tuple[pa.Table, pa.Table]:
     relevance = world.relevance(user, item, device, hour)
     probability = relevance * examination(c.candidates)
     click = rng.random(probability.shape) < probability
-    midnight = dt.datetime.combine(c.start, dt.time(), dt.timezone.utc) + dt.timedelta(days=day)
+    midnight = dt.datetime.combine(c.start, dt.time(), dt.UTC) + dt.timedelta(days=day)
     stamp = int(midnight.timestamp() * 1000) + second * 1000 + rng.integers(1000, size=requests)
     request = day * 1_000_000_000 + np.arange(requests)
     flat = _flatten(c.candidates, user_id=world.user_ids[user], timestamp=stamp, request_id=request)

@@ -5,7 +5,6 @@ A stage writes into a temporary folder that is renamed when it is whole, so a fo
 
 import hashlib
 import json
-import os
 import shutil
 import uuid
 from collections.abc import Callable
@@ -52,7 +51,7 @@ class Stages:
             self.folder.mkdir(parents=True, exist_ok=True)
             building.mkdir()
             make(building)
-            os.replace(building, final)
+            Path(building).replace(final)
         except OSError as error:
             raise WorkUnwritable(f"{final}: {error}; free space or choose another `work` folder") from None
         finally:

@@ -7,7 +7,6 @@ Sources: DCN-V2, arXiv 2008.13535 (low-rank crosses, parallel form); factorizati
 
 import hashlib
 import json
-import os
 import shutil
 import uuid
 from pathlib import Path
@@ -178,7 +177,11 @@ class Teacher(nn.Module):
     def load_state(self, state: dict[str, Tensor]) -> None:
         """Copy weights named as `state` names them into this model; RuntimeError where they don't fit."""
         mine = self.state_dict()
-        renamed = {n: "tables." + n.split("embedding_bags.")[1].removesuffix(".weight") for n in mine if n.startswith("tables.")}
+        renamed = {
+            n: "tables." + n.split("embedding_bags.")[1].removesuffix(".weight")
+            for n in mine
+            if n.startswith("tables.")
+        }
         for name, tensor in mine.items():
             tensor.copy_(state[renamed.get(name, name)])
 
@@ -197,7 +200,7 @@ def save_teacher(path: Path, schema: Schema, config: TeacherConfig, state: dict[
         (building / META).write_text(json.dumps(meta, sort_keys=True))
         if path.exists():
             shutil.rmtree(path)
-        os.replace(building, path)
+        Path(building).replace(path)
     finally:
         shutil.rmtree(building, ignore_errors=True)
     return teacher_digest(path)
@@ -210,5 +213,3 @@ def teacher_digest(path: Path) -> str:
         with (path / name).open("rb") as file:
             digest.update(hashlib.file_digest(file, "sha256").digest())
     return digest.hexdigest()
-
-

@@ -25,5 +25,3 @@ def mlp(size: int, hidden: tuple[int, ...], dropout: float) -> nn.Sequential:
     for before, after in zip((size, *hidden[:-1]), hidden, strict=True):
         layers += [nn.Linear(before, after), nn.ReLU(), nn.Dropout(dropout)]
     return nn.Sequential(*layers)
-
-

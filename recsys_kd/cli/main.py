@@ -1,0 +1,147 @@
+"""The commands. Reports go to stdout (`--json`: exactly one JSON document), progress and messages to stderr."""
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from recsys_kd.cli.display import progress
+from recsys_kd.cli.registry import app as registry_app
+from recsys_kd.errors import RecsysKdError
+
+app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
+app.add_typer(registry_app, name="registry")
+
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout.")]
+Out = Annotated[Path, typer.Argument(help="Folder to write to.")]
+
+
+def say(message: str) -> None:
+    """Print a line on stdout."""
+    typer.echo(message)
+
+
+def show_night(night: Any, as_json: bool) -> None:
+    """Print what a night came to; exit code 1 where the gate held the model back."""
+    if as_json:
+        say(json.dumps(night.to_json()))
+    else:
+        deltas = night.evaluation.deltas
+        for name, metrics in night.evaluation.metrics.items():
+            say(
+                f"{name:<9} AUC {metrics['auc'].value:.4f}  logloss {metrics['logloss'].value:.4f}  ECE {metrics['ece'].value:.4f}"
+            )
+        gain = deltas["student - control"]["auc"]
+        say(f"student - control: {gain.value:+.4f} AUC ({gain.low:+.4f} to {gain.high:+.4f})")
+        for check in night.verdict.checks:
+            mark = "info" if not check.gates else ("ok" if check.passed else "NO")
+            say(f"{mark:>4}  {check.sentence}")
+        say(f"artifact  {night.artifact.path} ({night.artifact.bytes_on_disk:,} bytes)")
+        live = "champion" if night.champion and night.champion.digest == night.artifact.digest else "registered only"
+        say(f"version   {night.version.number}, {live}")
+        say(f"scored    {night.scored['candidates']} -> {night.scored['probability']}")
+        say(f"report    {night.report_html}")
+        say("passed the gate" if night.verdict.passed else "held back by the gate")
+    if not night.verdict.passed:
+        raise typer.Exit(1)
+
+
+@app.command()
+def run(
+    recipe: Annotated[Path, typer.Argument(help="YAML recipe.")],
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only print the plan.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Run one model's night: read, teach, distil, compress, evaluate, gate, register."""
+    from recsys_kd.flow.dry_run import plan
+    from recsys_kd.flow.night import run as run_night
+    from recsys_kd.settings import load_recipe
+
+    loaded = load_recipe(recipe)
+    if dry_run:
+        found = plan(loaded)
+        say(json.dumps(found.__dict__) if as_json else "\n".join(found.lines()))
+        return
+    show_night(run_night(loaded, progress(), command=f"recsys-kd run {recipe}"), as_json)
+
+
+@app.command()
+def demo(
+    out: Out = Path("build/demo"),
+    rows: Annotated[int, typer.Option(help="Log rows, about.")] = 1_000_000,
+    as_json: Json = False,
+) -> None:
+    """Run the whole night on a synthetic shop whose best possible AUC is known."""
+    from recsys_kd.data.synth import ShopConfig
+    from recsys_kd.flow.demo import demo as run_demo
+
+    show_night(run_demo(ShopConfig(rows=rows), out, progress()), as_json)
+
+
+@app.command()
+def synth(
+    out: Out,
+    rows: Annotated[int, typer.Option(help="Log rows, about.")] = 1_000_000,
+    days: int = 14,
+    users: int = 1000,
+    items: int = 800,
+    seed: int = 7,
+    as_json: Json = False,
+) -> None:
+    """Write a synthetic shop's log, catalogue, truth and recipe."""
+    from recsys_kd.data.synth import ShopConfig, synthesize
+
+    shop = synthesize(ShopConfig(rows=rows, days=days, users=users, items=items, seed=seed), out, progress())
+    found = {"rows": shop.rows, "folder": str(shop.folder), "recipe": str(shop.recipe)}
+    say(json.dumps(found) if as_json else f"{shop.rows:,} rows in {out}; next: recsys-kd run {shop.recipe}")
+
+
+@app.command()
+def score(
+    artifact: Annotated[Path, typer.Argument(help="Artifact folder.")],
+    request: Annotated[str, typer.Option(help="Request as JSON, e.g. '{\"user_id\": 5}'.")],
+    candidates: Annotated[str, typer.Option(help="Candidate ids as a JSON list.")],
+    as_json: Json = False,
+) -> None:
+    """Score candidates for one request through an artifact."""
+    from recsys_kd.runtime.ranker import Ranker
+
+    try:
+        fields, ids = json.loads(request), json.loads(candidates)
+    except ValueError as error:
+        raise typer.BadParameter(f"not JSON: {error}") from None
+    found = Ranker.open(artifact).score(fields, ids)
+    pairs = [{"item_id": i, "probability": float(p)} for i, p in zip(ids, found, strict=True)]
+    say(json.dumps(pairs) if as_json else "\n".join(f"{p['item_id']}\t{p['probability']:.6f}" for p in pairs))
+
+
+@app.command()
+def doctor(
+    store: Annotated[Path, typer.Option(help="Artifact store to look at.")] = Path("store"), as_json: Json = False
+) -> None:
+    """Check versions that must match, disk, memory, registry and store."""
+    from recsys_kd.flow.doctor import as_json as plain
+    from recsys_kd.flow.doctor import examine
+
+    findings = examine(store)
+    if as_json:
+        say(json.dumps(plain(findings)))
+    else:
+        for f in findings:
+            say(f"{f.level:<8} {f.check:<14} {f.detail}")
+    if any(f.level == "error" for f in findings):
+        raise typer.Exit(3)
+
+
+def main() -> None:
+    """Run the command line; errors of this package become one message and an exit code."""
+    try:
+        app()
+    except RecsysKdError as error:
+        print(f"recsys-kd: {error}", file=sys.stderr)
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        print("recsys-kd: interrupted; the same command continues where it was", file=sys.stderr)
+        sys.exit(130)

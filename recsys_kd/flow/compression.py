@@ -1,0 +1,190 @@
+"""The compress stage: budget -> rows -> folded, pruned, int8 artifact on disk."""
+
+import dataclasses
+import datetime as dt
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from recsys_kd.artifact.manifest import Golden, Lineage, Manifest, canonical
+from recsys_kd.artifact.tensors import dump
+from recsys_kd.artifact.write import Artifact, pack, write_artifact
+from recsys_kd.compress.export import compile_student, served_arrays, table_costs
+from recsys_kd.compress.fold import FoldedStudent, ItemFeatures, fold_student
+from recsys_kd.compress.plan import (
+    CompressionPlan,
+    TableCost,
+    parse_bytes,
+    plan_for_bytes,
+    plan_for_fraction,
+)
+from recsys_kd.data.dataset import Dataset
+from recsys_kd.distil.calibration import Platt
+from recsys_kd.models.student import Student
+from recsys_kd.runtime.ranker import Ranker, decode_golden
+from recsys_kd.settings import CompressConfig
+from recsys_kd.tables import CompiledStudent
+
+GOLDEN_REQUESTS, GOLDEN_CANDIDATES = 4, 5
+_OVERHEAD_GUESS = 12_000
+"""Bytes of manifest and headers before the first try; the plan is then made again with what was measured."""
+
+
+@dataclass(frozen=True)
+class Compressed:
+    """The student before and after its last steps: pruned only, and as served; `plan` says which rows stayed."""
+
+    pruned: CompiledStudent
+    served: CompiledStudent
+    plan: CompressionPlan
+
+
+def item_features(dataset: Dataset) -> ItemFeatures:
+    """Return the item-side fields of every item, unknown item last."""
+    fields = dataset.schema.of(side="item")
+    return ItemFeatures(
+        {f.name: dataset.item_ids(f.name) for f in fields if f.is_lookup and f.kind != "bag"},
+        {f.name: dataset.item_bag(f.name) for f in fields if f.kind == "bag"},
+        {f.name: dataset.item_dense(f.name) for f in fields if not f.is_lookup},
+    )
+
+
+def fold(student: Student, dataset: Dataset, config: CompressConfig) -> FoldedStudent:
+    """Return the student folded for serving."""
+    return fold_student(student.weights(), item_features(dataset), config.fold)
+
+
+def traffic_of(dataset: Dataset) -> dict[str, NDArray[np.float64]]:
+    """Return the training traffic of every looked-up field's rows, and of the item rows."""
+    fields = [f.name for f in dataset.schema.fields if f.is_lookup]
+    return {"item": dataset.traffic("item"), **{name: dataset.traffic(name) for name in fields}}
+
+
+def keys_of(dataset: Dataset) -> dict[str, NDArray[np.int64]]:
+    """Return the keys of every vocabulary, and of the item rows."""
+    return {name: dataset.keys(name) for name in ("item", *dataset.schema.vocabularies)}
+
+
+def budget_of(config: CompressConfig, teacher_bytes: int) -> int | None:
+    """Return the byte budget of a recipe, None where rows are given as a fraction (or nothing is pruned)."""
+    if config.bytes is not None:
+        return parse_bytes(config.bytes)
+    return int(teacher_bytes / config.ratio) if config.ratio and teacher_bytes else None
+
+
+def make_plan(costs: list[TableCost], fixed: int, config: CompressConfig, budget: int | None) -> CompressionPlan:
+    """Return the plan for a budget or a fraction. Raises: BadBudget."""
+    if budget is not None:
+        return plan_for_bytes(costs, fixed, budget, config.fold)
+    return plan_for_fraction(costs, fixed, config.keep_rows or 1.0, config.fold)
+
+
+def fixed_bytes(folded: FoldedStudent, costs: list[TableCost], overhead: int) -> int:
+    """Return the bytes of all that is not rows: arrays, column scales, headers, manifest."""
+    arrays = sum(a.nbytes for a in served_arrays(folded).values())
+    return arrays + sum(4 * c.dim for c in costs) + 8 + overhead
+
+
+def compress(
+    student: Student, platt: Platt, dataset: Dataset, config: CompressConfig, teacher_bytes: int
+) -> Compressed:
+    """Return the student pruned to the budget and quantized. Raises: BadBudget.
+
+    The manifest's own bytes depend on the plan, so the plan is made, weighed, and made again with the weight found.
+    """
+    folded, traffic, keys = fold(student, dataset, config), traffic_of(dataset), keys_of(dataset)
+    costs, budget = table_costs(folded, traffic, keys), budget_of(config, teacher_bytes)
+    overhead = _OVERHEAD_GUESS
+    for _ in range(3):
+        plan = make_plan(costs, fixed_bytes(folded, costs, overhead), config, budget)
+        served = calibrated(compile_student(folded, plan, traffic, keys), platt)
+        weight = weigh(served, dataset, plan)
+        if budget is None or 0 <= budget - weight <= max(2_000, budget // 100):
+            break
+        overhead += weight - plan.predicted_bytes
+    plan = dataclasses.replace(plan, predicted_bytes=weight)
+    pruned = calibrated(compile_student(folded, plan, traffic, keys, quantize=False), platt)
+    return Compressed(pruned, served, plan)
+
+
+def calibrated(student: CompiledStudent, platt: Platt) -> CompiledStudent:
+    """Return the student with its calibration as the last step of scoring."""
+    pair = np.array([platt.slope, platt.offset], dtype=np.float32)
+    return dataclasses.replace(student, arrays={**student.arrays, "calibration": pair})
+
+
+def weigh(student: CompiledStudent, dataset: Dataset, plan: CompressionPlan) -> int:
+    """Return the bytes that the artifact will have on disk."""
+    tensors, indexes = pack(student)
+    lineage = Lineage("x" * 32, "x" * 25, "x" * 64, "x" * 64, "x" * 64, ["x" * 64], plan.summary())
+    golden = golden_queries(student, dataset)
+    weights = len(dump(tensors))
+    manifest = Manifest(
+        student.schema, student.width, student.first, student.terms, indexes, weights, "x" * 64, lineage, golden
+    )
+    return weights + len(canonical(manifest.to_json()))
+
+
+def golden_queries(student: CompiledStudent, dataset: Dataset) -> tuple[Golden, ...]:
+    """Return a few requests of the test days with the logits that this student gives them."""
+    rows = dataset.splits["test"]
+    starts = np.unique(np.linspace(rows.start, rows.stop - 1, GOLDEN_REQUESTS).astype(np.int64))
+    items = dataset.keys("item")
+    picked = items[np.linspace(0, len(items) - 1, GOLDEN_CANDIDATES).astype(np.int64)]
+    return tuple(golden_query(student, dataset, int(row), picked) for row in starts)
+
+
+def golden_query(student: CompiledStudent, dataset: Dataset, row: int, items: NDArray[np.int64]) -> Golden:
+    """Return a log row's request with candidate `items` (keys), and the logits that this student gives them."""
+    schema, batch = dataset.schema, dataset.batch(np.array([row]))
+    missing = int(np.iinfo(np.int64).min)
+
+    def key(vocabulary: str, at: int) -> int:
+        known = dataset.keys(vocabulary)
+        return int(known[at]) if at < len(known) else missing
+
+    request = schema.of(side="request")
+    candidate = schema.of(side="candidate")
+    golden = Golden(
+        ids={f.name: key(f.vocabulary or "", int(batch.ids[f.name][0])) for f in request if f.name in batch.ids},
+        bags={
+            f.name: [key(f.vocabulary or "", int(v)) for v in batch.bags[f.name].values]
+            for f in request
+            if f.kind == "bag"
+        },
+        dense={f.name: [float(x) for x in batch.dense[f.name][0]] for f in request if not f.is_lookup},
+        candidates=[int(k) for k in items],
+        features={
+            f.name: [key(f.vocabulary or "", int(batch.ids[f.name][0]))] * len(items)
+            if f.is_lookup
+            else [[float(x) for x in batch.dense[f.name][0]]] * len(items)
+            for f in candidate
+        },
+        logits=[],
+    )
+    scores = Ranker(student).score_encoded(*decode_golden(student, golden))
+    return dataclasses.replace(golden, logits=[float(s) for s in scores])
+
+
+def publish_artifact(
+    store: Path,
+    model: str,
+    compressed: Compressed,
+    dataset: Dataset,
+    digests: dict[str, str],
+    parents: list[str],
+) -> Artifact:
+    """Write the artifact of a night; `digests` names `data`, `recipe` and `teacher`."""
+    lineage = Lineage(
+        model,
+        dt.datetime.now(dt.UTC).isoformat(timespec="seconds"),
+        digests["data"],
+        digests["recipe"],
+        digests["teacher"],
+        parents,
+        compressed.plan.summary(),
+    )
+    golden = golden_queries(compressed.served, dataset)
+    return write_artifact(store, model, compressed.served, lineage, golden)

@@ -1,0 +1,161 @@
+"""Stages that train: teacher, soft labels, control and student. Each is a function of what it needs, nothing more."""
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from safetensors.torch import load_file, save_file
+
+from recsys_kd.batch import Batch, RankingModel
+from recsys_kd.data.dataset import Dataset
+from recsys_kd.distil.calibration import Platt, fit_platt
+from recsys_kd.distil.loop import Fit, score_rows
+from recsys_kd.distil.soft_labels import load_soft_labels, make_soft_labels, save_soft_labels
+from recsys_kd.distil.student_training import fit_student
+from recsys_kd.distil.teacher_training import fit_teacher
+from recsys_kd.models.student import Student
+from recsys_kd.models.teacher import Teacher, teacher_digest
+from recsys_kd.progress import Progress
+from recsys_kd.schema import Schema
+from recsys_kd.settings import Recipe
+
+Floats = NDArray[np.float32]
+
+
+def _write_fit(folder: Path, fit: Fit, **more: Any) -> None:
+    (folder / "fit.json").write_text(json.dumps({"epochs": [asdict(e) for e in fit.epochs], "best": fit.best, **more}))
+
+
+def read_fit(folder: Path) -> dict[str, Any]:
+    """Return the loss curves of a training stage; no epochs where nothing was trained."""
+    path = folder / "fit.json"
+    found: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {"epochs": [], "best": 0}
+    return found
+
+
+@dataclass(frozen=True)
+class LoggedTeacher:
+    """`precomputed`: the shop's own scores, read from the log's column instead of computed."""
+
+    schema: Schema
+    by_row: dict[int, float]
+
+    def score(self, batch: Batch) -> Floats:
+        """Return the logged logits of the batch's rows [B]."""
+        return np.array([self.by_row[int(r)] for r in batch.row_id], dtype=np.float32)
+
+
+def logged_logits(dataset: Dataset, recipe: Recipe) -> Floats:
+    """Return the precomputed teacher's logits for every row [N]."""
+    values = np.asarray(dataset.column("teacher"), dtype=np.float32)
+    if recipe.teacher.scores == "logit":
+        return values
+    p = np.clip(values, 1e-6, 1 - 1e-6)
+    return np.log(p / (1 - p)).astype(np.float32)
+
+
+def train_teacher(recipe: Recipe, dataset: Dataset, folder: Path, progress: Progress) -> None:
+    """Train the teacher on all training days and save it under `folder`."""
+    fitted = fit_teacher(
+        dataset, recipe.teacher, dataset.splits["train"], dataset.splits["validation"], recipe.seed, progress
+    )
+    fitted.model.save(folder / "teacher")
+    _write_fit(folder, fitted.fit)
+
+
+def soft_labels(recipe: Recipe, dataset: Dataset, folder: Path, progress: Progress) -> None:
+    """Store the teacher's logits of the training rows, by the recipe's protocol."""
+    rows, validation = dataset.splits["train"], dataset.splits["validation"]
+    row_id = dataset.column("row_id")[rows.start : rows.stop].astype(np.int64)
+    if recipe.teacher.kind == "precomputed":
+        logits = logged_logits(dataset, recipe)[rows.start : rows.stop]
+        digests = ["precomputed"]
+    else:
+
+        def fit_and_score(train: NDArray[np.int64], score: NDArray[np.int64], name: str) -> tuple[Floats, str]:
+            fitted = fit_teacher(dataset, recipe.teacher, train, validation, recipe.seed, progress, f"teacher, {name}")
+            where = folder / f"teacher-{len(list(folder.iterdir()))}"
+            return score_rows(fitted.model, dataset, score), fitted.model.save(where)
+
+        logits, digests = make_soft_labels(dataset, recipe.soft_labels, rows, recipe.seed, fit_and_score)
+    save_soft_labels(folder / "soft_labels.parquet", row_id, logits, digests, dataset.schema.fingerprint)
+
+
+def calibrated_soft_labels(dataset: Dataset, folder: Path) -> Floats:
+    """Return calibrated teacher logits aligned with all rows [N], NaN where there is none."""
+    rows = dataset.splits["train"]
+    row_id = dataset.column("row_id")[rows.start : rows.stop].astype(np.int64)
+    logits = load_soft_labels(folder / "soft_labels.parquet", row_id, dataset.schema.fingerprint)
+    known = np.isfinite(logits)
+    label = np.asarray(dataset.column("label")[rows.start : rows.stop], dtype=np.float32)
+    platt = fit_platt(logits[known], label[known])
+    out = np.full(len(dataset), np.nan, dtype=np.float32)
+    out[rows.start : rows.stop] = platt(logits)
+    return out
+
+
+def train_student(
+    recipe: Recipe, dataset: Dataset, soft: Floats | None, folder: Path, progress: Progress, name: str
+) -> None:
+    """Train a student (or, without soft labels, the control), calibrate it on validation, and save it."""
+    validation = dataset.splits["validation"]
+    fitted = fit_student(
+        dataset,
+        recipe.student,
+        recipe.distil,
+        soft,
+        rows=dataset.splits["train"],
+        validation=validation,
+        seed=recipe.seed,
+        progress=progress,
+        name=name,
+    )
+    platt = calibrate(fitted.model, dataset)
+    save_file(fitted.model.state_dict(), folder / "student.safetensors")
+    _write_fit(folder, fitted.fit, platt=asdict(platt))
+
+
+def calibrate(model: RankingModel, dataset: Dataset) -> Platt:
+    """Return the Platt scaling of a model on the validation rows."""
+    rows = dataset.splits["validation"]
+    label = np.asarray(dataset.column("label")[rows.start : rows.stop], dtype=np.float32)
+    return fit_platt(score_rows(model, dataset, rows), label)
+
+
+def load_student(recipe: Recipe, schema: Schema, folder: Path) -> tuple[Student, Platt]:
+    """Return a saved student and its calibration."""
+    model = Student(schema, recipe.student)
+    model.load_state_dict(load_file(folder / "student.safetensors"))
+    return model, Platt(**read_fit(folder)["platt"])
+
+
+@dataclass(frozen=True)
+class LoadedTeacher:
+    """The teacher as evaluation needs it."""
+
+    model: RankingModel
+    digest: str
+    bytes: int
+
+
+def load_teacher(recipe: Recipe, dataset: Dataset, folder: Path) -> LoadedTeacher:
+    """Return the teacher of a run; a precomputed one has the bytes of no model, 0."""
+    if recipe.teacher.kind == "precomputed":
+        ids = dataset.column("row_id").tolist()
+        by_row = dict(zip(ids, logged_logits(dataset, recipe).tolist(), strict=True))
+        return LoadedTeacher(LoggedTeacher(dataset.schema, by_row), "precomputed", 0)
+    path = folder / "teacher"
+    size = sum(p.stat().st_size for p in path.iterdir())
+    return LoadedTeacher(Teacher.load(path), teacher_digest(path), size)
+
+
+def teacher_bytes(recipe: Recipe, schema: Schema) -> int:
+    """Return what a teacher of this schema will weigh, before it is trained."""
+    if recipe.teacher.kind == "precomputed":
+        return 0
+    with torch.random.fork_rng():
+        return Teacher(schema, recipe.teacher).bytes_in_memory()

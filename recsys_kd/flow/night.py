@@ -1,0 +1,323 @@
+"""One model's night, end to end: read, teach, distil, compress, evaluate from disk, gate, register, report."""
+
+import getpass
+import json
+import os
+import platform
+import time
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from recsys_kd.artifact.errors import ArtifactRefused
+from recsys_kd.artifact.read import open_artifact
+from recsys_kd.artifact.write import Artifact
+from recsys_kd.data.dataset import Dataset
+from recsys_kd.data.encode import encode
+from recsys_kd.data.files import content_key, list_files
+from recsys_kd.distil.calibration import IDENTITY
+from recsys_kd.evaluate.evaluation import Evaluation
+from recsys_kd.evaluate.gate import Subject, Verdict, decide
+from recsys_kd.evaluate.report import Report, Size, write_report
+from recsys_kd.flow import compression, models
+from recsys_kd.flow.cache import Stages, key_of, remove_leftovers
+from recsys_kd.flow.evaluation import (
+    Calibrated,
+    evaluate_models,
+    export_gap,
+    score_compiled,
+    score_test,
+    scoring_time,
+)
+from recsys_kd.models.student import Student
+from recsys_kd.progress import Progress
+from recsys_kd.registry.protocol import Pointer, Registry, Version
+from recsys_kd.registry.sqlite import SqliteRegistry
+from recsys_kd.runtime.ranker import Ranker
+from recsys_kd.settings import Recipe
+
+REGISTRY = "registry.sqlite"
+
+
+@dataclass(frozen=True)
+class Night:
+    """What a run came to."""
+
+    verdict: Verdict
+    artifact: Artifact
+    version: Version
+    champion: Pointer | None
+    evaluation: Evaluation
+    report_html: Path
+    report_json: Path
+    seconds: float
+    scored: dict[str, Any]
+    """One request, scored through what the registry's champion (or this version) names."""
+
+    def to_json(self) -> dict[str, Any]:
+        """Return plain values for `--json`."""
+        return {
+            "passed": self.verdict.passed,
+            "reasons": [c.sentence for c in self.verdict.checks],
+            "artifact": self.artifact.digest,
+            "path": str(self.artifact.path),
+            "bytes": self.artifact.bytes_on_disk,
+            "version": self.version.number,
+            "champion": None if self.champion is None else asdict(self.champion),
+            "metrics": self.evaluation.to_json()["metrics"],
+            "deltas": self.evaluation.to_json()["deltas"],
+            "report": str(self.report_html),
+            "seconds": round(self.seconds, 1),
+            "scored": self.scored,
+        }
+
+
+def open_registry(recipe: Recipe) -> Registry:
+    """Return the embedded registry beside the artifacts."""
+    return SqliteRegistry(recipe.store / REGISTRY)
+
+
+def read(recipe: Recipe, stages: Stages) -> tuple[Dataset, str]:
+    """Return the encoded log and its digest."""
+    files = list_files(recipe.data.path)
+    more = [recipe.data.catalogue] if recipe.data.catalogue else []
+    digest = content_key([*files, *more], recipe.data.path)
+    extra = {"teacher": recipe.teacher.column} if recipe.teacher.column else None
+    key = key_of("read", digest, recipe.data, recipe.split, extra)
+    folder = stages.run("read", key, lambda out: _encode(recipe, out, stages.progress, extra))
+    dataset = Dataset.open(folder / "rows")
+    stages.progress.note(f"rows: {dataset.counts.line()}")
+    if dataset.counts.files_without_checksums:
+        stages.progress.note(
+            f"{dataset.counts.files_without_checksums} file(s) have no page checksums: flipped bytes would go unseen"
+        )
+    return dataset, digest
+
+
+def _encode(recipe: Recipe, out: Path, progress: Progress, extra: Mapping[str, str] | None) -> None:
+    encode(recipe.data, recipe.split, out / "rows", progress, extra)
+
+
+def check_budget(recipe: Recipe, dataset: Dataset) -> None:
+    """Raise BadBudget before any training where the byte budget can't be met."""
+    student = Student(dataset.schema, recipe.student)
+    size = models.teacher_bytes(recipe, dataset.schema)
+    compression.compress(student, IDENTITY, dataset, recipe.compress, size)
+
+
+@dataclass(frozen=True)
+class _Trained:
+    teacher: models.LoadedTeacher
+    student: Calibrated
+    control: Calibrated
+    key: str
+    folders: dict[str, Path]
+
+
+def train(recipe: Recipe, dataset: Dataset, data_key: str, stages: Stages) -> _Trained:
+    """Run the training stages, or reuse them."""
+    progress, folders = stages.progress, {}
+    base = key_of(data_key, recipe.data, recipe.split, recipe.seed, recipe.teacher)
+    if recipe.teacher.kind != "precomputed":
+        folders["teacher"] = stages.run(
+            "teacher", base, lambda out: models.train_teacher(recipe, dataset, out, progress)
+        )
+    soft_key = key_of(base, recipe.soft_labels)
+    folders["soft labels"] = stages.run(
+        "soft-labels", soft_key, lambda out: models.soft_labels(recipe, dataset, out, progress)
+    )
+    control_key = key_of(data_key, recipe.data, recipe.split, recipe.seed, recipe.student)
+    folders["control"] = stages.run(
+        "control", control_key, lambda out: models.train_student(recipe, dataset, None, out, progress, "control")
+    )
+    student_key = key_of(control_key, soft_key, recipe.distil)
+    soft = models.calibrated_soft_labels(dataset, folders["soft labels"])
+    folders["student"] = stages.run(
+        "student", student_key, lambda out: models.train_student(recipe, dataset, soft, out, progress, "student")
+    )
+    return _Trained(
+        models.load_teacher(recipe, dataset, folders.get("teacher", Path())),
+        Calibrated(*models.load_student(recipe, dataset.schema, folders["student"])),
+        Calibrated(*models.load_student(recipe, dataset.schema, folders["control"])),
+        student_key,
+        folders,
+    )
+
+
+def run(recipe: Recipe, progress: Progress, *, ceiling: Any = None, command: str = "recsys-kd run") -> Night:
+    """Run a model's night. `ceiling(dataset)` may give the best AUC that anyone can reach (synthetic shops know it)."""
+    start = time.perf_counter()
+    if recipe.threads:
+        torch.set_num_threads(recipe.threads)
+    remove_leftovers(recipe.work)
+    registry = open_registry(recipe)
+    stages = Stages(recipe.work, progress)
+    dataset, data_digest = read(recipe, stages)
+    check_budget(recipe, dataset)
+    trained = train(recipe, dataset, data_digest, stages)
+    compressed = compression.compress(
+        _student(trained), trained.student.platt, dataset, recipe.compress, trained.teacher.bytes
+    )
+    champion = registry.pointer(recipe.name, "champion")
+    digests = {"data": data_digest, "recipe": key_of(recipe), "teacher": trained.teacher.digest}
+    parents = [champion.digest] if champion else []
+    artifact = compression.publish_artifact(recipe.store, recipe.name, compressed, dataset, digests, parents)
+    logits, fallback = score_all(trained, compressed, artifact, dataset)
+    live = champion_logits(registry, champion, recipe, dataset, artifact, progress)
+    if live is not None:
+        logits["champion"] = live
+    evaluation = evaluate_models(logits, dataset, recipe.evaluate, progress)
+    size = trained.teacher.bytes or artifact.bytes_on_disk
+    subject = Subject(artifact.digest, data_digest, artifact.bytes_on_disk, size, live is not None)
+    verdict = decide(recipe.gate, evaluation, subject, recipe.evaluate.k)
+    version_, pointer = register(registry, recipe, artifact, verdict)
+    torch_models = {"teacher": trained.teacher.model, "student": trained.student.model}
+    times = scoring_time(dataset, torch_models, artifact.path)
+    report = build_report(
+        recipe, dataset, trained, compressed, artifact, evaluation, verdict, times, fallback, stages, command,
+        export_gap(logits["served"], logits["pruned"]), ceiling(dataset) if ceiling else None,
+    )  # fmt: skip
+    html, js = write_report(report, recipe.store / recipe.name / "reports" / artifact.digest[:12])
+    scored = score_one(artifact.path, dataset)
+    return Night(verdict, artifact, version_, pointer, evaluation, html, js, time.perf_counter() - start, scored)
+
+
+def _student(trained: _Trained) -> Student:
+    model = trained.student.model
+    if not isinstance(model, Student):
+        raise TypeError("the student stage holds no student")
+    return model
+
+
+def score_all(
+    trained: _Trained, compressed: compression.Compressed, artifact: Artifact, dataset: Dataset
+) -> tuple[dict[str, Any], dict[str, dict[str, float]]]:
+    """Return every model's test logits, and the share of fallback lookups before and after pruning."""
+    teacher = Calibrated(trained.teacher.model, models.calibrate(trained.teacher.model, dataset))
+    pruned, _ = score_compiled(compressed.pruned, dataset)
+    served, after = score_compiled(open_artifact(artifact.path)[1], dataset)
+    batch = dataset.batch(slice(dataset.splits["test"].start, dataset.splits["test"].stop))
+    before = {}
+    for name in after:
+        field = dataset.schema.field(name)
+        rows = batch.bags[name].values if field.kind == "bag" else batch.ids[name]
+        before[name] = float((rows == dataset.schema.rows(field) - 1).mean()) if len(rows) else 0.0
+    logits = {
+        "teacher": score_test(teacher, dataset),
+        "control": score_test(trained.control, dataset),
+        "student": score_test(trained.student, dataset),
+        "pruned": pruned,
+        "served": served,
+    }
+    return logits, {"before": before, "after": after}
+
+
+def champion_logits(
+    registry: Registry,
+    champion: Pointer | None,
+    recipe: Recipe,
+    dataset: Dataset,
+    artifact: Artifact,
+    progress: Progress,
+) -> Any:
+    """Return the test logits of today's champion; None where there is none, or it takes other inputs."""
+    if champion is None or champion.digest == artifact.digest:
+        return None
+    path = Path(registry.version(recipe.name, champion.number).path)
+    try:
+        student = open_artifact(path)[1]
+    except ArtifactRefused as error:
+        progress.note(f"today's champion can't be compared: {error}")
+        return None
+    if student.schema.fingerprint != dataset.schema.fingerprint:
+        progress.note("today's champion takes other inputs; it is not compared")
+        return None
+    return score_compiled(student, dataset)[0]
+
+
+def register(
+    registry: Registry, recipe: Recipe, artifact: Artifact, verdict: Verdict
+) -> tuple[Version, Pointer | None]:
+    """Register the artifact; make it champion if the gate lets it through."""
+    who = getpass.getuser() if os.environ.get("USER") or hasattr(os, "getuid") else "unknown"
+    version_ = registry.register(recipe.name, artifact.digest, artifact.path, asdict(artifact.manifest.lineage), who)
+    champion = registry.pointer(recipe.name, "champion")
+    if champion is not None and champion.digest == artifact.digest:
+        return version_, champion
+    if not verdict.passed:
+        return version_, champion
+    Ranker.open(artifact.path)
+    return version_, registry.promote(
+        recipe.name, version_.number, verdict, registry.epoch(recipe.name), who, "the gate passed it"
+    )
+
+
+def score_one(path: Path, dataset: Dataset) -> dict[str, Any]:
+    """Return one test request scored through the artifact, as serving would."""
+    ranker = Ranker.open(path)
+    golden = compression.golden_query(ranker.student, dataset, dataset.splits["test"].start, dataset.keys("item")[:5])
+    probability = 1.0 / (1.0 + np.exp(-np.array(golden.logits)))
+    return {
+        "user": golden.ids,
+        "candidates": golden.candidates,
+        "probability": [round(float(p), 6) for p in probability],
+    }
+
+
+def build_report(  # noqa: PLR0913 - it gathers a whole night
+    recipe: Recipe,
+    dataset: Dataset,
+    trained: _Trained,
+    compressed: compression.Compressed,
+    artifact: Artifact,
+    evaluation: Evaluation,
+    verdict: Verdict,
+    times: dict[str, float],
+    fallback: dict[str, dict[str, float]],
+    stages: Stages,
+    command: str,
+    gap: dict[str, float],
+    ceiling: float | None,
+) -> Report:
+    """Return everything that the report shows."""
+    student_bytes = sum(p.numel() * 4 for p in _student(trained).parameters())
+    sizes = {
+        "teacher": Size(trained.teacher.bytes, times.get("teacher")),
+        "control": Size(student_bytes, times.get("student")),
+        "student": Size(student_bytes, times.get("student")),
+        "served": Size(artifact.bytes_on_disk, times.get("served")),
+    }
+    return Report(
+        name=recipe.name,
+        created=verdict.created,
+        artifact=artifact.digest,
+        verdict=verdict.to_json(),
+        evaluation=evaluation.to_json(),
+        sizes=sizes,
+        plan=compressed.plan.summary(),
+        export=gap,
+        fits={name: models.read_fit(folder) for name, folder in trained.folders.items() if name != "soft labels"},
+        fallback=fallback,
+        counts=dataset.counts.to_json(),
+        splits={name: len(rows) for name, rows in dataset.splits.items()},
+        stages=dict(stages.done),
+        ceiling=ceiling,
+        command=command,
+        recipe=json.dumps(recipe.model_dump(mode="json"), indent=2),
+        versions={
+            "python": platform.python_version(),
+            **{name: version(name) for name in ("recsys-kd", "torch", "torchrec", "pyarrow", "numpy")},
+        },
+        digests={"data": dataset_digest(artifact), "recipe": artifact.manifest.lineage.recipe_digest,
+                 "teacher": artifact.manifest.lineage.teacher_digest, "artifact": artifact.digest},
+    )  # fmt: skip
+
+
+def dataset_digest(artifact: Artifact) -> str:
+    """Return the digest of the data that an artifact was made from."""
+    return artifact.manifest.lineage.data_digest
