@@ -143,7 +143,7 @@ class TeacherConfig(StrictConfig):
 class SoftLabelConfig(StrictConfig):
     """How the training rows get the teacher's scores."""
 
-    protocol: Literal["out_of_time", "cross_fitted", "in_sample"] = "out_of_time"
+    protocol: Literal["out_of_time", "cross_fitted", "in_sample"] = "cross_fitted"
     blocks: int = Field(3, ge=2, le=32)
     """Time blocks (out of time: each is scored by a teacher of the blocks before it) or folds."""
 
@@ -157,7 +157,7 @@ class StudentConfig(StrictConfig):
     epochs: int = Field(15, ge=1)
     patience: int = Field(1, ge=1)
     batch_size: int = Field(2048, ge=1)
-    lr: float = Field(5e-3, gt=0)
+    lr: float = Field(8e-3, gt=0)
     embedding_l2: float = Field(1e-4, ge=0)
     id_dropout: float = Field(0.02, ge=0, lt=1)
 

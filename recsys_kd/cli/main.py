@@ -85,8 +85,8 @@ def synth(
     out: Out,
     rows: Annotated[int, typer.Option(help="Log rows, about.")] = 1_000_000,
     days: int = 14,
-    users: int = 1000,
-    items: int = 800,
+    users: int = 3000,
+    items: int = 2000,
     seed: int = 7,
     as_json: Json = False,
 ) -> None:

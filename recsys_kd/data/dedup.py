@@ -5,6 +5,7 @@ occur twice are few. Pass 2 keeps the exact keys of those few only, so equal has
 """
 
 from pathlib import Path
+from types import TracebackType
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,11 +35,18 @@ class HashSpill:
         # Sorting the whole block puts each bucket's share together, and is faster than a bucket sort in NumPy.
         block = self.buffer[: self.held]
         block.sort()
-        edges = np.arange(1, len(self.files), dtype=np.uint64) << np.uint64(64 - self.bits) if self.bits else []
+        edges: list[int] | NDArray[np.uint64] = np.arange(1, len(self.files), dtype=np.uint64) << np.uint64(64 - self.bits) if self.bits else []
         cuts = np.searchsorted(block, edges)
         for file, part in zip(self.files, np.split(block, cuts), strict=True):
             file.write(part.data)
         self.held = 0
+
+    def __enter__(self) -> "HashSpill":
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        for file in self.files:
+            file.close()
 
     def repeated(self) -> tuple[Keys, int]:
         """Return the repeated hashes and how many rows are duplicates of an earlier one; removes the files."""

@@ -58,7 +58,11 @@ def encode(
         building.mkdir(parents=True)
         found = scan(log, quarantine, progress)
         found.counts.check_threshold(config.max_quarantine, str(quarantine))
-        _Encoder(found, split, building, progress).run()
+        encoder = _Encoder(found, split, building, progress)
+        try:
+            encoder.run()
+        finally:
+            encoder.raw.close()
         if out.exists():
             shutil.rmtree(out)
         building.rename(out)
@@ -76,10 +80,13 @@ class _Encoder:
     out: Path
     progress: Progress
 
+    def __post_init__(self) -> None:
+        self.raw = ColumnFiles(self.out / "raw")
+
     def run(self) -> None:
+        """Encode everything into `out`."""
         self.config: DataConfig = self.found.log.config
         self.layout: Layout = self.found.log.layout
-        self.raw = ColumnFiles(self.out / "raw")
         self.lengths: dict[str, list[Ints]] = {}
         self._spill_rows()
         self._sort()

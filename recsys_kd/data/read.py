@@ -56,7 +56,8 @@ def open_log(config: DataConfig, split: SplitConfig, extra: Mapping[str, str] | 
 
     Raises: NoParquet, BadFile, NoChecksums, MissingColumn, WrongColumnType, SchemaDrift, NothingReadable.
     """
-    counts, files, rows = Counts(), [], 0
+    counts, rows = Counts(), 0
+    files: list[Path] = []
     catalogue = open_parquet(config.catalogue).schema_arrow if config.catalogue else None
     layout: Layout | None = None
     for path in list_files(config.path):
@@ -120,8 +121,11 @@ class Quarantine:
 
 def scan(log: Log, quarantine: Path, progress: Progress = SILENT) -> Scan:
     """Read every row once: check it, count it, hash its event. Raises: BadFile."""
-    with tempfile.TemporaryDirectory(prefix="recsys-kd-") as folder, Quarantine(quarantine) as bin_:
-        spill = HashSpill(Path(folder), log.rows)
+    with (
+        tempfile.TemporaryDirectory(prefix="recsys-kd-") as folder,
+        HashSpill(Path(folder), log.rows) as spill,
+        Quarantine(quarantine) as bin_,
+    ):
         state = _ScanState(log.counts, spill, bin_)
         checker = RowChecker(log.config, log.layout)
         with progress.task("read", log.rows) as task:

@@ -37,8 +37,8 @@ data:
     - {name: brand, side: item, kind: categorical}
     - {name: price, side: item, kind: dense}
 split: {validation_days: 1, test_days: 2}
-teacher: {kind: dcnv2, width: 64}
-soft_labels: {protocol: out_of_time}
+teacher: {kind: dcnv2, width: 64, hidden: [128, 64], cross_rank: 32}
+soft_labels: {protocol: cross_fitted, blocks: 3}
 student: {width: 8, hidden: [16, 8]}
 compress: {ratio: 25}
 gate: {metric: auc, teacher_margin: 0.01}
@@ -51,8 +51,8 @@ class ShopConfig(StrictConfig):
     days: int = Field(14, ge=4)
     rows: int = Field(1_000_000, ge=1000)
     """About this many log rows over all days."""
-    users: int = Field(1000, ge=10)
-    items: int = Field(800, ge=50)
+    users: int = Field(3000, ge=10)
+    items: int = Field(2000, ge=50)
     candidates: int = Field(10, ge=2, le=40)
     """Items shown per request."""
     rank: int = Field(8, ge=1)
@@ -61,7 +61,7 @@ class ShopConfig(StrictConfig):
     """Standard deviation of the taste term, in logits."""
     drift: float = Field(0.02, ge=0, le=1)
     """Share of a taste that is renewed each day."""
-    exploration: float = Field(0.3, gt=0, le=1)
+    exploration: float = Field(0.1, gt=0, le=1)
     """Share of the uniform distribution in the logging policy."""
     start: dt.date = dt.date(2026, 1, 5)
     seed: int = 7
@@ -102,12 +102,12 @@ class _World:
         self.price = np.exp(3 + 0.5 * level + 0.5 * rng.normal(size=n)).round(2)
         self.price_z = (np.log(self.price) - np.log(self.price).mean()) / np.log(self.price).std()
         self.quality = 0.6 * rng.normal(size=n)
-        self.popularity = 1.0 / (1 + rng.permutation(n)) ** 0.9
+        self.popularity = 1.0 / (1 + rng.permutation(n)) ** 1.05
         self.item_ids = 10_007 + 13 * rng.permutation(n * 3)[:n].astype(np.int64)
         self.user_ids = 500_009 + 7 * rng.permutation(c.users * 3)[: c.users].astype(np.int64)
         self.user_taste = rng.normal(size=(c.users, c.rank))
         self.price_sense = 0.4 * rng.normal(size=c.users)
-        self.activity = rng.gamma(2.0, size=c.users) + 0.2
+        self.activity = rng.lognormal(sigma=1.4, size=c.users)
         self.by_device = 0.4 * rng.normal(size=(len(DEVICES), categories))
         self.by_hour = 0.4 * rng.normal(size=(24, categories))
         self.user_day = self._arrivals(c.users)

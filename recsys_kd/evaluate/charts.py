@@ -132,7 +132,7 @@ def forest_plot(slices: Mapping[str, Mapping[str, Mapping[str, float]]]) -> str:
     if not slices:
         return ""
     ends = [v for s in slices.values() for m in s.values() for v in (m["low"], m["high"], m["value"]) if v is not None]
-    row, left, top = 15, 150, 10
+    row, left, top = 15, 172, 10
     height = top + sum(row * len(s) + 12 for s in slices.values()) + 40
     x = Scale(max(0.0, min(ends) - 0.01), min(1.0, max(ends) + 0.01), left, WIDTH - RIGHT)
     body, y = "", float(top)

@@ -59,7 +59,8 @@ def fold(student: Student, dataset: Dataset, config: CompressConfig) -> FoldedSt
 def traffic_of(dataset: Dataset) -> dict[str, NDArray[np.float64]]:
     """Return the training traffic of every looked-up field's rows, and of the item rows."""
     fields = [f.name for f in dataset.schema.fields if f.is_lookup]
-    return {"item": dataset.traffic("item"), **{name: dataset.traffic(name) for name in fields}}
+    # One row more for every item: an item never seen yet is worth its row more than nothing, its features being known.
+    return {"item": dataset.traffic("item") + 1.0, **{name: dataset.traffic(name) for name in fields}}
 
 
 def keys_of(dataset: Dataset) -> dict[str, NDArray[np.int64]]:

@@ -67,17 +67,22 @@ def train_teacher(recipe: Recipe, dataset: Dataset, folder: Path, progress: Prog
     _write_fit(folder, fitted.fit)
 
 
-def soft_labels(recipe: Recipe, dataset: Dataset, folder: Path, progress: Progress) -> None:
-    """Store the teacher's logits of the training rows, by the recipe's protocol."""
+def soft_labels(recipe: Recipe, dataset: Dataset, teacher: Path | None, folder: Path, progress: Progress) -> None:
+    """Store the teacher's logits of the training rows, by the recipe's protocol.
+
+    The partial teachers train for as many epochs as was best for the whole one, in the stage folder `teacher`.
+    """
     rows, validation = dataset.splits["train"], dataset.splits["validation"]
     row_id = dataset.column("row_id")[rows.start : rows.stop].astype(np.int64)
     if recipe.teacher.kind == "precomputed":
         logits = logged_logits(dataset, recipe)[rows.start : rows.stop]
         digests = ["precomputed"]
     else:
+        epochs = recipe.teacher.epochs if teacher is None else read_fit(teacher)["best"] + 1
+        config = recipe.teacher.model_copy(update={"epochs": epochs})
 
         def fit_and_score(train: NDArray[np.int64], score: NDArray[np.int64], name: str) -> tuple[Floats, str]:
-            fitted = fit_teacher(dataset, recipe.teacher, train, validation, recipe.seed, progress, f"teacher, {name}")
+            fitted = fit_teacher(dataset, config, train, validation, recipe.seed, progress, f"teacher, {name}")
             where = folder / f"teacher-{len(list(folder.iterdir()))}"
             return score_rows(fitted.model, dataset, score), fitted.model.save(where)
 

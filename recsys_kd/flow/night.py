@@ -129,7 +129,7 @@ def train(recipe: Recipe, dataset: Dataset, data_key: str, stages: Stages) -> _T
         )
     soft_key = key_of(base, recipe.soft_labels)
     folders["soft labels"] = stages.run(
-        "soft-labels", soft_key, lambda out: models.soft_labels(recipe, dataset, out, progress)
+        "soft-labels", soft_key, lambda out: models.soft_labels(recipe, dataset, folders.get("teacher"), out, progress)
     )
     control_key = key_of(data_key, recipe.data, recipe.split, recipe.seed, recipe.student)
     folders["control"] = stages.run(
