@@ -14,7 +14,9 @@ from typing import Any
 
 import numpy as np
 import torch
+from fbgemm_gpu.split_table_batched_embeddings_ops_training import WeightDecayMode
 from numpy.typing import NDArray
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torchrec.modules.embedding_configs import EmbeddingBagConfig, PoolingType
@@ -62,8 +64,16 @@ def table_configs(schema: Schema, width: int) -> list[EmbeddingBagConfig]:
 
 
 def optimizer_settings(config: TeacherConfig) -> dict[str, Any]:
-    """Return row-wise Adagrad's settings; `weight_decay` is the L2 regularizer of touched rows."""
-    return {"lr": config.embedding_lr, "eps": 1e-8, "weight_decay": config.embedding_l2}
+    """Return row-wise Adagrad's settings; `weight_decay` is the L2 regularizer of touched rows.
+
+    Without the mode FBGEMM takes the weight decay and ignores it.
+    """
+    return {
+        "lr": config.embedding_lr,
+        "eps": 1e-8,
+        "weight_decay": config.embedding_l2,
+        "weight_decay_mode": WeightDecayMode.L2,
+    }
 
 
 def fused_tables(schema: Schema, config: TeacherConfig) -> FusedEmbeddingBagCollection:
@@ -169,7 +179,7 @@ class Teacher(nn.Module):
             meta = json.loads((path / META).read_text())
             model = Teacher(Schema.from_json(meta["schema"]), TeacherConfig.model_validate(meta["config"]))
             model.load_state(load_file(path / WEIGHTS))
-        except (OSError, ValueError, KeyError, RuntimeError) as error:
+        except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
             raise NotATeacher(f"{path}: holds no teacher ({error}); train it again") from None
         return model.eval()
 

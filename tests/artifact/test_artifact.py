@@ -1,0 +1,218 @@
+"""The artifact: what is written is what is read, and nothing else is."""
+
+import dataclasses
+import json
+import random
+import shutil
+
+import numpy as np
+import pytest
+
+from recsys_kd.artifact.errors import ArtifactRefused, StoreUnwritable
+from recsys_kd.artifact.manifest import MANIFEST, WEIGHTS, canonical, digest_of
+from recsys_kd.artifact.read import open_artifact
+from recsys_kd.artifact.tensors import BadTensors, dump, load
+from recsys_kd.artifact.write import narrow, write_artifact
+from recsys_kd.runtime.ranker import Ranker
+from tests.served import LINEAGE, artifact, compressed, random_student
+
+
+@pytest.fixture(scope="module")
+def made(dataset, tmp_path_factory):
+    return artifact(dataset, tmp_path_factory.mktemp("store"), keep_rows=0.3)
+
+
+def forge(made, folder, change):
+    """Return a folder like the artifact, changed, with every digest put right again: only the rule itself can object."""
+    data = json.loads((made.path / MANIFEST).read_text())
+    tensors = {k: v.copy() for k, v in load(memoryview((made.path / WEIGHTS).read_bytes())).items()}
+    change(data, tensors)
+    weights = dump(tensors)
+    data["files"][WEIGHTS] = {"bytes": len(weights), "sha256": digest_of(weights)}
+    text = canonical(data)
+    path = folder / digest_of(text)
+    path.mkdir()
+    (path / MANIFEST).write_bytes(text)
+    (path / WEIGHTS).write_bytes(weights)
+    return path
+
+
+def test_an_unchanged_forgery_is_accepted(made, tmp_path):
+    Ranker.open(forge(made, tmp_path, lambda data, tensors: None))
+
+
+def _set(name, index, value):
+    def change(data, tensors):
+        tensors[name][index] = value
+
+    return change
+
+
+def _drop(name):
+    return lambda data, tensors: tensors.pop(name)
+
+
+def _extra(data, tensors):
+    tensors["array.more"] = np.zeros(1, dtype=np.float32)
+
+
+def _nan_scale(data, tensors):
+    tail = np.array([np.nan, 0.0], dtype=np.float16).view(np.uint8)
+    tensors["table.item"][0, -4:] = tail
+
+
+def _zero_scale(data, tensors):
+    tensors["table.item"][0, -4:-2] = 0
+
+
+def _fewer_rows(data, tensors):
+    tensors["table.item"] = tensors["table.item"][:-1]
+
+
+def _unsorted(data, tensors):
+    tensors["index.item"][:2] = tensors["index.item"][:2][::-1].copy()
+
+
+def _narrower(data, tensors):
+    tensors["array.out.weight"] = tensors["array.out.weight"][:-1]
+
+
+def _term_field(data, tensors):
+    data["terms"][0]["field"] = "nobody"
+
+
+def _term_side(data, tensors):
+    data["terms"][1]["side"] = "candidate"
+
+
+def _fingerprint(data, tensors):
+    data["fingerprint"] = "0" * 64
+
+
+def _golden(data, tensors):
+    data["golden"][0]["logits"][0] += 0.5
+
+
+def _golden_shape(data, tensors):
+    data["golden"][0]["ids"] = {}
+
+
+def _format(data, tensors):
+    data["format"] = 2
+
+
+@pytest.mark.parametrize(
+    ("change", "check"),
+    [
+        (_drop("array.bias"), "tensor-names"),
+        (_extra, "tensor-names"),
+        (_set("array.bias", 0, np.inf), "finite"),
+        (_nan_scale, "scales"),
+        (_zero_scale, "scales"),
+        (_fewer_rows, "index-rows"),
+        (_unsorted, "index-order"),
+        (_narrower, "shapes"),
+        (_term_field, "terms"),
+        (_term_side, "terms"),
+        (_fingerprint, "fingerprint"),
+        (_golden, "golden"),
+        (_golden_shape, "golden"),
+        (_format, "manifest"),
+        (lambda d, t: d.pop("width"), "manifest"),
+        (lambda d, t: d.update(width=0), "shapes"),
+    ],
+)
+def test_each_rule_refuses_by_its_name(made, tmp_path, change, check):
+    path = forge(made, tmp_path, change)
+    with pytest.raises(ArtifactRefused) as error:
+        Ranker.open(path)
+    assert error.value.check == check and str(path) in str(error.value)
+
+
+def test_codes_that_point_outside_their_table_are_refused(dataset, tmp_path):
+    made = artifact(dataset, tmp_path / "store", fold="field")
+    with pytest.raises(ArtifactRefused) as error:
+        Ranker.open(forge(made, tmp_path, _set("codes.category", 0, 10_000)))
+    assert error.value.check == "index-bounds"
+
+
+def copy(made, folder):
+    return shutil.copytree(made.path, folder / made.digest)
+
+
+def test_files_that_do_not_belong_are_refused(made, tmp_path):
+    path = copy(made, tmp_path)
+    (path / "more").write_text("x")
+    with pytest.raises(ArtifactRefused, match="'files'"):
+        open_artifact(path)
+
+
+def test_a_link_in_place_of_a_file_is_refused(made, tmp_path):
+    path = copy(made, tmp_path)
+    (path / WEIGHTS).unlink()
+    (path / WEIGHTS).symlink_to(made.path / WEIGHTS)
+    with pytest.raises(ArtifactRefused, match="regular-file"):
+        open_artifact(path)
+
+
+def test_no_flipped_bit_is_accepted(made, tmp_path):
+    path, rng = copy(made, tmp_path), random.Random(1)
+    for name, tries in ((MANIFEST, 300), (WEIGHTS, 500)):
+        clean = (path / name).read_bytes()
+        for _ in range(tries):
+            data = bytearray(clean)
+            data[rng.randrange(len(data))] ^= 1 << rng.randrange(8)
+            (path / name).write_bytes(data)
+            with pytest.raises(ArtifactRefused):
+                open_artifact(path)
+        (path / name).write_bytes(clean)
+    open_artifact(path)
+
+
+def test_no_truncation_is_accepted(made, tmp_path):
+    path = copy(made, tmp_path)
+    for name in (MANIFEST, WEIGHTS):
+        clean = (path / name).read_bytes()
+        for length in (*range(0, 80, 7), len(clean) // 2, len(clean) - 1):
+            (path / name).write_bytes(clean[:length])
+            with pytest.raises(ArtifactRefused):
+                open_artifact(path)
+        (path / name).write_bytes(clean)
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        b"[]",
+        b"{",
+        b'{"a":{"dtype":"F64","shape":[1],"data_offsets":[0,8]}}',
+        b'{"a":{"dtype":"U8","shape":[9],"data_offsets":[0,9]}}',
+        b'{"a":{"dtype":"U8","shape":[-1],"data_offsets":[0,8]}}',
+        b'{"a":{"dtype":"U8","shape":[4],"data_offsets":[4,8]}}',
+        b'{"a":{"dtype":"U8","shape":[4],"data_offsets":[0,4]}}',
+        b'{"a":{"dtype":"U8","shape":[1099511627775,1099511627775],"data_offsets":[0,8]}}',
+    ],
+)
+def test_hostile_headers_are_refused(header):
+    with pytest.raises(BadTensors):
+        load(memoryview(len(header).to_bytes(8, "little") + header + bytes(8)))
+
+
+def test_the_same_model_is_written_once_under_the_hash_of_its_manifest(dataset, tmp_path):
+    model = compressed(dataset, random_student(dataset), keep_rows=0.5).served
+    one, two = (write_artifact(tmp_path, "shop", model, LINEAGE, ()) for _ in range(2))
+    assert one.path == two.path and one.digest == digest_of((one.path / MANIFEST).read_bytes())
+    assert [p.name for p in (tmp_path / "shop").iterdir()] == [one.digest]
+    other = write_artifact(tmp_path, "shop", model, dataclasses.replace(LINEAGE, data_digest="e"), ())
+    assert other.digest != one.digest
+
+
+def test_a_store_that_is_a_file_is_named(dataset, tmp_path):
+    (tmp_path / "store").write_text("")
+    model = compressed(dataset, random_student(dataset), keep_rows=0.5).served
+    with pytest.raises(StoreUnwritable, match="store"):
+        write_artifact(tmp_path / "store", "shop", model, LINEAGE, ())
+
+
+def test_keys_are_stored_as_narrow_as_they_fit():
+    assert narrow(np.array([1, 2])).dtype == np.int32 and narrow(np.array([1, 2**40])).dtype == np.int64

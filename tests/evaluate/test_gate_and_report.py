@@ -1,0 +1,116 @@
+import dataclasses
+import json
+import re
+from html.parser import HTMLParser
+
+import numpy as np
+import pytest
+
+from recsys_kd.evaluate.charts import ticks
+from recsys_kd.evaluate.evaluation import evaluate
+from recsys_kd.evaluate.gate import Subject, Verdict, decide
+from recsys_kd.evaluate.metrics import Sample
+from recsys_kd.evaluate.report import Report, Size, human_bytes, render, write_report
+from recsys_kd.settings import EvaluateConfig, GateConfig
+
+SUBJECT = Subject("a" * 64, "d" * 64, 1000, 30_000, champion=False)
+
+
+def evaluation(noise=0.0, seed=0):
+    rng = np.random.default_rng(seed)
+    user = np.repeat(np.arange(200), 20)
+    z = rng.normal(size=4000)
+    label = (rng.random(4000) < 1 / (1 + np.exp(-z))).astype(np.float32)
+    sample = Sample(label, np.ones(4000, dtype=np.float32), user, np.arange(4000) // 10)
+    served = (z + noise * rng.normal(size=4000)).astype(np.float32)
+    logits = {"teacher": z.astype(np.float32), "control": served, "student": served, "pruned": served, "served": served}
+    pairs = (("served", "teacher"), ("served", "control"), ("control", "teacher"))
+    return evaluate(logits, sample, EvaluateConfig(ece_bins=5), pairs, {"all <rows>": user >= 0, "few": user < 2})
+
+
+def report(**more):
+    found = evaluation()
+    verdict = decide(GateConfig(max_ece=0.2), found, SUBJECT, (10,))
+    fits = {"teacher": {"epochs": [{"train_loss": 0.6, "validation_loss": 0.61}, {"train_loss": 0.5, "validation_loss": 0.58}], "best": 1}}
+    values = {
+        "name": "shop", "created": "2026-01-01", "artifact": "a" * 64, "verdict": verdict.to_json(),
+        "evaluation": found.to_json(),
+        "sizes": {"teacher": Size(30_000, 900.0), "served": Size(1000, 30.0)},
+        "plan": {"rows": {"item": 5}, "budget_bytes": 1100, "predicted_bytes": 1000},
+        "export": {"mean_logit_gap": 0.001, "worst_logit_gap": 0.01}, "fits": fits,
+        "fallback": {"before": {"user_id": 0.1}, "after": {"user_id": 0.2}},
+        "counts": {"read": 10, "used": 7, "deduplicated": 1, "quarantined": {"nan": 2}, "files": 1, "empty_files": 0,
+                   "files_without_checksums": 0, "excluded_files": []},
+        "splits": {"train": 5}, "stages": {"read": "run"}, "ceiling": 0.9, "command": "recsys-kd run r.yaml",
+        "recipe": "name: <script>alert(1)</script>", "versions": {"python": "3.11"}, "digests": {"data": "d" * 64},
+    }  # fmt: skip
+    return Report(**{**values, **more})
+
+
+def test_an_equal_model_passes_and_a_worse_one_is_held_back_with_the_reason():
+    assert decide(GateConfig(max_ece=0.2), evaluation(), SUBJECT, (10,)).passed
+    verdict = decide(GateConfig(max_ece=0.9), evaluation(noise=2.0), SUBJECT, (10,))
+    assert not verdict.passed
+    failed = [c for c in verdict.checks if c.gates and not c.passed]
+    assert [c.name for c in failed] == ["auc against the teacher"] and "margin of 0.01" in failed[0].sentence
+
+
+def test_the_interval_decides_not_the_mean():
+    found = evaluation(noise=0.05)
+    delta = found.deltas["served - teacher"]["auc"]
+    between = GateConfig(max_ece=0.2, teacher_margin=(-delta.value - delta.low) / 2)
+    assert delta.low < -between.teacher_margin < delta.value
+    assert not decide(between, found, SUBJECT, (10,)).passed
+
+
+@pytest.mark.parametrize(("change", "name"), [({"max_ece": 1e-6}, "calibration"), ({"min_ratio": 31}, "size")])
+def test_calibration_and_size_gate_too(change, name):
+    verdict = decide(GateConfig.model_validate({"max_ece": 0.2, **change}), evaluation(), SUBJECT, (10,))
+    assert [c.name for c in verdict.checks if c.gates and not c.passed] == [name]
+
+
+def test_a_verdict_survives_json_and_names_its_artifact():
+    verdict = decide(GateConfig(), evaluation(), SUBJECT, (10,))
+    assert Verdict.from_json(json.loads(json.dumps(verdict.to_json()))) == verdict
+    assert verdict.artifact_digest == "a" * 64 and verdict.expires > verdict.created
+
+
+def test_the_page_is_self_contained_escaped_and_well_formed():
+    page = render(report())
+    assert "<script" not in page and "&lt;script&gt;" in page and "all &lt;rows&gt;" in page
+    assert not re.search(r'(src|href)="http', page)
+    assert "nan" not in re.sub(r"<[^>]+>", "", page).lower().replace("nan: 2", "")
+
+    class Balance(HTMLParser):
+        depth = 0
+
+        def handle_starttag(self, tag, attrs):
+            self.depth += tag not in ("meta", "br", "line", "circle", "polyline")
+
+        def handle_endtag(self, tag):
+            self.depth -= 1
+
+    parser = Balance()
+    parser.feed(re.sub(r"<(line|circle|polyline)[^>]*/>", "", page))
+    assert parser.depth == 0
+    for words in ("may go live", "30 times smaller", "0.9000", "few: too few rows", "prefers-color-scheme"):
+        assert words in page
+
+
+def test_json_and_page_say_the_same_and_survive_a_round_trip(tmp_path):
+    one = report()
+    html, data = write_report(one, tmp_path / "r")
+    again = Report.from_json(json.loads(data.read_text()))
+    assert again.headline == one.headline and one.headline in html.read_text()
+    assert sorted(p.name for p in (tmp_path / "r").iterdir()) == ["report.html", "report.json"]
+
+
+def test_without_a_teacher_on_disk_nothing_is_claimed_about_size():
+    one = report(sizes={"teacher": Size(0, None), "served": Size(1000, 30.0)})
+    assert one.shrink is None and "smaller" not in one.headline
+    assert dataclasses.replace(one, ceiling=None).ceiling is None and "Ceiling" not in render(dataclasses.replace(one, ceiling=None))
+
+
+def test_sizes_and_ticks_are_readable():
+    assert [human_bytes(n) for n in (0, 999, 61_193, 2_500_000)] == ["-", "999 B", "61.2 KB", "2.5 MB"]
+    assert ticks(0.0, 1.0) == [0.0, 0.2, 0.4, 0.6, 0.8, 1.0]
