@@ -9,12 +9,12 @@ import torch
 from recsys_kd.artifact.manifest import Lineage
 from recsys_kd.artifact.write import Artifact, write_artifact
 from recsys_kd.data.dataset import Dataset
-from recsys_kd.distil.calibration import Platt
+from recsys_kd.distil.calibration import IDENTITY, Platt
 from recsys_kd.flow.compression import Compressed, compress, golden_queries
 from recsys_kd.models.student import Student
 from recsys_kd.settings import CompressConfig, StudentConfig
 
-LINEAGE = Lineage("shop", "2026-01-01", "d", "r", "t")
+LINEAGE = Lineage("shop", "2026-01-01T00:00:00+00:00", "d" * 64, "r" * 64, "t" * 64, ["p" * 64])
 
 
 def random_student(dataset: Dataset, seed: int = 0) -> Student:
@@ -29,7 +29,7 @@ def random_student(dataset: Dataset, seed: int = 0) -> Student:
     return model.eval()
 
 
-def compressed(dataset: Dataset, model: Student, platt: Platt = Platt(1.0, 0.0), **config: object) -> Compressed:
+def compressed(dataset: Dataset, model: Student, platt: Platt = IDENTITY, **config: object) -> Compressed:
     return compress(model, platt, dataset, CompressConfig.model_validate(config), 0)
 
 

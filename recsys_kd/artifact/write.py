@@ -1,4 +1,4 @@
-"""Write an artifact so that a reader sees all of it or nothing: temporary folder, fsync, rename, fsync of the folder."""
+"""Write an artifact so that a reader sees all of it or nothing: temporary folder, fsync, rename, fsync again."""
 
 import os
 import shutil

@@ -31,7 +31,8 @@ def show_night(night: Any, as_json: bool) -> None:
         deltas = night.evaluation.deltas
         for name, metrics in night.evaluation.metrics.items():
             say(
-                f"{name:<9} AUC {metrics['auc'].value:.4f}  logloss {metrics['logloss'].value:.4f}  ECE {metrics['ece'].value:.4f}"
+                f"{name:<9} AUC {metrics['auc'].value:.4f}  logloss {metrics['logloss'].value:.4f}  "
+                f"ECE {metrics['ece'].value:.4f}"
             )
         gain = deltas["student - control"]["auc"]
         say(f"student - control: {gain.value:+.4f} AUC ({gain.low:+.4f} to {gain.high:+.4f})")
@@ -85,8 +86,8 @@ def synth(
     out: Out,
     rows: Annotated[int, typer.Option(help="Log rows, about.")] = 1_000_000,
     days: int = 14,
-    users: int = 3000,
-    items: int = 2000,
+    users: int = 1500,
+    items: int = 1000,
     seed: int = 7,
     as_json: Json = False,
 ) -> None:

@@ -22,18 +22,32 @@ def key_bytes(keys: NDArray[np.int64]) -> int:
 
 
 def table_costs(folded: FoldedStudent, traffic: Traffic, keys: Mapping[str, NDArray[np.int64]]) -> list[TableCost]:
-    """Return what every table's rows cost and carry; `traffic` is per field, [rows] with the fallback last."""
+    """Return what every table's rows cost and are worth; `traffic` is per field, [rows] with the fallback last."""
     costs = []
     for name, table in folded.tables.items():
         per_key = key_bytes(keys[table.keys]) + 4 * len(folded.codes) * (name == "item")
-        carried = table_traffic(table, traffic)[:-1]
-        costs.append(TableCost(name, carried, table.values.shape[1], per_key))
+        worth = row_worth(table, table_traffic(table, traffic), folded.weights.width)
+        costs.append(TableCost(name, worth, table.values.shape[1], per_key))
     return costs
+
+
+def row_worth(table: FloatTable, traffic: NDArray[np.float64], width: int) -> NDArray[np.float64]:
+    """Return lookups times squared distance from the mean row [rows - 1]: the squared error that pruning would cause.
+
+    Measured on the embedding and linear columns (the last `width` + 1 of any row), which every table has. A row that
+    looks like the mean is free to prune however often it is asked for; one that is never asked for, too.
+    """
+    values = table.values[:, -(width + 1) :].astype(np.float64)
+    weight = np.maximum(traffic, 1e-6)
+    distance = np.square(values - np.average(values, axis=0, weights=weight)).sum(axis=1)
+    worth: NDArray[np.float64] = (traffic * distance)[:-1]
+    return worth
 
 
 def table_traffic(table: FloatTable, traffic: Traffic) -> NDArray[np.float64]:
     """Return the traffic of a table's rows, summed over the fields that look them up."""
-    return np.sum([traffic[name] for name in table.fields], axis=0, dtype=np.float64)
+    total: NDArray[np.float64] = np.sum([traffic[name] for name in table.fields], axis=0, dtype=np.float64)
+    return total
 
 
 def prune_table(table: FloatTable, keep: NDArray[np.int64], traffic: NDArray[np.float64]) -> Floats:
@@ -71,7 +85,8 @@ def served_arrays(folded: FoldedStudent) -> dict[str, Floats]:
 def column_scales(values: Floats) -> Floats:
     """Return each column's root mean square [dim]: divided by it, all columns use a row's 8-bit range alike."""
     rms = np.sqrt(np.square(values, dtype=np.float64).mean(axis=0))
-    return np.maximum(rms, 1e-6).astype(np.float32)
+    scale: Floats = np.maximum(rms, 1e-6).astype(np.float32)
+    return scale
 
 
 def compile_student(
@@ -110,4 +125,5 @@ def kept_codes(folded: FoldedStudent, plan: CompressionPlan, field: str) -> NDAr
     moved = np.full(len(table.values), len(kept), dtype=np.int32)
     moved[kept] = np.arange(len(kept), dtype=np.int32)
     items = np.append(plan.keep["item"], len(folded.codes[field]) - 1)
-    return moved[folded.codes[field][items]]
+    rows: NDArray[np.int32] = moved[folded.codes[field][items]]
+    return rows

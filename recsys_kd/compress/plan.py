@@ -1,7 +1,7 @@
 """How many rows of which table fit a byte budget.
 
-Every row has a cost (its bytes on disk, index key included) and a worth (its share of training traffic); rows are
-kept by worth per byte until the budget is full. What is not kept shares its table's fallback row.
+Every row has a cost (its bytes on disk, index key included) and a worth (what the scores would move if it were pruned);
+rows are kept by worth per byte until the budget is full. What is not kept shares its table's fallback row.
 """
 
 import re
@@ -32,10 +32,10 @@ def parse_bytes(text: str | int) -> int:
 
 @dataclass(frozen=True)
 class TableCost:
-    """One table before pruning: `traffic` [rows - 1] of the rows that have a key, values per row, bytes per key."""
+    """One table before pruning: `worth` [rows - 1] of the rows that have a key, values per row, bytes per key."""
 
     name: str
-    traffic: NDArray[np.float64]
+    worth: NDArray[np.float64]
     dim: int
     key_bytes: int
 
@@ -72,7 +72,7 @@ def smallest(costs: list[TableCost], fixed_bytes: int) -> int:
 def plan_for_bytes(
     costs: list[TableCost], fixed_bytes: int, budget: int, fold: Literal["item", "field"]
 ) -> CompressionPlan:
-    """Return the plan of most traffic kept with at most `budget` bytes; `fixed_bytes` is all that is not rows.
+    """Return the plan of most worth kept with at most `budget` bytes; `fixed_bytes` is all that is not rows.
 
     Raises: BadBudget where not even the fallback rows fit, naming the smallest budget that can be met.
     """
@@ -82,16 +82,16 @@ def plan_for_bytes(
             f"compress: a budget of {budget:,} bytes can't be met: {spent:,} bytes are needed before any id has a row "
             "of its own; raise `compress.bytes` (or lower `compress.ratio`), or make `student.hidden` smaller"
         )
-    share = np.concatenate([c.traffic / max(c.traffic.sum(), 1.0) / c.row_bytes for c in costs] or [np.zeros(0)])
-    bytes_of = np.concatenate([np.full(len(c.traffic), c.row_bytes) for c in costs] or [np.zeros(0, dtype=int)])
+    share = np.concatenate([c.worth / c.row_bytes for c in costs] or [np.zeros(0)])
+    bytes_of = np.concatenate([np.full(len(c.worth), c.row_bytes) for c in costs] or [np.zeros(0, dtype=int)])
     order = np.argsort(-share, kind="stable")
     taken = order[np.cumsum(bytes_of[order]) <= budget - spent]
     chosen = np.zeros(len(share), dtype=bool)
     chosen[taken] = True
     keep, start = {}, 0
     for cost in costs:
-        keep[cost.name] = np.flatnonzero(chosen[start : start + len(cost.traffic)])
-        start += len(cost.traffic)
+        keep[cost.name] = np.flatnonzero(chosen[start : start + len(cost.worth)])
+        start += len(cost.worth)
     predicted = spent + int(bytes_of[taken].sum())
     return CompressionPlan(keep, fold, predicted, budget)
 
@@ -99,10 +99,10 @@ def plan_for_bytes(
 def plan_for_fraction(
     costs: list[TableCost], fixed_bytes: int, fraction: float, fold: Literal["item", "field"]
 ) -> CompressionPlan:
-    """Return the plan that keeps `fraction` of every table's rows, those with most traffic."""
+    """Return the plan that keeps `fraction` of every table's rows, those worth most."""
     keep = {}
     for cost in costs:
-        count = int(np.ceil(fraction * len(cost.traffic)))
-        keep[cost.name] = np.sort(np.argsort(-cost.traffic, kind="stable")[:count])
+        count = int(np.ceil(fraction * len(cost.worth)))
+        keep[cost.name] = np.sort(np.argsort(-cost.worth, kind="stable")[:count])
     rows = sum(len(keep[c.name]) * c.row_bytes for c in costs)
     return CompressionPlan(keep, fold, smallest(costs, fixed_bytes) + rows, None)

@@ -154,10 +154,8 @@ def vectors_of(array: pa.Array, dim: int) -> tuple[Floats, Mask]:
     """Return lists as float32 [N, dim] and the mask of those that are null, of another length, or not finite."""
     out = np.zeros((len(array), dim), dtype=np.float32)
     lengths = np.asarray(array.value_lengths().fill_null(-1)) if not pa.types.is_fixed_size_list(array.type) else None
-    if lengths is None:
-        bad = np.asarray(array.is_null()) | (array.type.list_size != dim)
-    else:
-        bad = lengths != dim
+    wrong_size = np.asarray(array.is_null()) | (getattr(array.type, "list_size", dim) != dim)
+    bad = wrong_size if lengths is None else lengths != dim
     good = array.filter(pa.array(~bad))
     flat = good.flatten().to_numpy(zero_copy_only=False).astype(np.float32)
     out[~bad] = flat.reshape(-1, dim)

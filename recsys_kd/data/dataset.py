@@ -80,17 +80,20 @@ class Dataset:
         return self._maps[name]
 
     def column(self, name: str) -> NDArray[np.generic]:
-        """Return a whole column [N], mapped: label, weight, row_id, user, request, item, timestamp, or an optional one."""
+        """Return a whole column [N], mapped: label, weight, row_id, user, request, item, timestamp, or another."""
         if name == "weight" and name not in self.columns:
             return np.ones(self.length, dtype=np.float32)
         return self._load(f"rows/{name}")
 
     def keys(self, vocabulary: str) -> NDArray[np.int64]:
-        """Return the sorted keys of a vocabulary's rows (fallback not included); `item` gives those of the item rows."""
+        """Return the sorted keys of a vocabulary's rows, fallback not included; `item` gives the item rows' keys."""
         return self._load(f"keys/{vocabulary}").astype(np.int64, copy=False)
 
     def traffic(self, field: str) -> NDArray[np.float64]:
-        """Return training rows per vocabulary row, fallback last; a bag's row counts once, spread over its values."""
+        """Return training lookups per vocabulary row, fallback last.
+
+        One of a bag's L values counts 1 / L^2: it moves the pooled mean by 1 / L, and what is summed is squared error.
+        """
         return self._load(f"traffic/{field}").astype(np.float64, copy=False)
 
     def item_ids(self, field: str) -> NDArray[np.int64]:

@@ -1,7 +1,7 @@
 """Exact global duplicate detection in bounded memory.
 
-Pass 1 spills every event's 64-bit hash into bucket files by its high bits and sorts one bucket at a time; the hashes that
-occur twice are few. Pass 2 keeps the exact keys of those few only, so equal hashes of different events stay apart.
+Pass 1 spills every event's 64-bit hash into bucket files by its high bits and sorts one bucket at a time; the hashes
+that occur twice are few. Pass 2 keeps the exact keys of those few only, so equal hashes of different events stay apart.
 """
 
 from pathlib import Path
@@ -35,7 +35,9 @@ class HashSpill:
         # Sorting the whole block puts each bucket's share together, and is faster than a bucket sort in NumPy.
         block = self.buffer[: self.held]
         block.sort()
-        edges: list[int] | NDArray[np.uint64] = np.arange(1, len(self.files), dtype=np.uint64) << np.uint64(64 - self.bits) if self.bits else []
+        edges: list[int] | NDArray[np.uint64] = (
+            np.arange(1, len(self.files), dtype=np.uint64) << np.uint64(64 - self.bits) if self.bits else []
+        )
         cuts = np.searchsorted(block, edges)
         for file, part in zip(self.files, np.split(block, cuts), strict=True):
             file.write(part.data)

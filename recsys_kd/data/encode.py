@@ -112,8 +112,8 @@ class _Encoder:
 
     def _spill(self, batch: pa.RecordBatch, rows: Canonical, text: dict[str, TextKeys]) -> None:
         request = mix(rows.user, rows.timestamp) if rows.request is None else rows.request
-        for name, values in (("user", rows.user), ("item", rows.item), ("timestamp", rows.timestamp)):
-            self.raw.append(name, values)
+        for key, ids in (("user", rows.user), ("item", rows.item), ("timestamp", rows.timestamp)):
+            self.raw.append(key, ids)
         self.raw.append("label", rows.label)
         self.raw.append("request", request)
         self.raw.append("row_id", rows.hashes())
@@ -281,8 +281,8 @@ class _Encoder:
             return np.bincount(coded[self.item_row[:stop]].astype(np.int64), minlength=size).astype(np.float64)
         if isinstance(coded, RawBag):
             lengths = np.diff(coded.offsets[: stop + 1])
-            share = np.repeat(1.0 / np.maximum(lengths, 1), lengths)
-            return np.bincount(coded.values[: coded.offsets[stop]], weights=share, minlength=size)
+            share = np.repeat(1.0 / np.maximum(lengths, 1) ** 2, lengths)
+            return np.bincount(coded.values[: coded.offsets[stop]], weights=share, minlength=size).astype(np.float64)
         return np.bincount(coded[:stop].astype(np.int64), minlength=size).astype(np.float64)
 
     def _save(self, name: str, values: NDArray[np.generic]) -> None:

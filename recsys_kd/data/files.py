@@ -1,8 +1,8 @@
 """Parquet files as they lie on disk: listing, checksums, and reading in bounded memory.
 
-Measured on 60M narrow rows in one file: pyarrow's scanner with defaults peaks at 1.6 GB; one row group's pages at a time
-through a buffered stream stays near 230 MB and is faster. A flipped bit in a file without page checksums comes back as a
-silently wrong row in most cases, so checksums are verified where they are, and their absence is counted.
+Measured on 60M narrow rows in one file: pyarrow's scanner with defaults peaks at 1.6 GB; one row group's pages at a
+time through a buffered stream stay near 230 MB and are faster. A flipped bit in a file without page checksums comes
+back as a silently wrong row in most cases, so checksums are verified where they are, and their absence is counted.
 """
 
 import hashlib

@@ -65,6 +65,7 @@ def plan_layout(
     for name, kind in types.items():
         _check_type(name, wanted[name], kind, {f.name: f for f in log_fields})
     for field in item_fields:
+        assert catalogue is not None  # only a catalogue gives item fields
         types[field.name] = catalogue.field(column_of(field)).type
         _check_type(field.name, column_of(field), types[field.name], {field.name: field})
     return Layout(wanted, log_fields, item_fields, types)

@@ -31,7 +31,8 @@ def split_rank(array: pa.Array, column: str) -> NDArray[np.int8]:
     if encoded.null_count:
         raise BadSplitValue(f"split.column: '{column}' is null in {encoded.null_count} rows; fill it")
     codes = encoded.indices.to_numpy(zero_copy_only=False)
-    return np.array([_NAMES.index(v) for v in values] or [0], dtype=np.int8)[codes]
+    ranks: NDArray[np.int8] = np.array([_NAMES.index(v) for v in values] or [0], dtype=np.int8)[codes]
+    return ranks
 
 
 def split_bounds(stamp: NDArray[np.int64], rank: NDArray[np.int64] | None, config: SplitConfig) -> dict[str, range]:

@@ -2,8 +2,8 @@
 
 P(click) = examination(position) * sigmoid(relevance): relevance adds a low-rank user x item taste, the item's quality,
 the user's sensitivity to price, and device x category and hour x category effects. Items are Zipf-popular and are shown
-by a logging policy of known propensities: slots are drawn one after the other without replacement (Plackett-Luce) from a
-mixture of popularity and the uniform distribution. Tastes drift from day to day; users and items keep arriving.
+by a logging policy of known propensities: slots are drawn one after the other without replacement (Plackett-Luce) from
+a mixture of popularity and the uniform distribution. Tastes drift from day to day; users and items keep arriving.
 """
 
 import datetime as dt
@@ -40,8 +40,8 @@ split: {validation_days: 1, test_days: 2}
 teacher: {kind: dcnv2, width: 64, hidden: [128, 64], cross_rank: 32}
 soft_labels: {protocol: cross_fitted, blocks: 3}
 student: {width: 8, hidden: [16, 8]}
-compress: {ratio: 25}
-gate: {metric: auc, teacher_margin: 0.01}
+compress: {ratio: 15}
+gate: {metric: auc, teacher_margin: 0.02}
 """
 
 
@@ -51,8 +51,8 @@ class ShopConfig(StrictConfig):
     days: int = Field(14, ge=4)
     rows: int = Field(1_000_000, ge=1000)
     """About this many log rows over all days."""
-    users: int = Field(3000, ge=10)
-    items: int = Field(2000, ge=50)
+    users: int = Field(1500, ge=10)
+    items: int = Field(1000, ge=50)
     candidates: int = Field(10, ge=2, le=40)
     """Items shown per request."""
     rank: int = Field(8, ge=1)
@@ -61,7 +61,7 @@ class ShopConfig(StrictConfig):
     """Standard deviation of the taste term, in logits."""
     drift: float = Field(0.02, ge=0, le=1)
     """Share of a taste that is renewed each day."""
-    exploration: float = Field(0.1, gt=0, le=1)
+    exploration: float = Field(0.2, gt=0, le=1)
     """Share of the uniform distribution in the logging policy."""
     start: dt.date = dt.date(2026, 1, 5)
     seed: int = 7
@@ -102,12 +102,12 @@ class _World:
         self.price = np.exp(3 + 0.5 * level + 0.5 * rng.normal(size=n)).round(2)
         self.price_z = (np.log(self.price) - np.log(self.price).mean()) / np.log(self.price).std()
         self.quality = 0.6 * rng.normal(size=n)
-        self.popularity = 1.0 / (1 + rng.permutation(n)) ** 1.05
+        self.popularity = 1.0 / (1 + rng.permutation(n)) ** 0.95
         self.item_ids = 10_007 + 13 * rng.permutation(n * 3)[:n].astype(np.int64)
         self.user_ids = 500_009 + 7 * rng.permutation(c.users * 3)[: c.users].astype(np.int64)
         self.user_taste = rng.normal(size=(c.users, c.rank))
         self.price_sense = 0.4 * rng.normal(size=c.users)
-        self.activity = rng.lognormal(sigma=1.4, size=c.users)
+        self.activity = rng.lognormal(sigma=0.7, size=c.users)
         self.by_device = 0.4 * rng.normal(size=(len(DEVICES), categories))
         self.by_hour = 0.4 * rng.normal(size=(24, categories))
         self.user_day = self._arrivals(c.users)
@@ -140,12 +140,14 @@ class _World:
             + self.by_device[device[:, None], category]
             + self.by_hour[hour[:, None], category]
         )
-        return 1.0 / (1.0 + np.exp(-logit))
+        probability: NDArray[np.float64] = 1.0 / (1.0 + np.exp(-logit))
+        return probability
 
 
 def examination(candidates: int) -> NDArray[np.float64]:
     """Return the chance that a position is looked at [candidates]: falling slowly from 1."""
-    return 1.0 / (1.0 + 0.04 * np.arange(candidates))
+    chance: NDArray[np.float64] = 1.0 / (1.0 + 0.04 * np.arange(candidates, dtype=np.float64))
+    return chance
 
 
 def draw_slots(

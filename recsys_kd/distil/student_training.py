@@ -15,7 +15,7 @@ from recsys_kd.batch import Batch
 from recsys_kd.distil.loop import Fit, train, validation_metrics
 from recsys_kd.distil.losses import hard_bce, soft_bce
 from recsys_kd.models.source import RowSource
-from recsys_kd.models.student import Student
+from recsys_kd.models.student import Logits, Student
 from recsys_kd.progress import SILENT, Progress
 from recsys_kd.settings import DistilConfig, StudentConfig
 
@@ -53,7 +53,7 @@ class _Optimizers:
             optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
         self.dense.step()
-        self.sparse.step()
+        self.sparse.step()  # type: ignore[no-untyped-call]
 
 
 def soft_batches(
@@ -69,7 +69,7 @@ def soft_batches(
 
 def student_loss(model: Student, item: SoftBatch, config: StudentConfig, distil: DistilConfig) -> Tensor:
     """Return L_hard + weight * L_teacher + l2 * |rows|^2 for one batch."""
-    logits = model(item.batch)
+    logits: Logits = model(item.batch)
     label, weight = torch.from_numpy(item.batch.label), torch.from_numpy(item.batch.weight)
     loss = hard_bce(logits.serving, label, weight) + config.embedding_l2 * logits.penalty
     if item.teacher is None:
@@ -80,7 +80,7 @@ def student_loss(model: Student, item: SoftBatch, config: StudentConfig, distil:
     return loss + distil.weight * soft_bce(head, teacher, weight * known, distil.temperature)
 
 
-def fit_student(
+def fit_student(  # noqa: PLR0913 - one call site per model; a bag of options would only hide the names
     source: RowSource,
     config: StudentConfig,
     distil: DistilConfig,

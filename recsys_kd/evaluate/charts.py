@@ -55,27 +55,20 @@ def _label(value: float, step: float) -> str:
     return f"{value:.{digits}f}"
 
 
-def _axes(x: Scale, y: Scale, x_ticks: Sequence[float], y_ticks: Sequence[float], x_name: str, y_name: str) -> str:
-    parts = []
-    for values, is_x in ((x_ticks, True), (y_ticks, False)):
-        step = values[1] - values[0] if len(values) > 1 else 1.0
-        for v in values:
-            if is_x:
-                parts.append(
-                    f'<text class="tick" x="{x(v):.1f}" y="{y.start + 16:.1f}" text-anchor="middle">{_label(v, step)}</text>'
-                )
-            else:
-                parts.append(f'<line class="grid" x1="{x.start}" x2="{x.end}" y1="{y(v):.1f}" y2="{y(v):.1f}"/>')
-                parts.append(
-                    f'<text class="tick" x="{x.start - 6}" y="{y(v) + 4:.1f}" text-anchor="end">{_label(v, step)}</text>'
-                )
-    parts.append(
-        f'<text class="name" x="{(x.start + x.end) / 2}" y="{y.start + 34:.1f}" text-anchor="middle">{escape(x_name)}</text>'
-    )
+def _text(kind: str, x: float, y: float, anchor: str, text: str, turn: str = "") -> str:
+    return f'<text class="{kind}"{turn} x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}">{escape(text)}</text>'
+
+
+def _axes(x: Scale, y: Scale, x_ticks: Sequence[float], y_ticks: Sequence[float], names: tuple[str, str]) -> str:
+    """Return labelled axes with horizontal grid lines; `names` of x and y."""
+    x_step, y_step = (t[1] - t[0] if len(t) > 1 else 1.0 for t in (x_ticks, y_ticks))
+    parts = [_text("tick", x(v), y.start + 16, "middle", _label(v, x_step)) for v in x_ticks]
+    for v in y_ticks:
+        parts.append(f'<line class="grid" x1="{x.start}" x2="{x.end}" y1="{y(v):.1f}" y2="{y(v):.1f}"/>')
+        parts.append(_text("tick", x.start - 6, y(v) + 4, "end", _label(v, y_step)))
     middle = (y.start + y.end) / 2
-    parts.append(
-        f'<text class="name" transform="rotate(-90 12 {middle})" x="12" y="{middle}" text-anchor="middle">{escape(y_name)}</text>'
-    )
+    parts.append(_text("name", (x.start + x.end) / 2, y.start + 34, "middle", names[0]))
+    parts.append(_text("name", 12, middle, "middle", names[1], f' transform="rotate(-90 12 {middle})"'))
     return "".join(parts)
 
 
@@ -104,7 +97,7 @@ def loss_curves(fits: Mapping[str, Mapping[str, Any]]) -> str:
     x = Scale(1, max(last, 2), LEFT, WIDTH - RIGHT)
     y = Scale(min(losses) - pad, max(losses) + pad, HEIGHT - BOTTOM, TOP)
     marks = [float(v) for v in range(1, max(last, 2) + 1, max(1, last // 8))]
-    body = _axes(x, y, marks, ticks(y.low, y.high), "epoch", "logloss, nats")
+    body = _axes(x, y, marks, ticks(y.low, y.high), ("epoch", "logloss, nats"))
     for name, fit in trained.items():
         colour = COLOURS.get(name, "var(--c4)")
         at = [(x(i + 1), y(e["validation_loss"])) for i, e in enumerate(fit["epochs"])]
@@ -120,7 +113,7 @@ def calibration_plot(models: Mapping[str, Sequence[Mapping[str, float]]]) -> str
     high = max(max(p["predicted"], p["observed"]) for points in models.values() for p in points) * 1.05
     x, y = Scale(0, high, LEFT, WIDTH - RIGHT), Scale(0, high, HEIGHT - BOTTOM, TOP)
     marks = ticks(0, high)
-    body = _axes(x, y, marks, marks, "predicted probability", "observed rate")
+    body = _axes(x, y, marks, marks, ("predicted probability", "observed rate"))
     body += f'<line class="ideal" x1="{x(0)}" y1="{y(0)}" x2="{x(high)}" y2="{y(high)}"/>'
     for name, points in models.items():
         body += _line([(x(p["predicted"]), y(p["observed"])) for p in points], COLOURS.get(name, "var(--c4)"))

@@ -93,14 +93,13 @@ def _distillation_pays(evaluation: Evaluation, metric: str) -> Check:
         words = "distillation hurts: the control of the same size without teacher is better"
     else:
         words = "too close to call on this log"
-    sentence = (
-        f"served {metric} is {delta.value:+.4f} from the control ({delta.low:+.4f} to {delta.high:+.4f}): {words}"
-    )
+    between = f"({delta.low:+.4f} to {delta.high:+.4f})"
+    sentence = f"served {metric} is {delta.value:+.4f} from the control {between}: {words}"
     return Check("against control", delta.low > 0, delta.value, 0.0, sentence, gates=False)
 
 
 def decide(config: GateConfig, evaluation: Evaluation, subject: Subject, ks: tuple[int, ...]) -> Verdict:
-    """Return the verdict; needs deltas `served - teacher`, `served - control` and, with a champion, `served - champion`.
+    """Return the verdict; needs the deltas of `served` to teacher, control and, where there is one, champion.
 
     Non-inferiority: the interval's lower end, not the mean, must lie above minus the margin.
     """

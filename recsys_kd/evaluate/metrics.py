@@ -64,7 +64,7 @@ UNDEFINED = Measured(float("nan"), None)
 
 
 def _by_user(sample: Sample, influence: Floats) -> Floats:
-    return np.bincount(sample.cluster, weights=influence, minlength=sample.clusters)
+    return np.bincount(sample.cluster, weights=influence, minlength=sample.clusters).astype(np.float64)
 
 
 def auc(score: NDArray[np.float32], sample: Sample) -> Measured:
@@ -168,7 +168,7 @@ def _per_request(values: Floats, has: NDArray[np.bool_], lists: Lists, sample: S
     value = float(values[has].mean())
     owner = sample.cluster[lists.order[lists.starts]]
     influence = np.where(has, values - value, 0.0) / has.sum()
-    return Measured(value, np.bincount(owner, weights=influence, minlength=sample.clusters))
+    return Measured(value, np.bincount(owner, weights=influence, minlength=sample.clusters).astype(np.float64))
 
 
 def measure(logit: NDArray[np.float32], sample: Sample, ks: tuple[int, ...], bins: int) -> dict[str, Measured]:

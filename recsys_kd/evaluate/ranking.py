@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import gammaln
+from scipy.special import gammaln  # type: ignore[import-untyped]
 
 Floats = NDArray[np.float64]
 

@@ -19,6 +19,7 @@ from recsys_kd.compress.plan import (
     parse_bytes,
     plan_for_bytes,
     plan_for_fraction,
+    smallest,
 )
 from recsys_kd.data.dataset import Dataset
 from recsys_kd.distil.calibration import Platt
@@ -27,9 +28,7 @@ from recsys_kd.runtime.ranker import Ranker, decode_golden
 from recsys_kd.settings import CompressConfig
 from recsys_kd.tables import CompiledStudent
 
-GOLDEN_REQUESTS, GOLDEN_CANDIDATES = 4, 5
-_OVERHEAD_GUESS = 12_000
-"""Bytes of manifest and headers before the first try; the plan is then made again with what was measured."""
+GOLDEN_REQUESTS, GOLDEN_CANDIDATES = 3, 4
 
 
 @dataclass(frozen=True)
@@ -93,16 +92,19 @@ def compress(
 ) -> Compressed:
     """Return the student pruned to the budget and quantized. Raises: BadBudget.
 
-    The manifest's own bytes depend on the plan, so the plan is made, weighed, and made again with the weight found.
+    What is not rows is weighed first, on a student that keeps none; the manifest still varies by some bytes with the
+    plan, so the plan is weighed too, and made again where it missed.
     """
     folded, traffic, keys = fold(student, dataset, config), traffic_of(dataset), keys_of(dataset)
     costs, budget = table_costs(folded, traffic, keys), budget_of(config, teacher_bytes)
-    overhead = _OVERHEAD_GUESS
-    for _ in range(3):
+    nothing = CompressionPlan({c.name: np.zeros(0, dtype=np.int64) for c in costs}, config.fold, 0, budget)
+    empty = calibrated(compile_student(folded, nothing, traffic, keys), platt)
+    overhead = weigh(empty, dataset, nothing) - smallest(costs, fixed_bytes(folded, costs, 0))
+    for _ in range(6):
         plan = make_plan(costs, fixed_bytes(folded, costs, overhead), config, budget)
         served = calibrated(compile_student(folded, plan, traffic, keys), platt)
         weight = weigh(served, dataset, plan)
-        if budget is None or 0 <= budget - weight <= max(2_000, budget // 100):
+        if budget is None or 0 <= budget - weight <= max(100, budget // 200):
             break
         overhead += weight - plan.predicted_bytes
     plan = dataclasses.replace(plan, predicted_bytes=weight)

@@ -123,7 +123,7 @@ def _median_us(call: Callable[[], Any]) -> float:
 
 
 def scoring_time(dataset: Dataset, models: Mapping[str, RankingModel], served: Path) -> dict[str, float]:
-    """Return the median microseconds to score 1,000 candidates on one thread: batches for torch, requests for served."""
+    """Return median microseconds to score 1,000 candidates on one thread: batches for torch, requests for served."""
     rows = dataset.splits["test"]
     index = np.resize(np.arange(rows.start, rows.stop), _TIMED_CANDIDATES)
     batch: Batch = dataset.batch(index)

@@ -37,7 +37,7 @@ def read_fit(folder: Path) -> dict[str, Any]:
     return found
 
 
-@dataclass(frozen=True)
+@dataclass
 class LoggedTeacher:
     """`precomputed`: the shop's own scores, read from the log's column instead of computed."""
 
@@ -55,7 +55,8 @@ def logged_logits(dataset: Dataset, recipe: Recipe) -> Floats:
     if recipe.teacher.scores == "logit":
         return values
     p = np.clip(values, 1e-6, 1 - 1e-6)
-    return np.log(p / (1 - p)).astype(np.float32)
+    logit: Floats = np.log(p / (1 - p)).astype(np.float32)
+    return logit
 
 
 def train_teacher(recipe: Recipe, dataset: Dataset, folder: Path, progress: Progress) -> None:

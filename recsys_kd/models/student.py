@@ -126,18 +126,19 @@ class Student(nn.Module):
     def score(self, batch: Batch) -> NDArray[np.float32]:
         """Return the serving head's logits [B]."""
         self.eval()
-        return self(batch).serving.numpy()
+        logits: NDArray[np.float32] = self(batch).serving.numpy()
+        return logits
 
     @torch.no_grad()
     def weights(self) -> StudentWeights:
         """Return the serving part as NumPy: what compression works on. The auxiliary head stays behind."""
-        arrays = {
+        arrays: dict[str, Tensor] = {
             "bias": self.serving_head.bias,
             "hidden.0.bias": self.first_bias,
             "out.weight": self.serving_head.weight[0],
         }
         for i, layer in enumerate(self.layers, start=1):
-            arrays[f"hidden.{i}.weight"], arrays[f"hidden.{i}.bias"] = layer.weight, layer.bias
+            arrays |= {f"hidden.{i}.{n}": p for n, p in layer.named_parameters()}
         for group, parameters in (("first", self.first), ("linear", self.linear), ("project", self.project)):
             arrays |= {f"{group}.{name}": parameter for name, parameter in parameters.items()}
         return StudentWeights(

@@ -146,7 +146,8 @@ class Teacher(nn.Module):
         pairs = 0.5 * (grouped.sum(1).square().sum(1) - grouped.square().sum((1, 2)))
         x = torch.cat([pooled, *(numbers[f.name] for f in self.dense)], dim=1)
         logit = self.out(torch.cat([self.cross(x), self.deep(x)], dim=1)).squeeze(1)
-        return logit + self.pair_scale * pairs
+        out: Tensor = logit + self.pair_scale * pairs
+        return out
 
     def numbers(self, batch: Batch) -> dict[str, Tensor]:
         """Return the batch's dense and vector inputs as tensors."""

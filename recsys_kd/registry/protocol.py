@@ -1,7 +1,7 @@
 """What a registry of models promises, whichever store keeps it.
 
-Versions are integers that never change; `champion` is what services load; promotion compares and sets a rising epoch, so
-of two publishers that saw the same epoch one wins and the other is told. A rollback is a new epoch that names an old
+Versions are integers that never change; `champion` is what services load; promotion compares and sets a rising epoch,
+so of two publishers that saw the same epoch one wins and the other is told. A rollback is a new epoch that names an old
 digest. Everything that happened is in an append-only log.
 """
 

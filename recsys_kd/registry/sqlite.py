@@ -151,7 +151,8 @@ def _now() -> str:
 
 
 def _as_version(row: tuple[Any, ...]) -> Version:
-    return Version(*row[:5], lineage=json.loads(row[5]))
+    model, number, digest, path, created, lineage = row
+    return Version(model, number, digest, path, created, json.loads(lineage))
 
 
 def _version(db: sqlite3.Connection, where: str, values: tuple[Any, ...]) -> Version | None:

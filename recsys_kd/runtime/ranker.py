@@ -95,7 +95,7 @@ class Ranker:
         self._check_names(given, {f.name for f in extra}, "candidate_features")
         features = self._encode(extra, {f.name: given.get(f.name) for f in extra}, len(items))
         scores = self.score_encoded(encoded, items, features)
-        return scores if logits else 1.0 / (1.0 + np.exp(-scores))
+        return scores if logits else (1.0 / (1.0 + np.exp(-scores))).astype(np.float32)
 
     def rank(
         self, request: Mapping[str, Any], candidate_ids: Sequence[int] | Sequence[str] | NDArray[Any], k: int

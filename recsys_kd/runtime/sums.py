@@ -66,7 +66,8 @@ def finish(student: CompiledStudent, sums: Floats) -> Floats:
     logit = wide + x @ arrays["out.weight"] + arrays["bias"]
     if "calibration" in arrays:
         logit = arrays["calibration"][0] * logit + arrays["calibration"][1]
-    return logit.astype(np.float32)
+    out: Floats = logit.astype(np.float32)
+    return out
 
 
 def rows_of_keys(index: NDArray[np.int64], keys: Rows) -> Rows:

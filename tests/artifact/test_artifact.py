@@ -23,7 +23,7 @@ def made(dataset, tmp_path_factory):
 
 
 def forge(made, folder, change):
-    """Return a folder like the artifact, changed, with every digest put right again: only the rule itself can object."""
+    """Return a folder like the artifact, changed, with every digest put right: only the rule itself can object."""
     data = json.loads((made.path / MANIFEST).read_text())
     tensors = {k: v.copy() for k, v in load(memoryview((made.path / WEIGHTS).read_bytes())).items()}
     change(data, tensors)

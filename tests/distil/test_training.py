@@ -42,7 +42,9 @@ def test_divergence_and_no_rows_are_named():
     with pytest.raises(TrainingDiverged, match="m: the loss is nan in epoch 1"):
         run(nn.Linear(1, 1), float("nan"), [])
     with pytest.raises(NothingToTrainOn):
-        train(nn.Linear(1, 1), len, lambda e: [], lambda: (0, 0), epochs=1, patience=1, rows=0, progress=SILENT, name="m")
+        train(
+            nn.Linear(1, 1), len, lambda e: [], lambda: (0, 0), epochs=1, patience=1, rows=0, progress=SILENT, name="m"
+        )
 
 
 def test_auc_by_hand():

@@ -31,7 +31,12 @@ def evaluation(noise=0.0, seed=0):
 def report(**more):
     found = evaluation()
     verdict = decide(GateConfig(max_ece=0.2), found, SUBJECT, (10,))
-    fits = {"teacher": {"epochs": [{"train_loss": 0.6, "validation_loss": 0.61}, {"train_loss": 0.5, "validation_loss": 0.58}], "best": 1}}
+    fits = {
+        "teacher": {
+            "epochs": [{"train_loss": 0.6, "validation_loss": 0.61}, {"train_loss": 0.5, "validation_loss": 0.58}],
+            "best": 1,
+        }
+    }
     values = {
         "name": "shop", "created": "2026-01-01", "artifact": "a" * 64, "verdict": verdict.to_json(),
         "evaluation": found.to_json(),
@@ -108,7 +113,9 @@ def test_json_and_page_say_the_same_and_survive_a_round_trip(tmp_path):
 def test_without_a_teacher_on_disk_nothing_is_claimed_about_size():
     one = report(sizes={"teacher": Size(0, None), "served": Size(1000, 30.0)})
     assert one.shrink is None and "smaller" not in one.headline
-    assert dataclasses.replace(one, ceiling=None).ceiling is None and "Ceiling" not in render(dataclasses.replace(one, ceiling=None))
+    assert dataclasses.replace(one, ceiling=None).ceiling is None and "Ceiling" not in render(
+        dataclasses.replace(one, ceiling=None)
+    )
 
 
 def test_sizes_and_ticks_are_readable():

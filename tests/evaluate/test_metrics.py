@@ -124,7 +124,9 @@ def test_small_slices_say_so_and_undefined_numbers_become_null():
     rng = np.random.default_rng(0)
     _, s = simulated(rng)
     score = rng.normal(size=len(s.label)).astype(np.float32)
-    found = evaluate({"a": score, "b": -score}, s, EvaluateConfig(), (("a", "b"),), {"tiny": s.user < 3, "all": s.user >= 0})
+    found = evaluate(
+        {"a": score, "b": -score}, s, EvaluateConfig(), (("a", "b"),), {"tiny": s.user < 3, "all": s.user >= 0}
+    )
     assert found.slices[0].auc == {} and found.slices[0].rows == 24
     assert found.slices[1].auc["a"].value == pytest.approx(found.metrics["a"]["auc"].value)
     assert found.to_json()["metrics"]["a"]["ece"]["low"] is None

@@ -40,7 +40,9 @@ def test_serving_and_offline_evaluation_give_the_same_scores(dataset):
             "user_id": int(users[u]) if u < len(users) else -1,
             "device": devices[int(batch.ids["device"][i])],
             "hour": int(hours[batch.ids["hour"][i]]) if batch.ids["hour"][i] < len(hours) else None,
-            "history": [int(item_keys[v]) if v < len(item_keys) else -1 for v in batch.bags["history"].values[start:end]],
+            "history": [
+                int(item_keys[v]) if v < len(item_keys) else -1 for v in batch.bags["history"].values[start:end]
+            ],
         }
         item = int(catalogue[items[i]]) if items[i] < len(catalogue) else -1
         assert ranker.score(request, [item], logits=True)[0] == pytest.approx(offline[i], abs=1e-4)

@@ -1,0 +1,1 @@
+"""The application a shop deploys: Celery workers on Redis that run nights."""

@@ -1,0 +1,168 @@
+"""The whole night on a small shop, and what happens when it goes wrong."""
+
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import yaml
+
+from recsys_kd.artifact.errors import StoreUnwritable
+from recsys_kd.compress.plan import BadBudget
+from recsys_kd.errors import OutsideError
+from recsys_kd.flow.cache import Stages, remove_leftovers
+from recsys_kd.flow.demo import oracle_auc
+from recsys_kd.flow.night import open_registry, run
+from recsys_kd.progress import SILENT
+from recsys_kd.runtime.ranker import Ranker
+from recsys_kd.settings import load_recipe
+from tests.conftest import quick
+
+
+@pytest.fixture(scope="module")
+def recipe(shop, tmp_path_factory):
+    return quick(load_recipe(shop.recipe), tmp_path_factory.mktemp("night"))
+
+
+@pytest.fixture(scope="module")
+def night(recipe, shop):
+    return run(recipe, SILENT, ceiling=lambda dataset: oracle_auc(shop, dataset))
+
+
+def test_a_night_ends_with_a_live_model_that_scores(recipe, night):
+    assert night.verdict.passed
+    champion = open_registry(recipe).pointer(recipe.name, "champion")
+    assert champion.digest == night.artifact.digest
+    ranker = Ranker.open(night.artifact.path)
+    scores = ranker.score({"user_id": 1, "device": "phone", "hour": 3}, night.scored["candidates"])
+    assert ((scores > 0) & (scores < 1)).all()
+
+
+def test_every_stage_is_measured_and_better_than_chance(night):
+    metrics = night.evaluation.metrics
+    assert set(metrics) == {"teacher", "control", "student", "pruned", "served"}
+    assert all(m["auc"].value > 0.55 for m in metrics.values())
+    report = json.loads(night.report_json.read_text())
+    assert report["ceiling"] > max(m["auc"].value for m in metrics.values())
+    counts = report["counts"]
+    assert counts["read"] == counts["used"] + sum(counts["quarantined"].values()) + counts["deduplicated"]
+    assert night.artifact.bytes_on_disk <= report["sizes"]["teacher"]["bytes"] / 4
+
+
+def test_int8_costs_next_to_nothing(night):
+    assert abs(night.evaluation.deltas["served - pruned"]["auc"].value) < 0.002
+
+
+def test_a_second_run_does_nothing_again_and_comes_to_the_same(recipe, night):
+    again = run(recipe, SILENT)
+    report = json.loads(again.report_json.read_text())
+    assert set(report["stages"].values()) == {"reused"}
+    assert again.evaluation.to_json()["metrics"]["served"] == night.evaluation.to_json()["metrics"]["served"]
+
+
+def test_a_changed_student_reuses_read_and_teacher(recipe, night):
+    student = recipe.student.model_copy(update={"epochs": 1})
+    again = run(recipe.model_copy(update={"student": student}), SILENT)
+    stages = json.loads(again.report_json.read_text())["stages"]
+    assert stages == {
+        "read": "reused", "teacher": "reused", "soft-labels": "reused", "control": "run", "student": "run"
+    }  # fmt: skip
+    assert "champion" in again.evaluation.metrics
+
+
+def test_an_interrupted_stage_leaves_nothing_and_is_done_again(tmp_path):
+    stages = Stages(tmp_path, SILENT)
+
+    def killed(out):
+        (out / "half").write_text("x")
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        stages.run("read", "k", killed)
+    assert list(tmp_path.iterdir()) == []
+    (tmp_path / ".read-12345678").mkdir()
+    remove_leftovers(tmp_path)
+    made = stages.run("read", "k", lambda out: (out / "whole").write_text("x"))
+    assert (made / "whole").exists() and stages.run("read", "k", killed) == made
+
+
+def test_a_gate_that_fails_registers_but_does_not_promote(recipe, night, tmp_path):
+    gate = recipe.gate.model_copy(update={"max_ece": 1e-9})
+    strict = recipe.model_copy(update={"gate": gate, "store": tmp_path / "store"})
+    held = run(strict, SILENT)
+    assert not held.verdict.passed and held.champion is None
+    assert [v.number for v in open_registry(strict).versions(recipe.name)] == [1]
+
+
+def test_a_budget_that_can_not_be_met_stops_before_any_training(recipe, tmp_path):
+    compress = recipe.compress.model_copy(update={"ratio": None, "bytes": 500})
+    poor = recipe.model_copy(update={"compress": compress, "work": tmp_path / "w", "store": tmp_path / "s"})
+    with pytest.raises(BadBudget, match="500 bytes can't be met"):
+        run(poor, SILENT)
+    assert [p.name.split("-")[0] for p in (tmp_path / "w").iterdir()] == ["read"]
+
+
+def test_a_store_that_can_not_be_written_stops_before_any_training(recipe, tmp_path):
+    (tmp_path / "store").write_text("")
+    with pytest.raises(OutsideError, match="store"):
+        run(recipe.model_copy(update={"store": tmp_path / "store", "work": tmp_path / "w"}), SILENT)
+    assert not (tmp_path / "w").exists() and StoreUnwritable.exit_code == 3
+
+
+def test_logged_scores_can_be_the_teacher(shop, recipe, tmp_path):
+    teacher = {"kind": "precomputed", "column": "propensity", "scores": "probability"}
+    changed = recipe.model_copy(
+        update={
+            "teacher": type(recipe.teacher).model_validate(teacher),
+            "compress": type(recipe.compress)(keep_rows=0.5),
+            "store": tmp_path / "s",
+            "work": tmp_path / "w",
+        }
+    )
+    found = run(changed, SILENT)
+    assert 0.4 < found.evaluation.metrics["teacher"]["auc"].value < 0.65
+    assert np.isfinite(found.evaluation.metrics["student"]["auc"].value)
+
+
+def cli(*arguments, cwd=None):
+    return subprocess.run(
+        [sys.executable, "-m", "recsys_kd", *arguments], capture_output=True, text=True, cwd=cwd, check=False
+    )
+
+
+def test_dry_run_prints_the_plan_as_one_json_document(shop):
+    done = cli("run", str(shop.recipe), "--dry-run", "--json")
+    plan = json.loads(done.stdout)
+    assert done.returncode == 0 and plan["rows"] == 30_000 and plan["tables"]["item_id"]["rows"] == 120
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"seeds": 1}, "seeds: unknown key"),
+        ({"data": {"path": "nowhere"}}, "does not exist"),
+        ({"data": {"path": "log", "columns": {"label": "bought"}}}, "no column 'bought'"),
+    ],
+)
+def test_bad_configuration_exits_with_2_and_says_what_to_do(shop, tmp_path, change, words):
+    data = {**yaml.safe_load(shop.recipe.read_text()), **change}
+    path = shop.folder / f"bad-{abs(hash(words))}.yaml"
+    path.write_text(yaml.safe_dump(data))
+    done = cli("run", str(path))
+    assert done.returncode == 2 and words in done.stderr and "Traceback" not in done.stderr
+
+
+def test_registry_commands_show_and_roll_back(recipe, night):
+    store = str(recipe.store)
+    rows = json.loads(cli("registry", "list", "--store", store, "--json").stdout)
+    assert rows[0]["model"] == recipe.name
+    assert cli("registry", "verify", recipe.name, "1", "--store", store).returncode == 0
+    nothing = cli("registry", "rollback", "nobody", "--why", "x", "--store", store)
+    assert nothing.returncode == 2 and "no previous champion" in nothing.stderr
+
+
+def test_doctor_finds_this_machine_sound(tmp_path):
+    done = cli("doctor", "--json", "--store", str(tmp_path))
+    found = json.loads(done.stdout)
+    assert done.returncode == 0 and found["ok"], found
