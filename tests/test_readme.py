@@ -5,6 +5,7 @@ from pathlib import Path
 
 import yaml
 
+from recsys_kd.data.interactions import ImportConfig
 from recsys_kd.settings import Recipe
 from tests.served import artifact
 
@@ -16,8 +17,9 @@ def blocks(language):
 
 
 def test_the_recipe_is_valid():
-    (text,) = blocks("yaml")
-    assert Recipe.model_validate(yaml.safe_load(text)).name == "my-shop"
+    recipe, purchases = blocks("yaml")
+    assert Recipe.model_validate(yaml.safe_load(recipe)).name == "my-shop"
+    assert ImportConfig.model_validate(yaml.safe_load(purchases)).columns.user == "customer"
 
 
 def test_the_serving_example_runs(dataset, tmp_path):
@@ -34,4 +36,4 @@ def test_every_make_target_and_command_it_names_exists():
         assert f"\n{target}:" in makefile
     commands = (root / "recsys_kd" / "cli" / "main.py").read_text() + "def registry("
     for command in set(re.findall(r"recsys-kd (\w+)", README)):
-        assert f"def {command}(" in commands
+        assert f"def {command}(" in commands or f'command("{command}")' in commands

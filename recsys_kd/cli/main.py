@@ -99,6 +99,26 @@ def synth(
     say(json.dumps(found) if as_json else f"{shop.rows:,} rows in {out}; next: recsys-kd run {shop.recipe}")
 
 
+@app.command("import")
+def import_(
+    config: Annotated[Path, typer.Argument(help="YAML that says what the source is; see README.")],
+    out: Out,
+    source: Annotated[Path | None, typer.Option(help="Folder of the sources; the YAML's own where absent.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Turn an interaction table (CSV, TSV, Parquet, libsvm) into a ranking log with a ready recipe."""
+    from recsys_kd.data.interactions import import_interactions, load_import
+
+    found = import_interactions(load_import(config, source), out, progress())
+    if as_json:
+        say(json.dumps({"read": found.read, "events": found.events, "dropped": found.dropped, "rows": found.rows}))
+        return
+    say(f"{found.read:,} read = {found.events:,} events + {sum(found.dropped.values()):,} dropped")
+    for reason, rows in found.dropped.items():
+        say(f"  {rows:>10,}  {reason}")
+    say(f"{found.rows:,} log rows; next: recsys-kd run {found.recipe}")
+
+
 @app.command()
 def score(
     artifact: Annotated[Path, typer.Argument(help="Artifact folder.")],

@@ -1,0 +1,135 @@
+"""Interaction tables as they are found: CSV, TSV, Parquet or libsvm, cleaned by rules that count what they drop."""
+
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+import pyarrow as pa
+import pyarrow.csv as pc
+import pyarrow.parquet as pq
+from pydantic import Field, model_validator
+
+from recsys_kd.errors import InputError
+from recsys_kd.settings import StrictConfig
+
+
+class UnreadableTable(InputError):
+    """A source table can't be read."""
+
+
+class MissingSourceColumn(InputError):
+    """A rule or mapping names a column that the source does not have."""
+
+
+class DropRule(StrictConfig):
+    """Rows that one of the conditions holds for are dropped and counted under `reason`."""
+
+    reason: str
+    column: str
+    missing: bool = False
+    starts_with: str | None = None
+    at_most: float | None = None
+    not_matching: str | None = None
+    """Regular expression that the whole text must match."""
+
+    @model_validator(mode="after")
+    def _one_condition(self) -> "DropRule":
+        given = [self.missing, self.starts_with is not None, self.at_most is not None, self.not_matching is not None]
+        if sum(given) != 1:
+            raise ValueError(f"rule '{self.reason}': give one of missing, starts_with, at_most, not_matching")
+        return self
+
+    def mask(self, values: pd.Series) -> pd.Series:
+        """Return which rows to drop."""
+        if self.missing:
+            return values.isna()
+        if self.at_most is not None:
+            return pd.to_numeric(values, errors="coerce").fillna(float("-inf")) <= self.at_most
+        text = values.astype("string").fillna("")
+        if self.starts_with is not None:
+            return text.str.startswith(self.starts_with)
+        return ~text.str.fullmatch(self.not_matching or "")
+
+
+@dataclass(frozen=True)
+class Cleaned:
+    """The rows left, and how many were read and dropped by reason."""
+
+    rows: pd.DataFrame
+    read: int
+    dropped: Counter[str]
+
+
+def read_libsvm(path: Path) -> pd.DataFrame:
+    """Return `label` and a column `f<index>` per feature, missing where a line does not name it."""
+    rows = []
+    with path.open() as lines:
+        for number, line in enumerate(lines, start=1):
+            label, *pairs = line.split("#")[0].split() or [""]
+            try:
+                row = {"label": float(label)}
+                for pair in pairs:
+                    index, value = pair.split(":")
+                    row[f"f{int(index)}"] = float(value)
+            except ValueError:
+                raise UnreadableTable(f"{path}, line {number}: '{line.strip()[:60]}' is not libsvm; mend it") from None
+            rows.append(row)
+    frame = pd.DataFrame(rows)
+    for name in frame.columns.drop("label"):
+        if frame[name].notna().all() and (frame[name] % 1 == 0).all():
+            frame[name] = frame[name].astype("int64")
+    return frame
+
+
+def read_table(path: Path) -> pd.DataFrame:
+    """Return a table by its suffix: .csv, .tsv, .parquet, .libsvm or .svm. Raises: UnreadableTable."""
+    try:
+        if path.suffix == ".parquet":
+            frame: pd.DataFrame = pq.read_table(path, page_checksum_verification=True).to_pandas()
+            return frame
+        if path.suffix in (".libsvm", ".svm"):
+            return read_libsvm(path)
+        if path.suffix in (".csv", ".tsv", ".txt"):
+            separator = "," if path.suffix == ".csv" else "\t"
+            parse, convert = pc.ParseOptions(delimiter=separator), pc.ConvertOptions(strings_can_be_null=True)
+            text: pd.DataFrame = pc.read_csv(path, parse_options=parse, convert_options=convert).to_pandas()
+            return text
+    except (OSError, pa.ArrowException) as error:
+        raise UnreadableTable(f"{path}: can't be read ({str(error).splitlines()[0]}); check the file") from None
+    raise UnreadableTable(f"{path}: unknown kind '{path.suffix}'; known are .csv, .tsv, .parquet and .libsvm")
+
+
+def need(frame: pd.DataFrame, column: str, where: str) -> pd.Series:
+    """Return a column. Raises: MissingSourceColumn naming those there are."""
+    if column not in frame.columns:
+        raise MissingSourceColumn(
+            f"{where}: no column '{column}'; the columns are: {', '.join(map(str, frame.columns))}"
+        )
+    return frame[column]
+
+
+def clean(frame: pd.DataFrame, rules: tuple[DropRule, ...], where: str) -> Cleaned:
+    """Apply the rules in order; a row is counted under the first that drops it."""
+    read, dropped = len(frame), Counter[str]()
+    for rule in rules:
+        mask = rule.mask(need(frame, rule.column, where))
+        dropped[rule.reason] += int(mask.sum())
+        frame = frame[~mask]
+    return Cleaned(frame, read, dropped)
+
+
+class SourceColumns(StrictConfig):
+    """Names in the source table. `time` or `order` is needed; `label` only where the table has outcomes."""
+
+    user: str
+    item: str
+    time: str | None = None
+    order: str | None = Field(None, description="position in the user's own history, where there is no time")
+    label: str | None = None
+
+    @model_validator(mode="after")
+    def _time_or_order(self) -> "SourceColumns":
+        if (self.time is None) == (self.order is None):
+            raise ValueError("give one of `time` and `order`")
+        return self

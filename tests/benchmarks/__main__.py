@@ -1,0 +1,11 @@
+"""`make bench`: every benchmark, each beside its peers; name some to run only those."""
+
+import sys
+
+from tests.benchmarks import bench_read, bench_real, bench_teacher
+
+ALL = {"read": bench_read, "teacher": bench_teacher, "real": bench_real}
+
+if __name__ == "__main__":
+    for name in sys.argv[1:] or ALL:
+        ALL[name].main()

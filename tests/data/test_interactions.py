@@ -1,0 +1,136 @@
+"""Import: nothing of the future, everything counted."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pyarrow.parquet as pq
+import pytest
+import yaml
+
+from recsys_kd.data.interactions import BadImport, ImportConfig, import_interactions, load_import
+from recsys_kd.data.interactions_read import MissingSourceColumn, UnreadableTable, read_table
+from recsys_kd.data.negatives import Events, draw_negatives, histories
+from recsys_kd.settings import load_recipe
+
+SHARED = Path(__file__).resolve().parents[2] / ".." / "shared" / "data"
+RECIPES = Path(__file__).resolve().parents[1] / "benchmarks" / "recipes"
+
+
+def events(n=400, users=9, items=30, seed=0):
+    rng = np.random.default_rng(seed)
+    time = np.sort(rng.integers(0, 120, n))
+    user, item = rng.integers(0, users, n), rng.integers(0, items, n)
+    return Events(user, np.unique(item, return_inverse=True)[1], time, len(np.unique(item)))
+
+
+@pytest.mark.parametrize("popular", [0.0, 1.0])
+def test_negatives_have_appeared_are_distinct_and_are_not_the_users_own_so_far(popular):
+    e = events()
+    index = np.arange(100, 400)
+    drawn = draw_negatives(e, index, 5, popular, False, np.random.default_rng(1))
+    for i, row in zip(index, drawn, strict=True):
+        by_then = set(e.item[e.time <= e.time[i]].tolist())
+        mine = set(e.item[(e.user == e.user[i]) & (e.time <= e.time[i])].tolist())
+        real = [x for x in row.tolist() if x >= 0]
+        assert len(real) == len(set(real)) and set(real) <= by_then - mine
+
+
+def test_a_users_later_items_may_be_negatives_since_excluding_them_would_leak():
+    e = events()
+    drawn = draw_negatives(e, np.arange(100, 400), 5, 0.0, False, np.random.default_rng(1))
+    later = [
+        x in set(e.item[(e.user == e.user[i]) & (e.time > e.time[i])].tolist())
+        for i, row in zip(range(100, 400), drawn, strict=True) for x in row
+    ]  # fmt: skip
+    assert any(later)
+
+
+def test_histories_hold_the_last_strictly_earlier_items():
+    e = events()
+    sequence, starts, ends = histories(e, 3)
+    for i in range(len(e.user)):
+        before = [e.item[j] for j in range(len(e.user)) if e.user[j] == e.user[i] and e.time[j] < e.time[i]]
+        assert sequence[starts[i] : ends[i]].tolist() == before[-3:]
+
+
+def source(tmp_path, **more):
+    frame = pd.DataFrame(
+        {
+            "who": [f"u{i % 7}" if i != 3 else None for i in range(200)],
+            "what": [f"p{(i * i * i + i) % 61}" for i in range(200)],
+            "when": [f"2026-01-{1 + i // 10:02d}" for i in range(200)],
+            "count": [-1 if i == 5 else 1 for i in range(200)],
+        }
+    )
+    frame.to_csv(tmp_path / "s.csv", index=False)
+    data = {
+        "name": "s", "source": "s.csv", "columns": {"user": "who", "item": "what", "time": "when"},
+        "drop": [{"reason": "nobody", "column": "who", "missing": True},
+                 {"reason": "returned", "column": "count", "at_most": 0}],
+        "negatives": 2, "test_negatives": 4, **more,
+    }  # fmt: skip
+    (tmp_path / "s.yaml").write_text(yaml.safe_dump(data))
+    return load_import(tmp_path / "s.yaml")
+
+
+def test_everything_read_is_an_event_or_dropped_with_its_reason(tmp_path):
+    found = import_interactions(source(tmp_path), tmp_path / "out")
+    assert found.read == 200 == found.events + sum(found.dropped.values())
+    assert (found.dropped["nobody"], found.dropped["returned"]) == (1, 1)
+    assert json.loads((tmp_path / "out" / "import.json").read_text())["rows"] == found.rows
+    log = pq.read_table(tmp_path / "out" / "log.parquet").to_pandas()
+    assert (log.groupby("request_id")["label"].sum() == 1).all()
+    assert load_recipe(found.recipe).data.path.name == "log.parquet"
+
+
+def test_the_same_seed_gives_the_same_bytes(tmp_path):
+    config = source(tmp_path)
+    for name in "ab":
+        import_interactions(config, tmp_path / name)
+    assert (tmp_path / "a" / "log.parquet").read_bytes() == (tmp_path / "b" / "log.parquet").read_bytes()
+
+
+def test_leave_one_out_holds_back_the_last_and_the_one_before(tmp_path):
+    import_interactions(source(tmp_path, split="leave_one_out"), tmp_path / "out")
+    log = pq.read_table(tmp_path / "out" / "log.parquet").to_pandas()
+    positives = log[log.label == 1]
+    assert (positives.groupby("user_id")["split"].value_counts().unstack()[["test", "validation"]] == 1).all().all()
+    assert (log[log.split == "test"].groupby("request_id").size() == 5).all()
+
+
+def test_libsvm_becomes_columns(tmp_path):
+    (tmp_path / "a.libsvm").write_text("1 1:5 2:0.5 # note\n0 1:6\n")
+    frame = read_table(tmp_path / "a.libsvm")
+    assert frame["f1"].tolist() == [5, 6] and np.isnan(frame["f2"][1]) and frame["label"].tolist() == [1.0, 0.0]
+    (tmp_path / "b.libsvm").write_text("1 x\n")
+    with pytest.raises(UnreadableTable, match="line 1: '1 x' is not libsvm"):
+        read_table(tmp_path / "b.libsvm")
+
+
+def test_mistakes_are_named(tmp_path):
+    with pytest.raises(MissingSourceColumn, match=r"no column 'whom'; the columns are: who, what"):
+        import_interactions(source(tmp_path, columns={"user": "whom", "item": "what", "time": "when"}), tmp_path / "o")
+    with pytest.raises(BadImport, match="give one of `time` and `order`"):
+        source(tmp_path, columns={"user": "who", "item": "what"})
+    with pytest.raises(BadImport, match="no rows are left of 200"):
+        import_interactions(source(tmp_path, min_user=1000), tmp_path / "o")
+    with pytest.raises(UnreadableTable, match=r"unknown kind '\.xls'"):
+        read_table(tmp_path / "a.xls")
+
+
+@pytest.mark.skipif(not SHARED.exists(), reason="the folder of real data is not beside the project")
+@pytest.mark.parametrize(
+    ("name", "dropped"), [("online_retail", {"no customer": 107_927}), ("ml1m", {}), ("beauty", {})]
+)
+def test_real_sets_can_be_imported(name, dropped, tmp_path):
+    config = load_import(RECIPES / f"{name}.import.yaml", SHARED)
+    assert isinstance(config, ImportConfig)
+    found = import_interactions(config, tmp_path)
+    for reason, rows in dropped.items():
+        assert found.dropped[reason] == rows
+    assert found.read == found.events + sum(found.dropped.values())
+    if name == "ml1m":
+        test = pq.read_table(tmp_path / "log.parquet", filters=[("split", "=", "test")]).to_pandas()
+        assert len(test) == 6040 * 100 and test.label.sum() == 6040
