@@ -17,6 +17,8 @@ from recsys_kd.distil.loop import Fit, score_rows
 from recsys_kd.distil.soft_labels import load_soft_labels, make_soft_labels, save_soft_labels
 from recsys_kd.distil.student_training import fit_student
 from recsys_kd.distil.teacher_training import fit_teacher
+from recsys_kd.errors import InputError
+from recsys_kd.models.plugins import BUILT_IN, find_teacher
 from recsys_kd.models.student import Student
 from recsys_kd.models.teacher import Teacher, teacher_digest
 from recsys_kd.progress import Progress
@@ -24,6 +26,10 @@ from recsys_kd.schema import Schema
 from recsys_kd.settings import Recipe
 
 Floats = NDArray[np.float32]
+
+
+class MissingTeacherColumn(InputError):
+    """A precomputed teacher without its column."""
 
 
 def _write_fit(folder: Path, fit: Fit, **more: Any) -> None:
@@ -37,16 +43,20 @@ def read_fit(folder: Path) -> dict[str, Any]:
     return found
 
 
-@dataclass
 class LoggedTeacher:
-    """`precomputed`: the shop's own scores, read from the log's column instead of computed."""
+    """A teacher known by its logits for every row of the log: the shop's own scores, or a plugged-in model's."""
 
-    schema: Schema
-    by_row: dict[int, float]
+    def __init__(self, dataset: Dataset, logits: Floats) -> None:
+        self.schema = dataset.schema
+        self.row_id = dataset.column("row_id").astype(np.int64)
+        self.order = np.argsort(self.row_id)
+        self.logits = logits
 
     def score(self, batch: Batch) -> Floats:
-        """Return the logged logits of the batch's rows [B]."""
-        return np.array([self.by_row[int(r)] for r in batch.row_id], dtype=np.float32)
+        """Return the logits of the batch's rows [B]."""
+        at = np.searchsorted(self.row_id, batch.row_id, sorter=self.order)
+        found: Floats = self.logits[self.order[at]]
+        return found
 
 
 def logged_logits(dataset: Dataset, recipe: Recipe) -> Floats:
@@ -59,8 +69,23 @@ def logged_logits(dataset: Dataset, recipe: Recipe) -> Floats:
     return logit
 
 
+def check_teacher(recipe: Recipe) -> None:
+    """Raise before any work where the recipe names a teacher that is not there, or lacks its column."""
+    if recipe.teacher.kind not in BUILT_IN:
+        find_teacher(recipe.teacher.kind)
+    if recipe.teacher.kind == "precomputed" and recipe.teacher.column is None:
+        raise MissingTeacherColumn("teacher.column: kind `precomputed` needs the log column that holds the scores")
+
+
 def train_teacher(recipe: Recipe, dataset: Dataset, folder: Path, progress: Progress) -> None:
-    """Train the teacher on all training days and save it under `folder`."""
+    """Train the teacher on all training days and save it, or what it says of every row, under `folder`."""
+    if recipe.teacher.kind != "dcnv2":
+        train = dataset.splits["train"]
+        model = find_teacher(recipe.teacher.kind)(
+            dataset, np.arange(train.start, train.stop), dataset.splits["validation"], recipe.seed
+        )
+        np.save(folder / "logits.npy", score_rows(model, dataset, range(len(dataset))))
+        return
     fitted = fit_teacher(
         dataset, recipe.teacher, dataset.splits["train"], dataset.splits["validation"], recipe.seed, progress
     )
@@ -83,6 +108,9 @@ def soft_labels(recipe: Recipe, dataset: Dataset, teacher: Path | None, folder: 
         config = recipe.teacher.model_copy(update={"epochs": epochs})
 
         def fit_and_score(train: NDArray[np.int64], score: NDArray[np.int64], name: str) -> tuple[Floats, str]:
+            if recipe.teacher.kind != "dcnv2":
+                plugged = find_teacher(recipe.teacher.kind)(dataset, train, validation, recipe.seed)
+                return score_rows(plugged, dataset, score), recipe.teacher.kind
             fitted = fit_teacher(dataset, config, train, validation, recipe.seed, progress, f"teacher, {name}")
             where = folder / f"teacher-{len(list(folder.iterdir()))}"
             return score_rows(fitted.model, dataset, score), fitted.model.save(where)
@@ -151,9 +179,10 @@ class LoadedTeacher:
 def load_teacher(recipe: Recipe, dataset: Dataset, folder: Path) -> LoadedTeacher:
     """Return the teacher of a run; a precomputed one has the bytes of no model, 0."""
     if recipe.teacher.kind == "precomputed":
-        ids = dataset.column("row_id").tolist()
-        by_row = dict(zip(ids, logged_logits(dataset, recipe).tolist(), strict=True))
-        return LoadedTeacher(LoggedTeacher(dataset.schema, by_row), "precomputed", 0)
+        return LoadedTeacher(LoggedTeacher(dataset, logged_logits(dataset, recipe)), "precomputed", 0)
+    if recipe.teacher.kind != "dcnv2":
+        logits = np.load(folder / "logits.npy")
+        return LoadedTeacher(LoggedTeacher(dataset, logits), recipe.teacher.kind, 0)
     path = folder / "teacher"
     size = sum(p.stat().st_size for p in path.iterdir())
     return LoadedTeacher(Teacher.load(path), teacher_digest(path), size)
@@ -161,7 +190,7 @@ def load_teacher(recipe: Recipe, dataset: Dataset, folder: Path) -> LoadedTeache
 
 def teacher_bytes(recipe: Recipe, schema: Schema) -> int:
     """Return what a teacher of this schema will weigh, before it is trained."""
-    if recipe.teacher.kind == "precomputed":
+    if recipe.teacher.kind != "dcnv2":
         return 0
     with torch.random.fork_rng():
         return Teacher(schema, recipe.teacher).bytes_in_memory()

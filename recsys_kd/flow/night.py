@@ -154,6 +154,7 @@ def run(recipe: Recipe, progress: Progress, *, ceiling: Any = None, command: str
     start = time.perf_counter()
     if recipe.threads:
         torch.set_num_threads(recipe.threads)
+    models.check_teacher(recipe)
     remove_leftovers(recipe.work)
     registry = open_registry(recipe)
     stages = Stages(recipe.work, progress)

@@ -164,9 +164,7 @@ class Teacher(nn.Module):
         """Return all weights by name, whole tables as `tables.<vocabulary>`; the same whoever holds the tables."""
         out = {}
         for name, tensor in self.state_dict().items():
-            if name.startswith("tables."):
-                name = "tables." + name.split("embedding_bags.")[1].removesuffix(".weight")
-            out[name] = tensor.detach().clone().contiguous()
+            out[plain_table_name(name)] = tensor.detach().clone().contiguous()
         return out
 
     def save(self, path: Path) -> str:
@@ -187,18 +185,19 @@ class Teacher(nn.Module):
     @torch.no_grad()
     def load_state(self, state: dict[str, Tensor]) -> None:
         """Copy weights named as `state` names them into this model; RuntimeError where they don't fit."""
-        mine = self.state_dict()
-        renamed = {
-            n: "tables." + n.split("embedding_bags.")[1].removesuffix(".weight")
-            for n in mine
-            if n.startswith("tables.")
-        }
-        for name, tensor in mine.items():
-            tensor.copy_(state[renamed.get(name, name)])
+        for name, tensor in self.state_dict().items():
+            tensor.copy_(state[plain_table_name(name)])
 
     def bytes_in_memory(self) -> int:
         """Return the bytes of all weights, as they are stored."""
         return sum(t.numel() * t.element_size() for t in self.state().values())
+
+
+def plain_table_name(name: str) -> str:
+    """Return `tables.<vocabulary>` for a table's parameter, whichever TorchRec module holds it; other names as is."""
+    if not name.startswith("tables."):
+        return name
+    return "tables." + name.split("embedding_bags.")[1].removesuffix(".weight")
 
 
 def save_teacher(path: Path, schema: Schema, config: TeacherConfig, state: dict[str, Tensor]) -> str:

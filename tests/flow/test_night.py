@@ -14,6 +14,7 @@ from recsys_kd.errors import OutsideError
 from recsys_kd.flow.cache import Stages, remove_leftovers
 from recsys_kd.flow.demo import oracle_auc
 from recsys_kd.flow.night import open_registry, run
+from recsys_kd.models.plugins import UnknownTeacher
 from recsys_kd.progress import SILENT
 from recsys_kd.runtime.ranker import Ranker
 from recsys_kd.settings import load_recipe
@@ -123,6 +124,41 @@ def test_logged_scores_can_be_the_teacher(shop, recipe, tmp_path):
     found = run(changed, SILENT)
     assert 0.4 < found.evaluation.metrics["teacher"]["auc"].value < 0.65
     assert np.isfinite(found.evaluation.metrics["student"]["auc"].value)
+
+
+def test_a_teacher_of_another_package_is_found_by_entry_point(recipe, tmp_path, monkeypatch):
+    package = tmp_path / "site"
+    (package / "shop_teacher-1.dist-info").mkdir(parents=True)
+    (package / "shop_teacher-1.dist-info" / "METADATA").write_text("Name: shop-teacher\nVersion: 1\n")
+    (package / "shop_teacher-1.dist-info" / "entry_points.txt").write_text(
+        "[recsys_kd.teachers]\npopular = shop_teacher:fit\n"
+    )
+    (package / "shop_teacher.py").write_text(POPULAR)
+    monkeypatch.syspath_prepend(str(package))
+    places = {"store": tmp_path / "s", "work": tmp_path / "w", "compress": type(recipe.compress)(keep_rows=0.5)}
+    plugged = recipe.model_copy(update={"teacher": type(recipe.teacher)(kind="popular"), **places})
+    assert 0.5 < run(plugged, SILENT).evaluation.metrics["teacher"]["auc"].value < 0.75
+    with pytest.raises(UnknownTeacher, match="'absent' is none of: dcnv2, precomputed, popular"):
+        run(recipe.model_copy(update={"teacher": type(recipe.teacher)(kind="absent"), **places}), SILENT)
+
+
+POPULAR = """
+import numpy as np
+
+class Popular:
+    def __init__(self, schema, rate):
+        self.schema, self.rate = schema, rate
+
+    def score(self, batch):
+        return self.rate[batch.ids["item_id"]]
+
+def fit(source, rows, validation, seed):
+    batch = source.batch(rows)
+    item, size = batch.ids["item_id"], source.schema.vocabularies["item_id"].size
+    clicks = np.bincount(item, weights=batch.label, minlength=size)
+    p = (clicks + 1) / (np.bincount(item, minlength=size) + 4)
+    return Popular(source.schema, np.log(p / (1 - p)).astype(np.float32))
+"""
 
 
 def cli(*arguments, cwd=None):
