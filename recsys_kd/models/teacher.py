@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from torchrec.modules.embedding_configs import EmbeddingBagConfig, PoolingType
 from torchrec.modules.fused_embedding_modules import FusedEmbeddingBagCollection
 from torchrec.optim.rowwise_adagrad import RowWiseAdagrad
-from torchrec.sparse.jagged_tensor import KeyedJaggedTensor
+from torchrec.sparse.jagged_tensor import KeyedJaggedTensor, KeyedTensor
 
 from recsys_kd.batch import Batch
 from recsys_kd.errors import InputError
@@ -139,7 +139,10 @@ class Teacher(nn.Module):
 
     def forward(self, rows: KeyedJaggedTensor, numbers: dict[str, Tensor]) -> Tensor:
         """Return logits [B] from looked-up rows and dense inputs [B, dim] by field."""
-        pooled = self.tables(rows).values()
+        found = self.tables(rows)
+        # Sharded tables come back in the order of the ranks that hold them.
+        in_order = list(found.keys()) == self.keys
+        pooled = found.values() if in_order else KeyedTensor.regroup([found], [self.keys])[0]
         if len(self.vectors):
             pooled = torch.cat([pooled, *(layer(numbers[name]) for name, layer in self.vectors.items())], dim=1)
         grouped = pooled.view(len(pooled), self.groups, self.config.width)
