@@ -4,6 +4,7 @@ Pass 1 spills every event's 64-bit hash into bucket files by its high bits and s
 that occur twice are few. Pass 2 keeps the exact keys of those few only, so equal hashes of different events stay apart.
 """
 
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from types import TracebackType
 
@@ -23,6 +24,9 @@ class HashSpill:
         self.files = [p.open("wb") for p in self.paths]
         self.buffer = np.empty(_FLUSH_ROWS, dtype=np.uint64)
         self.held = 0
+        # NumPy sorts without the GIL: one thread sorts and writes a block while the next one is read and checked.
+        self.writer = ThreadPoolExecutor(1)
+        self.writing: Future[None] | None = None
 
     def add(self, hashes: Keys) -> None:
         """Take the hashes of one batch."""
@@ -32,37 +36,53 @@ class HashSpill:
         self.held += len(hashes)
 
     def _flush(self) -> None:
-        # Sorting the whole block puts each bucket's share together, and is faster than a bucket sort in NumPy.
-        block = self.buffer[: self.held]
-        block.sort()
-        edges: list[int] | NDArray[np.uint64] = (
-            np.arange(1, len(self.files), dtype=np.uint64) << np.uint64(64 - self.bits) if self.bits else []
-        )
-        cuts = np.searchsorted(block, edges)
-        for file, part in zip(self.files, np.split(block, cuts), strict=True):
-            file.write(part.data)
+        block, self.buffer = self.buffer[: self.held], np.empty(_FLUSH_ROWS, dtype=np.uint64)
         self.held = 0
+        self._written()
+        self.writing = self.writer.submit(self._write, block)
+
+    def _written(self) -> None:
+        if self.writing is not None:
+            self.writing.result()
+
+    def _write(self, block: NDArray[np.uint64]) -> None:
+        if self.bits == 0:
+            self.files[0].write(block.data)
+            return
+        # NumPy sorts 8- and 16-bit integers by radix: four times faster than sorting the hashes themselves.
+        bucket = (block >> np.uint64(64 - self.bits)).astype(np.uint8 if self.bits <= 8 else np.uint16)
+        ordered = block[np.argsort(bucket, kind="stable")]
+        cuts = np.cumsum(np.bincount(bucket, minlength=len(self.files)))[:-1]
+        for file, part in zip(self.files, np.split(ordered, cuts), strict=True):
+            file.write(part.data)
 
     def __enter__(self) -> "HashSpill":
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self.writer.shutdown()
         for file in self.files:
             file.close()
 
     def repeated(self) -> tuple[Keys, int]:
         """Return the repeated hashes and how many rows are duplicates of an earlier one; removes the files."""
         self._flush()
-        found, extra = [np.zeros(0, dtype=np.uint64)], 0
-        for file, path in zip(self.files, self.paths, strict=True):
+        self._written()
+        for file in self.files:
             file.close()
-            values = np.fromfile(path, dtype=np.uint64)
-            path.unlink()
-            values.sort()
-            same = values[1:] == values[:-1]
-            extra += int(same.sum())
-            found.append(np.unique(values[1:][same]))
-        return np.sort(np.concatenate(found).view(np.int64)), extra
+        with ThreadPoolExecutor(2) as pool:
+            found = list(pool.map(_repeated_in, self.paths))
+        hashes = np.concatenate([values for values, _ in found])
+        return np.sort(hashes.view(np.int64)), sum(extra for _, extra in found)
+
+
+def _repeated_in(path: Path) -> tuple[NDArray[np.uint64], int]:
+    """Return a bucket's repeated hashes and how many of its rows repeat another; removes the file."""
+    values = np.fromfile(path, dtype=np.uint64)
+    path.unlink()
+    values.sort()
+    same = values[1:] == values[:-1]
+    return np.unique(values[1:][same]), int(same.sum())
 
 
 class Deduplicator:

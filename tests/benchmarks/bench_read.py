@@ -21,7 +21,7 @@ BAD, AGAIN = 1000, 500
 _GROUP = 1_000_000
 
 OURS = """
-import json, resource, sys, tempfile, time
+import json, sys, tempfile, time
 from pathlib import Path
 from recsys_kd.data.read import open_log, scan
 from recsys_kd.settings import DataConfig, SplitConfig
@@ -32,7 +32,7 @@ with tempfile.TemporaryDirectory() as folder:
 found = [counts.read, counts.bad, counts.deduplicated]
 """
 DEFAULTS = """
-import json, resource, sys, time
+import json, sys, time
 import pyarrow.dataset as ds
 start, rows = time.perf_counter(), 0
 for batch in ds.dataset(sys.argv[1]).scanner(batch_size=65536).to_batches():
@@ -40,7 +40,7 @@ for batch in ds.dataset(sys.argv[1]).scanner(batch_size=65536).to_batches():
 found = [rows, None, None]
 """
 BARE = """
-import json, resource, sys, time
+import json, sys, time
 from pathlib import Path
 from recsys_kd.data.files import open_parquet, read_batches
 start, rows, path = time.perf_counter(), 0, Path(sys.argv[1])
@@ -50,7 +50,9 @@ found = [rows, None, None]
 """
 END = """
 seconds = time.perf_counter() - start
-peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+# Not getrusage: its peak is inherited from the parent that forked.
+status = dict(line.split(":", 1) for line in open("/proc/self/status"))
+peak = int(status["VmHWM"].split()[0]) * 1024
 print(json.dumps({"found": found, "seconds": seconds, "peak": peak}))
 """
 
