@@ -9,7 +9,6 @@ import torch
 from recsys_kd.artifact.manifest import Lineage
 from recsys_kd.artifact.write import Artifact, write_artifact
 from recsys_kd.data.dataset import Dataset
-from recsys_kd.distil.calibration import IDENTITY, Platt
 from recsys_kd.flow.compression import Compressed, compress, golden_queries
 from recsys_kd.models.student import Student
 from recsys_kd.settings import CompressConfig, StudentConfig
@@ -29,8 +28,8 @@ def random_student(dataset: Dataset, seed: int = 0) -> Student:
     return model.eval()
 
 
-def compressed(dataset: Dataset, model: Student, platt: Platt = IDENTITY, **config: object) -> Compressed:
-    return compress(model, platt, dataset, CompressConfig.model_validate(config), 0)
+def compressed(dataset: Dataset, model: Student, **config: object) -> Compressed:
+    return compress(model, dataset, CompressConfig.model_validate(config), 0)
 
 
 def artifact(dataset: Dataset, store: Path, seed: int = 0, **config: object) -> Artifact:

@@ -90,7 +90,7 @@ def _distillation_pays(evaluation: Evaluation, metric: str) -> Check:
     if delta.low > 0:
         words = "distillation pays"
     elif delta.high < 0:
-        words = "distillation hurts: the control of the same size without teacher is better"
+        words = "the control, not pruned and without teacher, is better: give more bytes, or look at student - control"
     else:
         words = "too close to call on this log"
     between = f"({delta.low:+.4f} to {delta.high:+.4f})"

@@ -22,13 +22,15 @@ from recsys_kd.compress.plan import (
     smallest,
 )
 from recsys_kd.data.dataset import Dataset
-from recsys_kd.distil.calibration import Platt
+from recsys_kd.distil.calibration import IDENTITY, Platt, fit_platt
 from recsys_kd.models.student import Student
+from recsys_kd.runtime.offline import OfflineModel
 from recsys_kd.runtime.ranker import Ranker, decode_golden
 from recsys_kd.settings import CompressConfig
 from recsys_kd.tables import CompiledStudent
 
 GOLDEN_REQUESTS, GOLDEN_CANDIDATES = 3, 4
+_SCORE_ROWS = 65_536
 
 
 @dataclass(frozen=True)
@@ -90,9 +92,7 @@ def fixed_bytes(folded: FoldedStudent, costs: list[TableCost], overhead: int) ->
     return arrays + sum(4 * c.dim for c in costs) + 8 + overhead
 
 
-def compress(
-    student: Student, platt: Platt, dataset: Dataset, config: CompressConfig, teacher_bytes: int
-) -> Compressed:
+def compress(student: Student, dataset: Dataset, config: CompressConfig, teacher_bytes: int) -> Compressed:
     """Return the student pruned to the budget and quantized. Raises: BadBudget.
 
     What is not rows is weighed first, on a student that keeps none; the manifest still varies by some bytes with the
@@ -101,18 +101,35 @@ def compress(
     folded, traffic, keys = fold(student, dataset, config), traffic_of(dataset), keys_of(dataset)
     costs, budget = table_costs(folded, traffic, keys), budget_of(config, teacher_bytes)
     nothing = CompressionPlan({c.name: np.zeros(0, dtype=np.int64) for c in costs}, config.fold, 0, budget)
-    empty = calibrated(compile_student(folded, nothing, traffic, keys), platt)
+    empty = calibrated(compile_student(folded, nothing, traffic, keys), IDENTITY)
     overhead = weigh(empty, dataset, nothing) - smallest(costs, fixed_bytes(folded, costs, 0))
     for _ in range(6):
         plan = make_plan(costs, fixed_bytes(folded, costs, overhead), config, budget)
-        served = calibrated(compile_student(folded, plan, traffic, keys), platt)
+        served = calibrated(compile_student(folded, plan, traffic, keys), IDENTITY)
         weight = weigh(served, dataset, plan)
         if budget is None or 0 <= budget - weight <= max(100, budget // 200):
             break
         overhead += weight - plan.predicted_bytes
     plan = dataclasses.replace(plan, predicted_bytes=weight)
-    pruned = calibrated(compile_student(folded, plan, traffic, keys, quantize=False), platt)
-    return Compressed(pruned, served, plan)
+    pruned = compile_student(folded, plan, traffic, keys, quantize=False)
+    return Compressed(recalibrated(pruned, dataset), recalibrated(served, dataset), plan)
+
+
+def score_range(student: CompiledStudent, dataset: Dataset, rows: range) -> NDArray[np.float32]:
+    """Return a compiled student's logits of some rows."""
+    model, items, parts = OfflineModel(student, dataset), dataset.column("item"), []
+    for start in range(rows.start, rows.stop, _SCORE_ROWS):
+        index = np.arange(start, min(start + _SCORE_ROWS, rows.stop))
+        parts.append(model.score_rows(dataset.batch(index), items[index].astype(np.int64)))
+    return np.concatenate(parts)
+
+
+def recalibrated(student: CompiledStudent, dataset: Dataset) -> CompiledStudent:
+    """Return the student with Platt scaling fitted to itself on validation: pruning makes it a little too sure."""
+    rows = dataset.splits["validation"]
+    label = np.asarray(dataset.column("label")[rows.start : rows.stop], dtype=np.float32)
+    plain = calibrated(student, IDENTITY)
+    return calibrated(student, fit_platt(score_range(plain, dataset, rows), label))
 
 
 def calibrated(student: CompiledStudent, platt: Platt) -> CompiledStudent:

@@ -20,7 +20,6 @@ from recsys_kd.artifact.write import Artifact
 from recsys_kd.data.dataset import Dataset
 from recsys_kd.data.encode import encode
 from recsys_kd.data.files import content_key, list_files
-from recsys_kd.distil.calibration import IDENTITY
 from recsys_kd.evaluate.evaluation import Evaluation
 from recsys_kd.evaluate.gate import Subject, Verdict, decide
 from recsys_kd.evaluate.report import Report, Size, write_report
@@ -107,7 +106,7 @@ def check_budget(recipe: Recipe, dataset: Dataset) -> None:
     """Raise BadBudget before any training where the byte budget can't be met."""
     student = Student(dataset.schema, recipe.student)
     size = models.teacher_bytes(recipe, dataset.schema)
-    compression.compress(student, IDENTITY, dataset, recipe.compress, size)
+    compression.compress(student, dataset, recipe.compress, size)
 
 
 @dataclass(frozen=True)
@@ -161,9 +160,7 @@ def run(recipe: Recipe, progress: Progress, *, ceiling: Any = None, command: str
     dataset, data_digest = read(recipe, stages)
     check_budget(recipe, dataset)
     trained = train(recipe, dataset, data_digest, stages)
-    compressed = compression.compress(
-        _student(trained), trained.student.platt, dataset, recipe.compress, trained.teacher.bytes
-    )
+    compressed = compression.compress(_student(trained), dataset, recipe.compress, trained.teacher.bytes)
     champion = registry.pointer(recipe.name, "champion")
     digests = {"data": data_digest, "recipe": key_of(recipe), "teacher": trained.teacher.digest}
     parents = [champion.digest] if champion else []

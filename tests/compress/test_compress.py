@@ -6,7 +6,8 @@ from hypothesis import strategies as st
 from recsys_kd.compress.export import column_scales, key_bytes, prune_table, row_worth
 from recsys_kd.compress.fold import FloatTable
 from recsys_kd.compress.plan import BadBudget, TableCost, parse_bytes, plan_for_bytes, plan_for_fraction
-from recsys_kd.distil.calibration import Platt
+from recsys_kd.distil.calibration import IDENTITY, Platt, fit_platt
+from recsys_kd.flow.compression import calibrated, score_range
 from recsys_kd.runtime.offline import OfflineModel
 from tests.served import artifact, compressed, head, random_student
 
@@ -76,18 +77,22 @@ def test_the_folded_student_scores_like_the_student(dataset, fold):
     made = compressed(dataset, model, fold=fold)
     index, items = head(dataset)
     want = model.score(dataset.batch(index))
-    exact = OfflineModel(made.pruned, dataset).score_rows(dataset.batch(index), items)
-    int8 = OfflineModel(made.served, dataset).score_rows(dataset.batch(index), items)
+    exact = OfflineModel(calibrated(made.pruned, IDENTITY), dataset).score_rows(dataset.batch(index), items)
+    int8 = OfflineModel(calibrated(made.served, IDENTITY), dataset).score_rows(dataset.batch(index), items)
     assert np.abs(exact - want).max() < 1e-4
     assert np.abs(int8 - want).max() < 0.1 and np.abs(int8 - want).mean() < 0.02
 
 
-def test_calibration_is_the_last_step(dataset):
-    model = random_student(dataset)
+def test_calibration_is_the_last_step_and_is_fitted_to_the_served_student(dataset):
+    made = compressed(dataset, random_student(dataset), keep_rows=0.5)
     index, items = head(dataset)
-    plain = OfflineModel(compressed(dataset, model).pruned, dataset).score_rows(dataset.batch(index), items)
-    scaled = OfflineModel(compressed(dataset, model, Platt(2.0, -1.0)).pruned, dataset)
-    assert np.allclose(scaled.score_rows(dataset.batch(index), items), 2 * plain - 1, atol=1e-4)
+    plain = OfflineModel(calibrated(made.served, IDENTITY), dataset).score_rows(dataset.batch(index), items)
+    scaled = OfflineModel(calibrated(made.served, Platt(2.0, -1.0)), dataset).score_rows(dataset.batch(index), items)
+    assert np.allclose(scaled, 2 * plain - 1, atol=1e-4)
+    rows = dataset.splits["validation"]
+    label = dataset.column("label")[rows.start : rows.stop]
+    found = fit_platt(score_range(made.served, dataset, rows), np.asarray(label))
+    assert (found.slope, found.offset) == pytest.approx((1.0, 0.0), abs=1e-3)
 
 
 @pytest.mark.parametrize("budget", [9_000, 11_000])
