@@ -132,6 +132,13 @@ def _times(config: ImportConfig, frame: pd.DataFrame) -> Ints:
     return parsed.to_numpy(dtype="datetime64[s]").astype(np.int64)
 
 
+def _ids(values: pd.Series) -> pd.Series:
+    """Return ids as they are meant: a column with gaps reads as floats, 13085.0 for 13085."""
+    if pd.api.types.is_float_dtype(values) and (values % 1 == 0).all():
+        return values.astype("int64")
+    return values
+
+
 def _k_core(frame: pd.DataFrame, column: str, least: int, dropped: Counter[str]) -> pd.DataFrame:
     if least <= 1:
         return frame
@@ -146,8 +153,8 @@ def _events(config: ImportConfig) -> tuple[Events, dict[str, int], int, pd.Index
     where = str(config.source)
     frame = pd.DataFrame(
         {
-            "user": need(found.rows, config.columns.user, where),
-            "item": need(found.rows, config.columns.item, where),
+            "user": _ids(need(found.rows, config.columns.user, where)),
+            "item": _ids(need(found.rows, config.columns.item, where)),
             "time": _times(config, found.rows),
         }
     )

@@ -131,6 +131,7 @@ def test_real_sets_can_be_imported(name, dropped, tmp_path):
     for reason, rows in dropped.items():
         assert found.dropped[reason] == rows
     assert found.read == found.events + sum(found.dropped.values())
+    assert pq.read_schema(tmp_path / "log.parquet").field("user_id").type == "int64"
     if name == "ml1m":
         test = pq.read_table(tmp_path / "log.parquet", filters=[("split", "=", "test")]).to_pandas()
         assert len(test) == 6040 * 100 and test.label.sum() == 6040
