@@ -10,29 +10,20 @@ import pandas as pd
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from recsys_kd.data.convert import Converted, Ints, Mask, TextKeys, keys_of, numbers, times
+from recsys_kd.data.convert import Converted, Ints, Mask, TextKeys, is_text, keys_of, numbers, sound_text, times
 from recsys_kd.data.layout import Layout
 from recsys_kd.errors import InputError
 from recsys_kd.ids import mix
 from recsys_kd.settings import DataConfig, FieldConfig
 
-REASONS = (
-    "",
-    "null_key",
-    "wrong_type",
-    "nan",
-    "out_of_range",
-    "negative_label",
-    "timestamp_out_of_window",
-    "bad_vector",
-)
-_CODE = {reason: code for code, reason in enumerate(REASONS)}
+_CALENDAR = (-62_135_596_800_000, 253_402_300_800_000)
+"""Years 1 to 9999 in ms: a time beyond is a number in another unit, and would take the whole test split for itself."""
 Floats = NDArray[np.float32]
 
 
 @dataclass(frozen=True)
 class Canonical:
-    """One batch in canonical form; `reason` [N] uint8 indexes `REASONS`, None where every row is good."""
+    """One batch in canonical form; `reason` [N] indexes `RowChecker.causes`, 0 good, None where every row is."""
 
     user: Ints
     item: Ints
@@ -42,7 +33,7 @@ class Canonical:
     numbers: dict[str, Floats]
     """position, propensity, weight, extra columns and dense fields."""
     vectors: dict[str, Floats]
-    reason: NDArray[np.uint8] | None
+    reason: NDArray[np.uint16] | None
 
     @property
     def event_keys(self) -> tuple[Ints, ...]:
@@ -62,42 +53,58 @@ class RowChecker:
         self.config = config
         self.layout = layout
         self.text = {name: TextKeys() for name in ("user_id", "item_id", "request_id")}
-        self.start = _instant(config.window.start, "start", np.iinfo(np.int64).min)
-        self.end = _instant(config.window.end, "end", np.iinfo(np.int64).max)
-        self._reason: NDArray[np.uint8] | None = None
+        self.start = _instant(config.window.start, "start", _CALENDAR[0])
+        self.end = _instant(config.window.end, "end", _CALENDAR[1])
+        self.causes: list[tuple[str, str]] = [("", "")]
+        """(reason, log column) per code."""
+        self._reason: NDArray[np.uint16] | None = None
 
-    def _mark(self, mask: Mask | None, reason: str, rows: int) -> None:
+    def _mark(self, mask: Mask | None, reason: str, name: str) -> None:
+        """Give rows of a mask [N] their reason, unless they have one already."""
         if mask is None or not mask.any():
             return
         if self._reason is None:
-            self._reason = np.zeros(rows, dtype=np.uint8)
-        self._reason[mask & (self._reason == 0)] = _CODE[reason]
+            self._reason = np.zeros(len(mask), dtype=np.uint16)
+        cause = (reason, self.layout.columns[name])
+        if cause not in self.causes:
+            self.causes.append(cause)
+        self._reason[mask & (self._reason == 0)] = self.causes.index(cause)
 
-    def _take(self, value: Converted, rows: int, null: str = "null_key") -> Converted:
-        self._mark(value.null, null, rows)
-        self._mark(value.wrong, "wrong_type", rows)
+    def _take(self, name: str, value: Converted, null: str = "null_key") -> Converted:
+        self._mark(value.null, null, name)
+        self._mark(value.wrong, "wrong_type", name)
         return value
+
+    def _columns(self, batch: pa.RecordBatch) -> dict[str, pa.Array]:
+        """Return the columns by canonical name, text that isn't UTF-8 marked and made null."""
+        column = {name: batch.column(source) for name, source in self.layout.columns.items()}
+        for name, array in column.items():
+            if is_text(array.type) or is_text(getattr(array.type, "value_type", array.type)):
+                column[name], bad = sound_text(array)
+                self._mark(bad, "wrong_type", name)
+        return column
 
     def check(self, batch: pa.RecordBatch) -> Canonical:
         """Return the batch in canonical form with the reason of every bad row."""
         self._reason, rows = None, batch.num_rows
-        column = {name: batch.column(source) for name, source in self.layout.columns.items()}
+        column = self._columns(batch)
         keys = {
-            name: self._take(keys_of(column[name], self.text[name]), rows).values.astype(np.int64, copy=False)
+            name: self._take(name, keys_of(column[name], self.text[name])).values.astype(np.int64, copy=False)
             for name in self.text
             if name in column
         }
-        stamp = self._take(times(column["timestamp"], self.config.timestamp_unit), rows).values.astype(np.int64)
-        label = self._take(numbers(column["label"]), rows).values.astype(np.float32, copy=False)
+        stamps = self._take("timestamp", times(column["timestamp"], self.config.timestamp_unit))
+        stamp = stamps.values.astype(np.int64, copy=False)
+        label = self._take("label", numbers(column["label"])).values.astype(np.float32, copy=False)
         self._check_label(label, rows)
         self._check_window(stamp, rows)
-        values = {n: self._number(n, column[n], rows) for n in column if n in ("position", "propensity", "weight")}
+        values = {n: self._number(n, column[n]) for n in column if n in ("position", "propensity", "weight")}
         known = {"user_id", "item_id", "timestamp", "label", "request_id", "split", *values}
         fields = {f.name: f for f in self.layout.log_fields}
-        vectors = {n: self._vector(f, column[n], rows) for n, f in fields.items() if f.kind == "vector"}
+        vectors = {n: self._vector(f, column[n]) for n, f in fields.items() if f.kind == "vector"}
         for name in column:
             if name not in known and (name not in fields or fields[name].kind == "dense"):
-                values[name] = self._dense(fields.get(name), column[name], rows)
+                values[name] = self._dense(name, fields.get(name), column[name])
         request = keys.get("request_id")
         return Canonical(
             keys["user_id"],
@@ -113,24 +120,24 @@ class RowChecker:
     def _check_label(self, label: Floats, rows: int) -> None:
         if rows == 0 or (label.min() >= 0 and label.max() <= self.config.label_max):
             return
-        self._mark(np.isnan(label), "nan", rows)
-        self._mark(label < 0, "negative_label", rows)
-        self._mark(label > self.config.label_max, "out_of_range", rows)
+        self._mark(np.isnan(label), "nan", "label")
+        self._mark(label < 0, "negative_label", "label")
+        self._mark(label > self.config.label_max, "out_of_range", "label")
 
     def _check_window(self, stamp: Ints, rows: int) -> None:
         if rows == 0 or (stamp.min() >= self.start and stamp.max() < self.end):
             return
-        self._mark((stamp < self.start) | (stamp >= self.end), "timestamp_out_of_window", rows)
+        self._mark((stamp < self.start) | (stamp >= self.end), "timestamp_out_of_window", "timestamp")
 
-    def _number(self, name: str, array: pa.Array, rows: int) -> Floats:
-        values = self._take(numbers(array), rows, "nan").values.astype(np.float32, copy=False)
-        self._mark(np.isnan(values), "nan", rows)
+    def _number(self, name: str, array: pa.Array) -> Floats:
+        values = self._take(name, numbers(array), "nan").values.astype(np.float32, copy=False)
+        self._mark(np.isnan(values), "nan", name)
         low_is_bad = values <= 0 if name == "propensity" else values < 0
         high = 1.0 if name == "propensity" else np.finfo(np.float32).max
-        self._mark(low_is_bad | (values > high), "out_of_range", rows)
+        self._mark(low_is_bad | (values > high), "out_of_range", name)
         return values
 
-    def _dense(self, field: FieldConfig | None, array: pa.Array, rows: int) -> Floats:
+    def _dense(self, name: str, field: FieldConfig | None, array: pa.Array) -> Floats:
         value = numbers(array)
         values = value.values.astype(np.float32, copy=True)
         bad = ~np.isfinite(values)
@@ -139,14 +146,14 @@ class RowChecker:
         if field is not None and field.missing == "accept":
             values[bad] = np.nan
         else:
-            self._mark(bad, "nan", rows)
-        self._mark(value.wrong, "wrong_type", rows)
+            self._mark(bad, "nan", name)
+        self._mark(value.wrong, "wrong_type", name)
         return values
 
-    def _vector(self, field: FieldConfig, array: pa.Array, rows: int) -> Floats:
+    def _vector(self, field: FieldConfig, array: pa.Array) -> Floats:
         values, bad = vectors_of(array, field.dim)
         if field.missing == "quarantine":
-            self._mark(bad, "bad_vector", rows)
+            self._mark(bad, "bad_vector", field.name)
         return values
 
 

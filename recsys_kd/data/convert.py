@@ -8,6 +8,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from recsys_kd.errors import InputError
 from recsys_kd.ids import hash_string
 from recsys_kd.schema import KeyKind
 
@@ -15,6 +16,14 @@ Ints = NDArray[np.int64]
 Mask = NDArray[np.bool_]
 _CACHE_LIMIT = 2_000_000
 _TO_MS = {"s": 1000.0, "ms": 1.0, "us": 1e-3, "ns": 1e-6}
+_FARTHEST = 1 << 62
+"""Milliseconds that a time outside of every calendar is cut to; the window check refuses it."""
+_EPOCH_TEXT = r"[+-]?\d{9,}(\.\d*)?"
+"""Text that is a number of `timestamp_unit`, not a date: 20260131 and 2026 are dates."""
+
+
+class HashCollision(InputError):
+    """Two different string ids have the same 64-bit key."""
 
 
 class Converted(NamedTuple):
@@ -36,12 +45,46 @@ def key_kind(kind: pa.DataType) -> KeyKind | None:
     """Return how a column's values become keys, None where they can't (floats, structs, ...)."""
     if is_text(kind):
         return "string"
+    if pa.types.is_dictionary(kind):
+        kind = kind.value_type
     return "int64" if pa.types.is_integer(kind) or pa.types.is_boolean(kind) else None
 
 
 def nulls(array: pa.Array) -> Mask | None:
     """Return the mask of nulls, None where there are none."""
     return np.asarray(array.is_null()) if array.null_count else None
+
+
+def sound_text(array: pa.Array) -> tuple[pa.Array, Mask | None]:
+    """Return text (or lists of text) with values that aren't UTF-8 made null, and the mask of their rows [N] or None.
+
+    Parquet readers don't look: such a value would raise wherever it is first used as text.
+    """
+    try:
+        array.validate(full=True)
+    except pa.ArrowInvalid:
+        pass
+    else:
+        return array, None
+    plain = array.dictionary_decode() if pa.types.is_dictionary(array.type) else array
+    nested = not is_text(plain.type)
+    raw = plain.cast(pa.list_(pa.large_binary()) if nested else pa.large_binary())
+    values = [_decoded(v) for v in raw.to_pylist()]
+    bad = np.array([v is _UNDECODABLE for v in values])
+    kind = pa.list_(pa.string()) if nested else pa.string()
+    return pa.array([None if v is _UNDECODABLE else v for v in values], kind), bad
+
+
+_UNDECODABLE = object()
+
+
+def _decoded(value: bytes | list[bytes | None] | None) -> object:
+    try:
+        if isinstance(value, list):
+            return [v and v.decode() for v in value]
+        return value if value is None else value.decode()
+    except UnicodeDecodeError:
+        return _UNDECODABLE
 
 
 class TextKeys:
@@ -54,10 +97,20 @@ class TextKeys:
         """Return the keys of a string array [N]; null gives 0."""
         encoded = array if pa.types.is_dictionary(array.type) else array.dictionary_encode()
         if len(self.cache) > _CACHE_LIMIT:
+            self.check_collisions()
             self.cache.clear()
         keys = np.fromiter((self._key(v) for v in encoded.dictionary.to_pylist()), dtype=np.int64)
         codes = encoded.indices.fill_null(0).to_numpy(zero_copy_only=False)
         return keys[codes] if len(keys) else np.zeros(len(array), dtype=np.int64)
+
+    def check_collisions(self) -> None:
+        """Raise HashCollision if two of the remembered strings share a key (odds of 1e-7 at the 2M remembered)."""
+        if len(set(self.cache.values())) == len(self.cache):
+            return
+        owner: dict[int, str] = {}
+        for value, key in self.cache.items():
+            if owner.setdefault(key, value) != value:
+                raise HashCollision(f"ids {owner[key]!r} and {value!r} have the same 64-bit key; rename one of them")
 
     def _key(self, value: str) -> int:
         key = self.cache.get(value)
@@ -71,6 +124,8 @@ def keys_of(array: pa.Array, text: TextKeys) -> Converted:
     missing = nulls(array)
     if is_text(array.type):
         return Converted(text(array), missing)
+    if pa.types.is_dictionary(array.type):
+        array = array.dictionary_decode()
     filled = array if missing is None else array.fill_null(0)
     if pa.types.is_boolean(array.type):
         filled = filled.cast(pa.int8())
@@ -101,16 +156,35 @@ def times(array: pa.Array, unit: str) -> Converted:
         filled = stamps.cast(pa.int64()) if missing is None else stamps.cast(pa.int64()).fill_null(0)
         return Converted(filled.to_numpy(zero_copy_only=False), missing)
     if is_text(array.type):
-        parsed = pd.to_datetime(array.to_pandas(), errors="coerce", utc=True, format="ISO8601")
-        wrong = parsed.isna().to_numpy() & ~(missing if missing is not None else False)
-        stamp = parsed.fillna(pd.Timestamp(0, tz="UTC")).to_numpy(dtype="datetime64[ms]").astype(np.int64)
-        return Converted(stamp, missing, wrong if wrong.any() else None)
+        return _text_times(array, unit, missing)
     filled = array if missing is None else array.fill_null(0)
     raw = filled.to_numpy(zero_copy_only=False)
     if raw.dtype.kind == "f":
         wrong = ~np.isfinite(raw)
-        return Converted((np.nan_to_num(raw) * _TO_MS[unit]).astype(np.int64), missing, wrong if wrong.any() else None)
+        return Converted(_float_times(np.nan_to_num(raw), unit), missing, wrong if wrong.any() else None)
+    if raw.dtype == np.uint64:
+        raw = np.minimum(raw, _FARTHEST)
     raw = raw.astype(np.int64, copy=False)
-    if unit in ("s", "ms"):
-        return Converted(raw * 1000 if unit == "s" else raw, missing)
-    return Converted(raw // (1000 if unit == "us" else 1_000_000), missing)
+    if unit == "s":
+        limit = _FARTHEST // 1000
+        # Cut before multiplying: an overflow could land inside the window.
+        inside = len(raw) == 0 or (raw.min() > -limit and raw.max() < limit)
+        return Converted((raw if inside else raw.clip(-limit, limit)) * 1000, missing)
+    return Converted(raw if unit == "ms" else raw // (1000 if unit == "us" else 1_000_000), missing)
+
+
+def _float_times(raw: NDArray[np.floating], unit: str) -> Ints:
+    return (raw.astype(np.float64) * _TO_MS[unit]).clip(-_FARTHEST, _FARTHEST).astype(np.int64)
+
+
+def _text_times(array: pa.Array, unit: str, missing: Mask | None) -> Converted:
+    """Return milliseconds from text: ISO 8601, or a number of at least 9 digits in `unit`."""
+    plain = array.dictionary_decode() if pa.types.is_dictionary(array.type) else array
+    text = plain.to_pandas()
+    number = text.str.fullmatch(_EPOCH_TEXT).fillna(False).to_numpy(dtype=bool)
+    parsed = pd.to_datetime(text.mask(number), errors="coerce", utc=True, format="ISO8601")
+    wrong = parsed.isna().to_numpy() & ~number & ~(missing if missing is not None else False)
+    stamp = parsed.fillna(pd.Timestamp(0, tz="UTC")).to_numpy(dtype="datetime64[ms]").astype(np.int64)
+    if number.any():
+        stamp[number] = _float_times(text[number].astype(np.float64).to_numpy(), unit)
+    return Converted(stamp, missing, wrong if wrong.any() else None)

@@ -25,8 +25,8 @@ class Counts:
     used: int = 0
     deduplicated: int = 0
     quarantined: Counter[str] = field(default_factory=Counter)
-    worst: Counter[tuple[str, str]] = field(default_factory=Counter)
-    """Quarantined rows per (file, reason)."""
+    worst: Counter[tuple[str, str, str]] = field(default_factory=Counter)
+    """Quarantined rows per (file, log column, reason)."""
     files: int = 0
     empty_files: int = 0
     files_without_checksums: int = 0
@@ -45,11 +45,11 @@ class Counts:
     def check_threshold(self, limit: float, quarantine: str) -> None:
         """Raise TooManyBadRows if more than `limit` of the rows read are bad."""
         if self.bad > limit * self.read:
-            (file, reason), rows = self.worst.most_common(1)[0]
+            (file, column, reason), rows = self.worst.most_common(1)[0]
             reasons = ", ".join(f"{name} {count:,}" for name, count in self.quarantined.most_common())
             raise TooManyBadRows(
                 f"{self.bad:,} of {self.read:,} rows ({self.bad / self.read:.2%}) are bad ({reasons}), more than "
-                f"data.max_quarantine {limit:.2%}; worst: {file}, {reason}, {rows:,} rows. Look at {quarantine}, mend "
+                f"data.max_quarantine {limit:.2%}; worst: {file}, column '{column}', {reason}, {rows:,} rows. Look at {quarantine}, mend "
                 "the log, or raise data.max_quarantine"
             )
 

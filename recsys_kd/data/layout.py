@@ -115,13 +115,30 @@ def _check_type(name: str, column: str, kind: pa.DataType, fields: dict[str, Fie
         raise WrongColumnType(f"'{name}': column '{column}' is {kind}; it must hold {expected}")
 
 
+def widest(kind: pa.DataType) -> pa.DataType:
+    """Return the type that holds every value of `kind`'s family."""
+    inner = _value_type(kind)
+    if inner is not None:
+        return pa.list_(widest(inner))
+    if is_text(kind):
+        return pa.large_string()
+    if pa.types.is_dictionary(kind):
+        return widest(kind.value_type)
+    if pa.types.is_integer(kind) and kind != pa.uint64():
+        return pa.int64()
+    return pa.float64() if pa.types.is_floating(kind) else kind
+
+
 def _family(kind: pa.DataType) -> str:
+    """Return what files must agree on. uint64 stands alone: beyond 2^63 its ids would be taken for negative int64."""
     inner = _value_type(kind)
     if inner is not None:
         return f"list of {_family(inner)}"
     if is_text(kind):
         return "text"
-    if pa.types.is_integer(kind):
+    if pa.types.is_dictionary(kind):
+        return _family(kind.value_type)
+    if pa.types.is_integer(kind) and kind != pa.uint64():
         return "integer"
     if pa.types.is_floating(kind):
         return "float"

@@ -15,11 +15,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from recsys_kd.data.checks import REASONS, Canonical, RowChecker
+from recsys_kd.data.checks import Canonical, RowChecker
 from recsys_kd.data.counts import Counts
 from recsys_kd.data.dedup import Deduplicator, HashSpill
 from recsys_kd.data.files import BadFile, NoChecksums, has_checksums, list_files, open_parquet, read_batches
-from recsys_kd.data.layout import Layout, check_drift, plan_layout
+from recsys_kd.data.layout import Layout, check_drift, plan_layout, widest
 from recsys_kd.errors import InputError
 from recsys_kd.progress import SILENT, Progress
 from recsys_kd.settings import DataConfig, SplitConfig
@@ -87,25 +87,34 @@ def open_log(config: DataConfig, split: SplitConfig, extra: Mapping[str, str] | 
 
 
 class Quarantine:
-    """Writes bad rows, with `reason`, `file` and `row`, to one Parquet file; made when the first bad row comes."""
+    """Writes bad rows, with `reason`, `column`, `file` and `row`, to one Parquet file, made when the first one comes.
+
+    Columns keep their type at its widest (files of one log may differ in width); a log column of one of these four
+    names is stored as `log_<name>`. A file left by an earlier run is removed at the start.
+    """
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self.path.unlink(missing_ok=True)
         self.writer: pq.ParquetWriter | None = None
 
-    def add(self, batch: pa.RecordBatch, reason: NDArray[np.uint8], file: Path, first_row: int) -> None:
-        """Store the rows whose reason is not 0."""
+    def add(
+        self, batch: pa.RecordBatch, reason: NDArray[np.uint16], causes: list[tuple[str, str]], file: Path, start: int
+    ) -> None:
+        """Store the rows whose reason is not 0; `start` is the batch's first row in its file."""
         bad = np.flatnonzero(reason)
-        table = pa.Table.from_batches([batch]).take(pa.array(bad))
-        # Files of one log may differ in integer width; text is what all of them can be shown as.
-        for i, name in enumerate(table.column_names):
-            if not pa.types.is_nested(table.schema.field(i).type):
-                table = table.set_column(i, name, table.column(i).cast(pa.string()))
-            else:
-                table = table.set_column(i, name, pa.array([str(v) for v in table.column(i).to_pylist()], pa.string()))
-        table = table.append_column("reason", pa.array([REASONS[r] for r in reason[bad]]))
-        table = table.append_column("file", pa.array([str(file)] * len(bad)))
-        table = table.append_column("row", pa.array(bad + first_row))
+        added = {
+            "reason": pa.array([causes[r][0] for r in reason[bad]], pa.string()),
+            "column": pa.array([causes[r][1] for r in reason[bad]], pa.string()),
+            "file": pa.array([str(file)] * len(bad), pa.string()),
+            "row": pa.array(bad + start, pa.int64()),
+        }
+        picked = batch.take(pa.array(bad))
+        columns = {
+            f"log_{name}" if name in added else name: column.cast(widest(column.type))
+            for name, column in zip(picked.schema.names, picked.columns, strict=True)
+        }
+        table = pa.table(columns | added)
         if self.writer is None:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             self.writer = pq.ParquetWriter(self.path, table.schema, write_page_checksum=True)
@@ -131,9 +140,11 @@ def scan(log: Log, quarantine: Path, progress: Progress = SILENT) -> Scan:
         with progress.task("read", log.rows) as task:
             for path in log.files:
                 for batch in _file_batches(log, path, state.counts):
-                    state.take(batch, checker.check(batch), path)
+                    state.take(batch, checker.check(batch), checker.causes, path)
                     task.advance(batch.num_rows, quarantined=state.counts.bad)
                 state.end_file()
+        for text in checker.text.values():
+            text.check_collisions()
         repeated, extra = spill.repeated()
     counts = state.counts
     counts.deduplicated = extra
@@ -160,12 +171,12 @@ class _ScanState:
         self.counts, self.spill, self.quarantine = counts, spill, quarantine
         self.first_time, self.last_time, self.row = np.iinfo(np.int64).max, np.iinfo(np.int64).min, 0
 
-    def take(self, batch: pa.RecordBatch, rows: Canonical, path: Path) -> None:
+    def take(self, batch: pa.RecordBatch, rows: Canonical, causes: list[tuple[str, str]], path: Path) -> None:
         self.counts.read += batch.num_rows
         hashes, stamps = rows.hashes(), rows.timestamp
         if rows.reason is not None:
-            self._count_bad(rows.reason, path)
-            self.quarantine.add(batch, rows.reason, path, self.row)
+            self._count_bad(rows.reason, causes, path)
+            self.quarantine.add(batch, rows.reason, causes, path, self.row)
             good = rows.reason == 0
             hashes, stamps = hashes[good], stamps[good]
         self.row += batch.num_rows
@@ -174,11 +185,12 @@ class _ScanState:
             self.first_time = min(self.first_time, int(stamps.min()))
             self.last_time = max(self.last_time, int(stamps.max()))
 
-    def _count_bad(self, reason: NDArray[np.uint8], path: Path) -> None:
-        for code, rows in enumerate(np.bincount(reason, minlength=len(REASONS))):
+    def _count_bad(self, reason: NDArray[np.uint16], causes: list[tuple[str, str]], path: Path) -> None:
+        for code, rows in enumerate(np.bincount(reason)):
             if code and rows:
-                self.counts.quarantined[REASONS[code]] += int(rows)
-                self.counts.worst[str(path), REASONS[code]] += int(rows)
+                why, column = causes[code]
+                self.counts.quarantined[why] += int(rows)
+                self.counts.worst[str(path), column, why] += int(rows)
 
     def end_file(self) -> None:
         self.row = 0
