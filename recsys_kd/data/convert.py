@@ -174,7 +174,9 @@ def times(array: pa.Array, unit: str) -> Converted:
 
 
 def _float_times(raw: NDArray[np.floating], unit: str) -> Ints:
-    return (raw.astype(np.float64) * _TO_MS[unit]).clip(-_FARTHEST, _FARTHEST).astype(np.int64)
+    # Cut before multiplying too: 1e308 seconds are no float of milliseconds.
+    cut = raw.astype(np.float64).clip(-_FARTHEST, _FARTHEST) * _TO_MS[unit]
+    return cut.clip(-_FARTHEST, _FARTHEST).astype(np.int64)
 
 
 def _text_times(array: pa.Array, unit: str, missing: Mask | None) -> Converted:

@@ -49,8 +49,8 @@ class Counts:
             reasons = ", ".join(f"{name} {count:,}" for name, count in self.quarantined.most_common())
             raise TooManyBadRows(
                 f"{self.bad:,} of {self.read:,} rows ({self.bad / self.read:.2%}) are bad ({reasons}), more than "
-                f"data.max_quarantine {limit:.2%}; worst: {file}, column '{column}', {reason}, {rows:,} rows. Look at {quarantine}, mend "
-                "the log, or raise data.max_quarantine"
+                f"data.max_quarantine {limit:.2%}; worst: {file}, column '{column}', {reason}, {rows:,} rows. "
+                f"Look at {quarantine}, mend the log, or raise data.max_quarantine"
             )
 
     def line(self) -> str:

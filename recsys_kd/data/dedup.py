@@ -19,9 +19,10 @@ class HashSpill:
     """Collects hashes on disk; `repeated` returns those seen more than once, sorted."""
 
     def __init__(self, folder: Path, expected_rows: int) -> None:
-        self.bits = max(0, min(10, int(np.ceil(np.log2(max(expected_rows, 1) / 2_000_000 + 1)))))
+        self.bits = max(0, min(12, int(np.ceil(np.log2(max(expected_rows, 1) / 2_000_000 + 1)))))
         self.paths = [folder / f"hashes-{i}.bin" for i in range(1 << self.bits)]
-        self.files = [p.open("wb") for p in self.paths]
+        for path in self.paths:
+            path.touch()
         self.buffer = np.empty(_FLUSH_ROWS, dtype=np.uint64)
         self.held = 0
         # NumPy sorts without the GIL: one thread sorts and writes a block while the next one is read and checked.
@@ -47,33 +48,35 @@ class HashSpill:
 
     def _write(self, block: NDArray[np.uint64]) -> None:
         if self.bits == 0:
-            self.files[0].write(block.data)
+            _append(self.paths[0], block)
             return
         # NumPy sorts 8- and 16-bit integers by radix: four times faster than sorting the hashes themselves.
         bucket = (block >> np.uint64(64 - self.bits)).astype(np.uint8 if self.bits <= 8 else np.uint16)
         ordered = block[np.argsort(bucket, kind="stable")]
-        cuts = np.cumsum(np.bincount(bucket, minlength=len(self.files)))[:-1]
-        for file, part in zip(self.files, np.split(ordered, cuts), strict=True):
-            file.write(part.data)
+        cuts = np.cumsum(np.bincount(bucket, minlength=len(self.paths)))[:-1]
+        for path, part in zip(self.paths, np.split(ordered, cuts), strict=True):
+            _append(path, part)
 
     def __enter__(self) -> "HashSpill":
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         self.writer.shutdown()
-        for file in self.files:
-            file.close()
 
     def repeated(self) -> tuple[Keys, int]:
         """Return the repeated hashes and how many rows are duplicates of an earlier one; removes the files."""
         self._flush()
         self._written()
-        for file in self.files:
-            file.close()
         with ThreadPoolExecutor(2) as pool:
             found = list(pool.map(_repeated_in, self.paths))
         hashes = np.concatenate([values for values, _ in found])
         return np.sort(hashes.view(np.int64)), sum(extra for _, extra in found)
+
+
+def _append(path: Path, values: NDArray[np.uint64]) -> None:
+    # Opened for each block: a log of a billion rows has more buckets than a process may hold files.
+    with path.open("ab") as file:
+        file.write(values.data)
 
 
 def _repeated_in(path: Path) -> tuple[NDArray[np.uint64], int]:
@@ -86,11 +89,19 @@ def _repeated_in(path: Path) -> tuple[NDArray[np.uint64], int]:
 
 
 class Deduplicator:
-    """Pass 2: says which rows repeat an event that came before; `hashes` are those found by `HashSpill`."""
+    """Pass 2: says which rows repeat an event that came before; `hashes` are those found by `HashSpill`.
+
+    Memory: 8 bytes per key column and 9 more per repeated event, however often it is repeated.
+    """
 
     def __init__(self, hashes: Keys) -> None:
         self.hashes = hashes
-        self.seen: set[tuple[int, ...]] = set()
+        self.known = np.zeros(len(hashes), dtype=bool)
+        self.first: list[Keys] = []
+        """Per key column, the key of the first event of every hash."""
+        self.others: set[tuple[int, ...]] = set()
+        """Keys of events whose hash is that of a different event, 2^-64 a pair."""
+        self.dropped = 0
 
     def duplicates(self, hashes: Keys, key_columns: tuple[Keys, ...]) -> NDArray[np.bool_]:
         """Return a mask [N] of later occurrences; the first stays."""
@@ -98,8 +109,27 @@ class Deduplicator:
         if len(self.hashes) == 0:
             return mask
         at = np.searchsorted(self.hashes, hashes).clip(max=len(self.hashes) - 1)
-        for row in np.flatnonzero(self.hashes[at] == hashes):
-            key = tuple(int(column[row]) for column in key_columns)
-            mask[row] = key in self.seen
-            self.seen.add(key)
+        rows = np.flatnonzero(self.hashes[at] == hashes)
+        mask[rows] = self._again(at[rows], [column[rows] for column in key_columns])
+        self.dropped += int(mask.sum())
         return mask
+
+    def _again(self, at: NDArray[np.intp], keys: list[Keys]) -> NDArray[np.bool_]:
+        """Return which events [n], with hashes `self.hashes[at]`, came before."""
+        self.first = self.first or [np.zeros(len(self.hashes), dtype=np.int64) for _ in keys]
+        slots, position = np.unique(at, return_index=True)
+        new = ~self.known[slots]
+        slots, position = slots[new], position[new]
+        for first, key in zip(self.first, keys, strict=True):
+            first[slots] = key[position]
+        self.known[slots] = True
+        again = np.ones(len(at), dtype=bool)
+        again[position] = False
+        different = np.zeros(len(at), dtype=bool)
+        for first, key in zip(self.first, keys, strict=True):
+            different |= first[at] != key
+        for i in np.flatnonzero(different):
+            event = tuple(int(key[i]) for key in keys)
+            again[i] = event in self.others
+            self.others.add(event)
+        return again

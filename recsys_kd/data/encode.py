@@ -35,24 +35,22 @@ class ConstantLabel(InputError):
     """Every training label is the same: there is nothing to learn."""
 
 
-class UnknownVocabulary(InputError):
-    """A field names a vocabulary that no field has."""
-
-
 def encode(
     config: DataConfig,
     split: SplitConfig,
     out: Path,
     progress: Progress = SILENT,
     extra: Mapping[str, str] | None = None,
+    quarantine: Path | None = None,
 ) -> Dataset:
     """Read, check and encode a log into the folder `out`, which appears whole or not at all.
 
-    extra: further float columns to store, name -> log column. Bad rows go to `quarantine.parquet` beside `out`.
+    extra: further float columns to store, name -> log column. Bad rows go to the file `quarantine`, by default
+    `<out>.quarantine.parquet`; name another where a run that stops would take the folder of `out` away with it.
     Raises: InputError subclasses for anything wrong with log or recipe; OutsideError where `out` can't be written.
     """
     log = open_log(config, split, extra)
-    quarantine = out.with_name(out.name + ".quarantine.parquet")
+    quarantine = quarantine or out.with_name(out.name + ".quarantine.parquet")
     building = out.with_name(f".{out.name}.{uuid.uuid4().hex[:8]}")
     try:
         building.mkdir(parents=True)
@@ -209,13 +207,9 @@ class _Encoder:
 
     def _field(self, field: FieldConfig) -> Field:
         if field.kind in ("categorical", "bag"):
-            vocabulary = field.vocabulary or field.name
-            if vocabulary not in self.keys:
-                raise UnknownVocabulary(
-                    f"field '{field.name}': vocabulary '{vocabulary}' is none of: {', '.join(self.keys)}; "
-                    "name one of these, or leave `vocabulary` out"
-                )
-            return Field(field.name, field.kind, field.side, vocabulary, max_length=field.max_length)
+            return Field(
+                field.name, field.kind, field.side, field.vocabulary or field.name, max_length=field.max_length
+            )
         if field.kind == "vector":
             return Field(field.name, "vector", field.side, dim=field.dim)
         raw = self.item_raw[field.name] if field.side == "item" else self._sorted(f"f.{field.name}", self.train)

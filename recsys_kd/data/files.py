@@ -9,14 +9,15 @@ import hashlib
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from urllib.parse import unquote
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from recsys_kd.data.footer import BadFooter, all_pages_have_crc
 from recsys_kd.errors import InputError, OutsideError
 
 BATCH_ROWS = 65_536
-_THRIFT_I32 = 5
 
 
 class NoParquet(InputError):
@@ -43,25 +44,51 @@ class NoChecksums(InputError):
 
 
 def list_files(path: Path) -> list[Path]:
-    """Return the Parquet files at `path` (a file, a folder, or hive partitions), sorted. Raises: NoParquet."""
+    """Return the Parquet files at `path` (a file, a folder, or hive partitions), sorted. Raises: NoParquet.
+
+    Files and folders whose names start with `.` or `_` are left out: writers keep what is not finished there.
+    """
     if path.is_file():
         return [path]
     if not path.is_dir():
         raise NoParquet(f"data.path: {path} does not exist; give a Parquet file or a folder of them")
-    files = sorted(p for p in path.rglob("*.parquet") if not p.name.startswith((".", "_")))
+    files = sorted(p for p in path.rglob("*.parquet") if p.is_file() and not _is_hidden(p.relative_to(path)))
     if not files:
         raise NoParquet(f"data.path: {path} holds no *.parquet file; give a Parquet file or a folder of them")
     return files
 
 
+def _is_hidden(path: Path) -> bool:
+    """Return whether a part of a path is hidden; `_day=3` is a partition, not hidden."""
+    return any(part.startswith((".", "_")) and "=" not in part for part in path.parts)
+
+
+def partition_values(path: Path, root: Path) -> dict[str, str | None]:
+    """Return the hive partition columns that a file's folders name below `root`, as text; Hive's null is None."""
+    parts = path.relative_to(root).parts[:-1] if path.is_relative_to(root) else ()
+    pairs = [part.split("=", 1) for part in parts if "=" in part]
+    return {key: None if value == "__HIVE_DEFAULT_PARTITION__" else unquote(value) for key, value in pairs}
+
+
 def open_parquet(path: Path) -> pq.ParquetFile:
     """Open with page checksums verified. Raises: BadFile, OutsideError where the disk refuses."""
     try:
-        return pq.ParquetFile(path, page_checksum_verification=True, pre_buffer=False, buffer_size=1 << 20)
+        file = pq.ParquetFile(path, page_checksum_verification=True, pre_buffer=False, buffer_size=1 << 20)
+        file.schema_arrow.names  # noqa: B018 - decodes the names, which a flipped byte can make impossible
     except (PermissionError, FileNotFoundError) as error:
         raise OutsideError(f"{path}: {error.strerror}; make it readable for this user") from None
-    except (pa.ArrowException, OSError) as error:
+    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
         raise BadFile(path, _first_line(error)) from None
+    return file
+
+
+def read_table(path: Path, columns: Sequence[str]) -> pa.Table:
+    """Return columns of a small file as a whole. Raises: BadFile, OutsideError."""
+    file = open_parquet(path)
+    return pa.Table.from_batches(
+        list(read_batches(file, path, columns)),
+        pa.schema([file.schema_arrow.field(name) for name in dict.fromkeys(columns)]),
+    )
 
 
 def read_batches(file: pq.ParquetFile, path: Path, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
@@ -88,40 +115,12 @@ def _first_line(error: Exception) -> str:
     return str(error).strip().splitlines()[0][:200] if str(error).strip() else type(error).__name__
 
 
-def has_checksums(path: Path, metadata: pq.FileMetaData) -> bool:
-    """Return whether the first page of every column of the first row group carries a CRC.
-
-    Source: parquet-format's PageHeader in Thrift's compact protocol: field 4, `crc`, is an optional i32.
-    """
-    if metadata.num_row_groups == 0:
-        return True
-    group = metadata.row_group(0)
-    with path.open("rb") as raw:
-        for i in range(group.num_columns):
-            column = group.column(i)
-            start = column.data_page_offset
-            if column.has_dictionary_page and column.dictionary_page_offset is not None:
-                start = min(start, column.dictionary_page_offset)
-            raw.seek(start)
-            if not _page_has_crc(raw.read(64)):
-                return False
-    return True
-
-
-def _page_has_crc(header: bytes) -> bool:
-    """Walk the leading i32 fields of a PageHeader: type, two sizes, then crc where there is one."""
-    field, at = 0, 0
-    while at < len(header):
-        delta, kind = header[at] >> 4, header[at] & 15
-        if delta == 0 or kind != _THRIFT_I32:
-            return False
-        field, at = field + delta, at + 1
-        if field == 4:
-            return True
-        while at < len(header) and header[at] & 0x80:
-            at += 1
-        at += 1
-    return False
+def has_checksums(path: Path) -> bool:
+    """Return whether the first page of every column of the first row group carries a CRC. Raises: BadFile."""
+    try:
+        return all_pages_have_crc(path)
+    except BadFooter as error:
+        raise BadFile(path, f"its footer {error}") from None
 
 
 def content_key(paths: Sequence[Path], root: Path) -> str:

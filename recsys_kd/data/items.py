@@ -5,13 +5,12 @@ from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from recsys_kd.data.checks import vectors_of
 from recsys_kd.data.columns import rows_of
-from recsys_kd.data.convert import Ints, TextKeys, keys_of, numbers
-from recsys_kd.data.files import open_parquet
+from recsys_kd.data.convert import Ints, TextKeys, keys_of, numbers, sound_text
+from recsys_kd.data.files import read_table
 from recsys_kd.data.layout import column_of
 from recsys_kd.errors import InputError
 from recsys_kd.settings import DataConfig, FieldConfig
@@ -60,7 +59,7 @@ def categories_of(array: pa.Array, text: TextKeys) -> Ints:
 
 
 def raw_field(field: FieldConfig, array: pa.Array) -> RawField:
-    """Return a field's column before any vocabulary is known; missing numbers are NaN."""
+    """Return a field's column before any vocabulary is known; missing and infinite numbers are NaN."""
     if field.kind == "categorical":
         return categories_of(array, TextKeys())
     if field.kind == "bag":
@@ -71,6 +70,7 @@ def raw_field(field: FieldConfig, array: pa.Array) -> RawField:
     out = value.values.astype(np.float32, copy=True)
     if value.null is not None:
         out[value.null] = np.nan
+    out[~np.isfinite(out)] = np.nan
     return out
 
 
@@ -80,10 +80,10 @@ def read_catalogue(config: DataConfig, fields: tuple[FieldConfig, ...]) -> tuple
     if path is None:
         return np.zeros(0, dtype=np.int64), {}
     name = config.columns.item_id
-    file = open_parquet(path)
-    if name not in file.schema_arrow.names:
-        raise BadCatalogue(f"{path}: no column '{name}' (data.columns.item_id); the catalogue is keyed by it")
-    table: pa.Table = pq.read_table(path, page_checksum_verification=True)
+    table = read_table(path, [name, *(column_of(f) for f in fields)])
+    for column in table.column_names:
+        if sound_text(table[column].combine_chunks())[1] is not None:
+            raise BadCatalogue(f"{path}: column '{column}' holds text that is not UTF-8; write it again")
     keys = keys_of(table[name].combine_chunks(), TextKeys())
     if keys.null is not None:
         raise BadCatalogue(f"{path}: {int(keys.null.sum())} rows have no '{name}'; remove them")

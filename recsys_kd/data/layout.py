@@ -10,6 +10,7 @@ from recsys_kd.errors import InputError
 from recsys_kd.settings import DataConfig, FieldConfig, SplitConfig
 
 OPTIONAL = ("request_id", "position", "propensity", "weight")
+_OWN = ("user", "item", "request", "row_id", "split")
 
 
 class MissingColumn(InputError):
@@ -18,6 +19,18 @@ class MissingColumn(InputError):
 
 class WrongColumnType(InputError):
     """A column's type can't hold what the recipe says it holds."""
+
+
+class UnknownVocabulary(InputError):
+    """A field names a vocabulary that no field has."""
+
+
+class ReservedName(InputError):
+    """A field is called what the encoded log calls one of its own columns."""
+
+
+class RepeatedColumn(InputError):
+    """A file has two columns of the name that is wanted."""
 
 
 class SchemaDrift(InputError):
@@ -48,7 +61,13 @@ def column_of(field: FieldConfig) -> str:
 def plan_layout(
     config: DataConfig, split: SplitConfig, schema: pa.Schema, catalogue: pa.Schema | None, extra: dict[str, str]
 ) -> Layout:
-    """Resolve every column. Raises: MissingColumn, WrongColumnType."""
+    """Resolve every column. Raises: MissingColumn, RepeatedColumn, ReservedName, UnknownVocabulary, WrongColumnType."""
+    for field in config.fields:
+        if field.name in {*_OWN, *extra}:
+            raise ReservedName(
+                f"field '{field.name}': the name is taken by the encoded log; give it another name and "
+                f"`column: {column_of(field)}`"
+            )
     item_fields = tuple(
         f for f in config.fields if f.side == "item" and catalogue is not None and column_of(f) in catalogue.names
     )
@@ -61,6 +80,7 @@ def plan_layout(
     for name, column in wanted.items():
         if column not in schema.names:
             raise _missing(name, column, schema, config)
+        _once(column, schema, config.path)
     types = {name: schema.field(column).type for name, column in wanted.items()}
     for name, kind in types.items():
         _check_type(name, wanted[name], kind, {f.name: f for f in log_fields})
@@ -68,7 +88,50 @@ def plan_layout(
         assert catalogue is not None  # only a catalogue gives item fields
         types[field.name] = catalogue.field(column_of(field)).type
         _check_type(field.name, column_of(field), types[field.name], {field.name: field})
+    if catalogue is not None:
+        _check_catalogue_key(config, types["item_id"], catalogue)
+    _check_vocabularies(config, types)
     return Layout(wanted, log_fields, item_fields, types)
+
+
+def _once(column: str, schema: pa.Schema, path: Path) -> None:
+    if schema.names.count(column) > 1:
+        raise RepeatedColumn(f"{path}: has {schema.names.count(column)} columns called '{column}'; rename all but one")
+
+
+def _check_catalogue_key(config: DataConfig, log: pa.DataType, catalogue: pa.Schema) -> None:
+    column = config.columns.item_id
+    if column not in catalogue.names:
+        raise MissingColumn(
+            f"data.columns.item_id: no column '{column}' in {config.catalogue}, which is keyed by it; the columns are: "
+            f"{', '.join(catalogue.names)}"
+        )
+    _once(column, catalogue, config.catalogue or config.path)
+    kind = catalogue.field(column).type
+    if key_kind(kind) != key_kind(log):
+        raise WrongColumnType(
+            f"data.catalogue: column '{column}' is {kind} in {config.catalogue} and {log} in the log, so no item would "
+            "be found; write both as integers or both as strings"
+        )
+
+
+def _check_vocabularies(config: DataConfig, types: dict[str, pa.DataType]) -> None:
+    """Check that fields share rows only with fields whose keys are of the same kind."""
+    lookups = [f for f in config.fields if f.kind in ("categorical", "bag")]
+    owners = ["user_id", "item_id", *(f.name for f in lookups if f.vocabulary in (None, f.name))]
+    for field in lookups:
+        owner = field.vocabulary or field.name
+        if owner not in owners:
+            raise UnknownVocabulary(
+                f"field '{field.name}': vocabulary '{owner}' is none of: {', '.join(owners)}; "
+                "name one of these, or leave `vocabulary` out"
+            )
+        mine, theirs = (key_kind(_value_type(types[n]) or types[n]) for n in (field.name, owner))
+        if mine != theirs:
+            raise WrongColumnType(
+                f"field '{field.name}': holds {types[field.name]}, but its vocabulary '{owner}' is of {types[owner]}, "
+                "so no value would be found; write both as integers or both as strings"
+            )
 
 
 def _missing(name: str, column: str, schema: pa.Schema, config: DataConfig) -> MissingColumn:
@@ -150,6 +213,7 @@ def check_drift(path: Path, schema: pa.Schema, first: Path, layout: Layout) -> N
     for name, column in layout.columns.items():
         if column not in schema.names:
             raise SchemaDrift(f"{path}: no column '{column}', which {first} has; rewrite the file or leave it out")
+        _once(column, schema, path)
         got, want = schema.field(column).type, layout.types[name]
         if _family(got) != _family(want):
             raise SchemaDrift(

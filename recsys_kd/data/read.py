@@ -18,7 +18,15 @@ from numpy.typing import NDArray
 from recsys_kd.data.checks import Canonical, RowChecker
 from recsys_kd.data.counts import Counts
 from recsys_kd.data.dedup import Deduplicator, HashSpill
-from recsys_kd.data.files import BadFile, NoChecksums, has_checksums, list_files, open_parquet, read_batches
+from recsys_kd.data.files import (
+    BadFile,
+    NoChecksums,
+    has_checksums,
+    list_files,
+    open_parquet,
+    partition_values,
+    read_batches,
+)
 from recsys_kd.data.layout import Layout, check_drift, plan_layout, widest
 from recsys_kd.errors import InputError
 from recsys_kd.progress import SILENT, Progress
@@ -64,7 +72,7 @@ def open_log(config: DataConfig, split: SplitConfig, extra: Mapping[str, str] | 
         counts.files += 1
         try:
             file = open_parquet(path)
-            checked = has_checksums(path, file.metadata)
+            checked = file.metadata.num_rows == 0 or has_checksums(path)
         except BadFile:
             if config.on_bad_file == "stop":
                 raise
@@ -74,16 +82,38 @@ def open_log(config: DataConfig, split: SplitConfig, extra: Mapping[str, str] | 
             if config.require_checksums:
                 raise NoChecksums(path)
             counts.files_without_checksums += 1
+        schema = _with_partitions(file.schema_arrow, partition_values(path, config.path))
         if layout is None:
-            layout = plan_layout(config, split, file.schema_arrow, catalogue, dict(extra or {}))
+            layout = plan_layout(config, split, schema, catalogue, dict(extra or {}))
         else:
-            check_drift(path, file.schema_arrow, files[0] if files else path, layout)
+            check_drift(path, schema, files[0] if files else path, layout)
         counts.empty_files += file.metadata.num_rows == 0
         rows += file.metadata.num_rows
         files.append(path)
     if layout is None or rows == 0:
         raise NothingReadable(f"data.path: {config.path} holds no rows in {counts.files} file(s); give a log with rows")
     return Log(config, layout, tuple(files), rows, counts)
+
+
+def _with_partitions(schema: pa.Schema, partitions: Mapping[str, str | None]) -> pa.Schema:
+    """Return a file's schema with its folders' columns, as text, where the file does not have them itself."""
+    for name in partitions:
+        if name not in schema.names:
+            schema = schema.append(pa.field(name, pa.string()))
+    return schema
+
+
+def _whole_batches(log: Log, path: Path) -> Iterator[pa.RecordBatch]:
+    """Yield a file's batches with the columns that its folders name."""
+    file = open_parquet(path)
+    named = partition_values(path, log.config.path)
+    inside = [c for c in log.layout.read if c in file.schema_arrow.names]
+    for batch in read_batches(file, path, inside):
+        for name in log.layout.read:
+            if name not in inside:
+                constant = pa.repeat(pa.scalar(named[name], pa.string()), batch.num_rows)
+                batch = batch.append_column(name, constant)
+        yield batch
 
 
 class Quarantine:
@@ -158,12 +188,12 @@ def _file_batches(log: Log, path: Path, counts: Counts) -> Iterator[pa.RecordBat
     """Yield a file's batches; where bad files are excluded, first make sure that the whole file can be read."""
     if log.config.on_bad_file == "exclude":
         try:
-            for _ in read_batches(open_parquet(path), path, log.layout.read):
+            for _ in _whole_batches(log, path):
                 pass
         except BadFile:
             counts.excluded_files.append(str(path))
             return
-    yield from read_batches(open_parquet(path), path, log.layout.read)
+    yield from _whole_batches(log, path)
 
 
 class _ScanState:
@@ -197,17 +227,21 @@ class _ScanState:
 
 
 def usable(found: Scan, progress: Progress = SILENT) -> Iterator[tuple[pa.RecordBatch, Canonical]]:
-    """Second pass: yield the rows that are neither bad nor duplicates, in the same order."""
+    """Second pass: yield the rows that are neither bad nor duplicates, in the same order.
+
+    At its end `deduplicated` is what this pass has dropped by exact key: `scan` can only count equal hashes.
+    """
     log, checker, seen = found.log, RowChecker(found.log.config, found.log.layout), Deduplicator(found.repeated)
     with progress.task("encode", log.rows) as task:
         for path in log.files:
-            for batch in read_batches(open_parquet(path), path, log.layout.read):
+            for batch in _whole_batches(log, path):
                 rows = checker.check(batch)
                 keep = _kept(rows, seen)
                 yield (
                     (batch, rows) if keep is None else (batch.take(pa.array(np.flatnonzero(keep))), select(rows, keep))
                 )
                 task.advance(batch.num_rows)
+    found.counts.deduplicated = seen.dropped
 
 
 def _kept(rows: Canonical, seen: Deduplicator) -> NDArray[np.bool_] | None:
