@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from recsys_kd.errors import InputError
+from recsys_kd.index import KeyIndex
 from recsys_kd.schema import Schema, Side
 
 OVERHEAD = 4
@@ -123,6 +124,7 @@ class Term:
     compact: the row holds e [d] and a linear weight; it adds (W e, e, linear - |e|^2 / 2), W = `first.<name>` [H, d].
     folded: the row holds what it adds: [H + d + 1]. Dense and vector terms have no table but arrays: `first.<name>`
     [H, dim] and `linear.<name>` [dim]; vector terms also `project.<name>` [d, dim], and then `first.<name>` is [H, d].
+    view: which values it reads from the table's rows; a history of items shares the items' rows, but not their view.
     """
 
     name: str
@@ -130,6 +132,7 @@ class Term:
     side: Side
     kind: Literal["row", "bag", "dense", "vector"]
     table: str | None = None
+    view: str | None = None
     layout: Layout = "compact"
 
 
@@ -139,12 +142,12 @@ class CompiledStudent:
 
     logit = bias + s + |S|^2 / 2 + MLP(relu(h + `hidden.0.bias`)), where (h [H], S [d], s) are sums over all terms
     (the factorization-machine identity: sum of pair products = (|S|^2 - sum |e|^2) / 2).
-    A table's value in column c is what its row holds times `scale.<table>` [dim]: columns of unlike size then share a
-    row's 8-bit range fairly.
-    indexes: per table, the sorted int64 keys of its rows; key i is row i, and row len(keys) is the fallback.
+    A table's row holds r coordinates z; a view of it reads `mean.<view>` [dim] + z @ `basis.<view>` [r, dim].
+    indexes: per table, raw key -> row; row len(index) is the fallback.
     arrays: float32: `bias` [1], `hidden.0.bias` [H], `hidden.<i>.weight` [out, in], `hidden.<i>.bias`, `out.weight`
     [last].
-    codes: per item-side field that keeps a table of its own, int32 [item rows]: the row of every item of table `item`.
+    codes: per item-side field that keeps a table of its own, uint8, uint16 or int32 [item rows]: its row for every item
+    of table `item`.
     """
 
     schema: Schema
@@ -152,9 +155,9 @@ class CompiledStudent:
     first: int
     terms: tuple[Term, ...]
     tables: Mapping[str, RowTable]
-    indexes: Mapping[str, NDArray[np.int64]]
+    indexes: Mapping[str, KeyIndex]
     arrays: Mapping[str, NDArray[np.float32]]
-    codes: Mapping[str, NDArray[np.int32]]
+    codes: Mapping[str, NDArray[np.integer]]
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from typing import Any
 from recsys_kd.schema import Schema
 from recsys_kd.tables import Term
 
-FORMAT = 1
+FORMAT = 2
 WEIGHTS = "weights.safetensors"
 MANIFEST = "manifest.json"
 
@@ -28,6 +28,15 @@ class Golden:
     candidates: list[int]
     features: dict[str, list[Any]]
     logits: list[float]
+
+
+@dataclass(frozen=True)
+class IndexEntry:
+    """A stored `KeyIndex`: its tensors are `<tensor>.starts` and `<tensor>.rests`."""
+
+    tensor: str
+    base: int
+    bits: int
 
 
 @dataclass(frozen=True)
@@ -52,8 +61,8 @@ class Manifest:
     width: int
     first: int
     terms: tuple[Term, ...]
-    indexes: Mapping[str, str]
-    """Table -> tensor that holds its keys; tables with the same keys share one."""
+    indexes: Mapping[str, IndexEntry]
+    """Table -> where its keys are; tables with the same keys share one."""
     weights_bytes: int
     weights_sha256: str
     lineage: Lineage
@@ -68,7 +77,7 @@ class Manifest:
             "width": self.width,
             "first": self.first,
             "terms": [asdict(t) for t in self.terms],
-            "indexes": dict(self.indexes),
+            "indexes": {table: asdict(entry) for table, entry in self.indexes.items()},
             "files": {WEIGHTS: {"bytes": self.weights_bytes, "sha256": self.weights_sha256}},
             "lineage": asdict(self.lineage),
             "golden": [asdict(g) for g in self.golden],
@@ -89,7 +98,7 @@ class Manifest:
             data["width"],
             data["first"],
             tuple(Term(**t) for t in data["terms"]),
-            data["indexes"],
+            {table: IndexEntry(**entry) for table, entry in data["indexes"].items()},
             data["files"][WEIGHTS]["bytes"],
             data["files"][WEIGHTS]["sha256"],
             Lineage(**data["lineage"]),

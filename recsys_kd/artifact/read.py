@@ -11,10 +11,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from recsys_kd.artifact.errors import ArtifactRefused
-from recsys_kd.artifact.manifest import MANIFEST, WEIGHTS, Manifest, canonical, digest_of
+from recsys_kd.artifact.manifest import MANIFEST, WEIGHTS, IndexEntry, Manifest, canonical, digest_of
 from recsys_kd.artifact.tensors import BadTensors, load
 from recsys_kd.artifact.write import Artifact
-from recsys_kd.tables import CompiledStudent, Int8Table, Term
+from recsys_kd.index import BadIndex, KeyIndex
+from recsys_kd.tables import OVERHEAD, CompiledStudent, Int8Table, Term
 
 MAX_MANIFEST = 16 << 20
 Tensors = Mapping[str, NDArray[np.generic]]
@@ -114,14 +115,22 @@ class _Assembler:
             raise self.refuse("finite", f"array '{name}' holds NaN or infinite values")
         return array
 
-    def keys(self, tensor: str) -> NDArray[np.int64]:
-        keys = self.take(tensor, ("int32", "int64"), (None,)).astype(np.int64, copy=False)
-        if len(keys) > 1 and not (keys[1:] > keys[:-1]).all():
-            raise self.refuse("index-order", f"'{tensor}' is not strictly increasing")
-        return keys
+    def index(self, entry: IndexEntry) -> KeyIndex:
+        starts = self.take(f"{entry.tensor}.starts", ("uint32",), (None,)).astype(np.uint32, copy=False)
+        rests = self.take(f"{entry.tensor}.rests", ("uint8",), (None, None)).astype(np.uint8, copy=False)
+        index = KeyIndex(entry.base, entry.bits, starts, rests)
+        try:
+            index.check()
+        except BadIndex as error:
+            raise self.refuse("index", f"'{entry.tensor}': {error}") from None
+        return index
 
-    def table(self, name: str, rows: int, dim: int) -> Int8Table:
-        data = self.take(f"table.{name}", ("uint8",), (None, dim + 4)).astype(np.uint8, copy=False)
+    def table(self, name: str, rows: int) -> Int8Table:
+        data = self.take(f"table.{name}", ("uint8",), (None, None)).astype(np.uint8, copy=False)
+        if data.shape[1] <= OVERHEAD:
+            raise self.refuse(
+                "shapes", f"table '{name}' has rows of {data.shape[1]} bytes, more than {OVERHEAD} needed"
+            )
         table = Int8Table(data)
         if table.rows != rows:
             raise self.refuse(
@@ -132,8 +141,9 @@ class _Assembler:
             raise self.refuse("scales", f"table '{name}' has scales that are not positive, or not finite")
         return table
 
-    def codes(self, field: str, items: int, rows: int) -> NDArray[np.int32]:
-        codes = self.take(f"codes.{field}", ("int32",), (items,)).astype(np.int32, copy=False)
+    def codes(self, field: str, items: int, rows: int) -> NDArray[np.integer]:
+        kinds = ("uint8", "uint16", "int32")
+        codes: NDArray[np.integer] = self.take(f"codes.{field}", kinds, (items,))  # type: ignore[assignment]
         if len(codes) and (codes.min() < 0 or codes.max() >= rows):
             raise self.refuse("index-bounds", f"codes of '{field}' point outside its {rows} rows")
         return codes
@@ -144,27 +154,31 @@ def _assemble(path: Path, manifest: Manifest, tensors: Tensors) -> CompiledStude
     d, first = manifest.width, manifest.first
     if not (type(d) is int and type(first) is int and 0 < d <= 4096 and 0 < first <= 65536):
         raise take.refuse("shapes", f"width {d!r} and first layer {first!r} are not sensible")
-    dims: dict[str, int] = {}
+    views: dict[str, tuple[str, int]] = {}
     for term in manifest.terms:
-        _check_term(take, manifest, term, dims)
-    if set(dims) != set(manifest.indexes):
-        raise take.refuse("tensor-names", f"indexes name {sorted(manifest.indexes)}, terms use {sorted(dims)}")
-    keys = {name: take.keys(manifest.indexes[name]) for name in dims}
-    tables = {name: take.table(name, len(keys[name]) + 1, dim) for name, dim in dims.items()}
-    arrays = {f"scale.{name}": take.floats(f"scale.{name}", (dim,)) for name, dim in dims.items()}
+        _check_term(take, manifest, term, views)
+    used = sorted({table for table, _ in views.values()})
+    if used != sorted(manifest.indexes):
+        raise take.refuse("tensor-names", f"indexes name {sorted(manifest.indexes)}, terms use {used}")
+    indexes = {name: take.index(manifest.indexes[name]) for name in used}
+    tables = {name: take.table(name, len(indexes[name]) + 1) for name in used}
+    arrays: dict[str, NDArray[np.float32]] = {}
+    for view, (table, dim) in views.items():
+        arrays[f"basis.{view}"] = take.floats(f"basis.{view}", (tables[table].dim, dim))
+        arrays[f"mean.{view}"] = take.floats(f"mean.{view}", (dim,))
     for term in manifest.terms:
         arrays |= _term_arrays(take, manifest, term)
     arrays |= _head_arrays(take, first)
-    coded = [t for t in manifest.terms if t.side == "item" and t.table != "item"]
+    coded = [t for t in manifest.terms if t.side == "item" and t.name != "item"]
     codes = {t.name: take.codes(t.name, tables["item"].rows, tables[t.table or ""].rows) for t in coded}
     left = set(tensors) - take.taken
     if left:
         raise take.refuse("tensor-names", f"tensors {sorted(left)} are not used by any term")
-    return CompiledStudent(manifest.schema, d, first, manifest.terms, tables, keys, arrays, codes)
+    return CompiledStudent(manifest.schema, d, first, manifest.terms, tables, indexes, arrays, codes)
 
 
-def _check_term(take: _Assembler, manifest: Manifest, term: Term, dims: dict[str, int]) -> None:
-    """Check a term against the schema, and note the width its table must have."""
+def _check_term(take: _Assembler, manifest: Manifest, term: Term, views: dict[str, tuple[str, int]]) -> None:
+    """Check a term against the schema, and note its view's table and width."""
     try:
         field = manifest.schema.field(term.field)
     except KeyError:
@@ -175,8 +189,8 @@ def _check_term(take: _Assembler, manifest: Manifest, term: Term, dims: dict[str
         raise take.refuse("terms", f"term '{term.name}' has kind {term.kind!r} and layout {term.layout!r}")
     if term.table is not None:
         dim = manifest.width + 1 if term.layout == "compact" else manifest.first + manifest.width + 1
-        if dims.setdefault(term.table, dim) != dim:
-            raise take.refuse("terms", f"table '{term.table}' is used both compact and folded")
+        if term.view is None or views.setdefault(term.view, (term.table, dim)) != (term.table, dim):
+            raise take.refuse("terms", f"view '{term.view}' is used both compact and folded, or of two tables")
     elif field.is_lookup or field.dim < 1:
         raise take.refuse("terms", f"term '{term.name}' has no table though '{field.name}' is looked up")
 

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from recsys_kd.artifact.errors import StoreUnwritable
-from recsys_kd.artifact.manifest import MANIFEST, WEIGHTS, Golden, Lineage, Manifest, canonical, digest_of
+from recsys_kd.artifact.manifest import MANIFEST, WEIGHTS, Golden, IndexEntry, Lineage, Manifest, canonical, digest_of
 from recsys_kd.artifact.tensors import dump
 from recsys_kd.tables import CompiledStudent, Int8Table
 
@@ -30,25 +30,20 @@ class Artifact:
         return sum(p.stat().st_size for p in self.path.iterdir())
 
 
-def narrow(keys: NDArray[np.int64]) -> NDArray[np.generic]:
-    """Return sorted keys as int32 where all of them fit, else as int64."""
-    limits = np.iinfo(np.int32)
-    fits = len(keys) == 0 or (keys[0] >= limits.min and keys[-1] <= limits.max)
-    return keys.astype(np.int32) if fits else keys.astype(np.int64)
-
-
-def pack(compiled: CompiledStudent) -> tuple[dict[str, NDArray[np.generic]], dict[str, str]]:
-    """Return all tensors by name, and which tensor holds each table's keys."""
+def pack(compiled: CompiledStudent) -> tuple[dict[str, NDArray[np.generic]], dict[str, IndexEntry]]:
+    """Return all tensors by name, and where each table's keys are."""
     tensors: dict[str, NDArray[np.generic]] = {}
-    indexes: dict[str, str] = {}
-    seen: dict[bytes, str] = {}
+    indexes: dict[str, IndexEntry] = {}
+    seen: dict[tuple[int, int, bytes, bytes], IndexEntry] = {}
     for name, table in compiled.tables.items():
         if not isinstance(table, Int8Table):
             raise TypeError(f"table '{name}' is not quantized; artifacts hold int8 tables only")
         tensors[f"table.{name}"] = table.data
-        keys = narrow(compiled.indexes[name])
-        indexes[name] = seen.setdefault(keys.tobytes(), f"index.{name}")
-        tensors[indexes[name]] = keys
+        index = compiled.indexes[name]
+        same = (index.base, index.bits, index.starts.tobytes(), index.rests.tobytes())
+        entry = seen.setdefault(same, IndexEntry(f"index.{name}", index.base, index.bits))
+        indexes[name] = entry
+        tensors |= {f"{entry.tensor}.starts": index.starts, f"{entry.tensor}.rests": index.rests}
     tensors |= {f"codes.{name}": codes for name, codes in compiled.codes.items()}
     tensors |= {f"array.{name}": array for name, array in compiled.arrays.items()}
     return tensors, indexes

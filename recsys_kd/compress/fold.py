@@ -6,7 +6,8 @@ rows are multiplied through the first layer here, once: a folded row holds its p
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import accumulate
 from typing import Literal
 
 import numpy as np
@@ -32,15 +33,39 @@ class ItemFeatures:
 
 
 @dataclass(frozen=True)
-class FloatTable:
-    """One served table before pruning and quantizing: float32 [rows, dim], fallback last.
+class View:
+    """One use of a table's rows: the values it takes from them, float32 [rows, dim], fallback last.
 
-    keys: the vocabulary that keys it (`item`: the item rows). fields: whose training traffic says what a row is worth.
+    fields: whose training traffic says what a row is worth. rows: the vocabulary row behind each table row, where the
+    table has other rows than the fields' vocabulary.
     """
 
+    name: str
     values: Floats
-    keys: str
     fields: tuple[str, ...]
+    rows: NDArray[np.int64] | None = None
+
+
+@dataclass(frozen=True)
+class FloatTable:
+    """One served table before pruning and quantizing; all its views will share one coded row per key.
+
+    keys: the vocabulary that keys it (`item`: the item rows).
+    """
+
+    keys: str
+    views: tuple[View, ...]
+
+    @property
+    def values(self) -> Floats:
+        """All views side by side, float32 [rows, dim]."""
+        return np.concatenate([view.values for view in self.views], axis=1)
+
+    @property
+    def columns(self) -> dict[str, slice]:
+        """Each view's columns of `values`."""
+        ends = list(accumulate(view.values.shape[1] for view in self.views))
+        return {v.name: slice(end - v.values.shape[1], end) for v, end in zip(self.views, ends, strict=True)}
 
 
 @dataclass(frozen=True)
@@ -104,9 +129,9 @@ def _folded_fields(schema: Schema, fold: Literal["item", "field"]) -> tuple[Fiel
 def fold_student(weights: StudentWeights, items: ItemFeatures, fold: Literal["item", "field"]) -> FoldedStudent:
     """Return the student as terms over float tables; same scores as the student, up to rounding."""
     schema = weights.schema
-    terms = [Term("item", ITEM, "item", "row", "item", "folded")]
+    terms = [Term("item", ITEM, "item", "row", "item", "item", "folded")]
     together = sum((_item_part(weights, f, items) for f in _folded_fields(schema, fold)), start=np.float32(0))
-    tables = {"item": FloatTable(np.asarray(together, dtype=np.float32), "item", ("item",))}
+    tables = {"item": FloatTable("item", (View("item", np.asarray(together, dtype=np.float32), ("item",)),))}
     codes: dict[str, NDArray[np.int32]] = {}
     for field in schema.fields:
         if field.side == "item":
@@ -118,20 +143,31 @@ def fold_student(weights: StudentWeights, items: ItemFeatures, fold: Literal["it
         elif field.side == "candidate" and field.kind != "bag":
             terms.append(_add_folded(weights, field, tables))
         else:
-            terms.append(_add_compact(weights, field, tables))
+            terms.append(_add_compact(weights, field, tables, items))
     return FoldedStudent(weights, tuple(terms), tables, codes)
 
 
 def _add_folded(weights: StudentWeights, field: Field, tables: dict[str, FloatTable]) -> Term:
     name = f"{field.name}.folded"
-    tables[name] = FloatTable(
-        contribution(weights, field, *_table(weights, field)), field.vocabulary or "", (field.name,)
-    )
-    return Term(field.name, field.name, field.side, "row", name, "folded")
+    values = contribution(weights, field, *_table(weights, field))
+    tables[name] = FloatTable(field.vocabulary or "", (View(name, values, (field.name,)),))
+    return Term(field.name, field.name, field.side, "row", name, name, "folded")
 
 
-def _add_compact(weights: StudentWeights, field: Field, tables: dict[str, FloatTable]) -> Term:
+def _add_compact(weights: StudentWeights, field: Field, tables: dict[str, FloatTable], items: ItemFeatures) -> Term:
+    """Add a field's compact rows: to the table of the items if it looks up items (a history), which then pays nothing
+    for keys and little for numbers, else to the table of its vocabulary.
+    """
     name = field.vocabulary or ""
-    fields = (*tables[name].fields, field.name) if name in tables else (field.name,)
-    tables[name] = FloatTable(weights.tables[name], name, fields)
-    return Term(field.name, field.name, field.side, "bag" if field.kind == "bag" else "row", name, "compact")
+    host, view = name, View(name, weights.tables[name], ())
+    if name == weights.schema.field(ITEM).vocabulary:
+        if f"{ITEM}.folded" in tables:
+            host = f"{ITEM}.folded"
+        else:
+            host, view = "item", View(name, weights.tables[name][items.ids[ITEM]], (), items.ids[ITEM])
+    views = tables[host].views if host in tables else ()
+    same = next((view for view in views if view.name == name), view)
+    others = tuple(view for view in views if view is not same)
+    used = replace(same, fields=(*same.fields, field.name))
+    tables[host] = FloatTable(tables[host].keys if host in tables else name, (*others, used))
+    return Term(field.name, field.name, field.side, "bag" if field.kind == "bag" else "row", host, name, "compact")

@@ -1,19 +1,20 @@
-"""How many rows of which table fit a byte budget.
+"""How many rows of which table, and how many coordinates per row, fit a byte budget.
 
-Every row has a cost (its bytes on disk, index key included) and a worth (what the scores would move if it were pruned);
-rows are kept by worth per byte until the budget is full. What is not kept shares its table's fallback row.
+Every row has a cost (its bytes on disk, index key included) and a worth (the loss that it saves, see `coding`).
+Narrower rows lose a little on every row, fewer rows lose much on some: both are bought at one price per byte. What is
+not kept shares its table's fallback row.
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
+from recsys_kd.compress.coding import CodedTable
 from recsys_kd.errors import InputError
-from recsys_kd.tables import OVERHEAD
 
 UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30}
 
@@ -31,78 +32,148 @@ def parse_bytes(text: str | int) -> int:
 
 
 @dataclass(frozen=True)
-class TableCost:
-    """One table before pruning: `worth` [rows - 1] of the rows that have a key, values per row, bytes per key."""
+class TablePlan:
+    """Rows kept (sorted row numbers, fallback not counted) and coordinates per row."""
 
-    name: str
-    worth: NDArray[np.float64]
-    dim: int
-    key_bytes: int
-
-    @property
-    def row_bytes(self) -> int:
-        """Bytes that one more kept row costs."""
-        return self.dim + OVERHEAD + self.key_bytes
+    keep: NDArray[np.int64]
+    rank: int
 
 
 @dataclass(frozen=True)
 class CompressionPlan:
-    """Rows kept per table (sorted row numbers, fallback not counted) and what the artifact should weigh."""
+    """What stays of every table, what the artifact should weigh, and the loss that the plan expects to cost.
 
-    keep: Mapping[str, NDArray[np.int64]]
+    predicted_loss: nats per training row, second-order estimate over lookups in training.
+    """
+
+    tables: Mapping[str, TablePlan]
     fold: Literal["item", "field"]
     predicted_bytes: int
+    predicted_loss: float
     budget_bytes: int | None
 
     def summary(self) -> dict[str, Any]:
         """Return the plan as stored in manifests: counts, not row numbers."""
         return {
             "fold": self.fold,
-            "rows": {name: len(rows) for name, rows in self.keep.items()},
+            "rows": {name: len(table.keep) for name, table in self.tables.items()},
+            "rank": {name: table.rank for name, table in self.tables.items()},
             "predicted_bytes": self.predicted_bytes,
+            "predicted_loss": round(self.predicted_loss, 9),
             "budget_bytes": self.budget_bytes,
         }
 
 
-def smallest(costs: list[TableCost], fixed_bytes: int) -> int:
-    """Return the bytes of an artifact whose tables keep nothing but their fallback rows."""
-    return fixed_bytes + sum(c.dim + OVERHEAD for c in costs)
+Ranks = dict[str, int]
+
+
+def smallest(tables: Sequence[CodedTable], fixed_bytes: int) -> int:
+    """Return the bytes of an artifact whose tables keep nothing but a fallback row of one coordinate."""
+    return fixed_bytes + sum(t.fixed_bytes(1) for t in tables)
+
+
+def nothing_kept(tables: Sequence[CodedTable], fold: Literal["item", "field"]) -> CompressionPlan:
+    """Return the plan of `smallest`."""
+    none = np.zeros(0, dtype=np.int64)
+    return CompressionPlan({t.name: TablePlan(none, 1) for t in tables}, fold, 0, 0.0, None)
+
+
+def _at_price(table: CodedTable, price: float) -> tuple[int, float]:
+    """Return the rank that is best when a byte costs `price` nats, and the bytes that the table then takes."""
+    found: list[tuple[float, int, float]] = []
+    for rank in range(1, table.dim + 1):
+        saved, row = table.saved(rank), table.row_bytes(rank)
+        kept = saved > price * row
+        weight = table.fixed_bytes(rank) + row * int(np.count_nonzero(kept))
+        found.append((price * weight - float(saved[kept].sum()), rank, float(weight)))
+    _, rank, weight = min(found)
+    return rank, weight
+
+
+def _ranks_for(tables: Sequence[CodedTable], budget: float) -> Ranks:
+    """Return every table's rank at the lowest price of a byte at which all tables fit `budget`."""
+    low, high = -60.0, 20.0  # powers of two
+    for _ in range(40):
+        middle = (low + high) / 2
+        if sum(_at_price(t, 2.0**middle)[1] for t in tables) <= budget:
+            high = middle
+        else:
+            low = middle
+    return {t.name: _at_price(t, 2.0**high)[0] for t in tables}
+
+
+def _fill(tables: Sequence[CodedTable], ranks: Ranks, budget: float) -> tuple[dict[str, TablePlan], float, float]:
+    """Return the rows of most worth per byte that fit, the bytes they and their tables take, and the nats they save."""
+    spent = float(sum(t.fixed_bytes(ranks[t.name]) for t in tables))
+    worth = [t.saved(ranks[t.name]) for t in tables]
+    size = [np.full(len(w), t.row_bytes(ranks[t.name])) for t, w in zip(tables, worth, strict=True)]
+    everything, bytes_of = np.concatenate(worth), np.concatenate(size)
+    order = np.argsort(-everything / bytes_of, kind="stable")
+    taken = order[np.cumsum(bytes_of[order]) <= budget - spent]
+    chosen = np.zeros(len(everything), dtype=bool)
+    chosen[taken] = True
+    parts = np.split(chosen, np.cumsum([len(w) for w in worth])[:-1])
+    plans = {t.name: TablePlan(np.flatnonzero(c), ranks[t.name]) for t, c in zip(tables, parts, strict=True)}
+    return plans, spent + float(bytes_of[taken].sum()), float(everything[taken].sum())
 
 
 def plan_for_bytes(
-    costs: list[TableCost], fixed_bytes: int, budget: int, fold: Literal["item", "field"]
+    tables: Sequence[CodedTable], fixed_bytes: int, budget: int, fold: Literal["item", "field"]
 ) -> CompressionPlan:
-    """Return the plan of most worth kept with at most `budget` bytes; `fixed_bytes` is all that is not rows.
+    """Return the plan that loses least with at most `budget` bytes; `fixed_bytes` is all that is not tables.
 
+    Rows kept and coordinates per row are traded at one price per byte (Lagrangian), then the budget is filled up and
+    single steps of every table's rank are tried, as long as they help.
     Raises: BadBudget where not even the fallback rows fit, naming the smallest budget that can be met.
     """
-    spent = smallest(costs, fixed_bytes)
-    if spent > budget:
-        raise BadBudget(
-            f"compress: a budget of {budget:,} bytes can't be met: {spent:,} bytes are needed before any id has a row "
-            "of its own; raise `compress.bytes` (or lower `compress.ratio`), or make `student.hidden` smaller"
-        )
-    share = np.concatenate([c.worth / c.row_bytes for c in costs] or [np.zeros(0)])
-    bytes_of = np.concatenate([np.full(len(c.worth), c.row_bytes) for c in costs] or [np.zeros(0, dtype=int)])
-    order = np.argsort(-share, kind="stable")
-    taken = order[np.cumsum(bytes_of[order]) <= budget - spent]
-    chosen = np.zeros(len(share), dtype=bool)
-    chosen[taken] = True
-    keep, start = {}, 0
-    for cost in costs:
-        keep[cost.name] = np.flatnonzero(chosen[start : start + len(cost.worth)])
-        start += len(cost.worth)
-    predicted = spent + int(bytes_of[taken].sum())
-    return CompressionPlan(keep, fold, predicted, budget)
+    if smallest(tables, fixed_bytes) > budget:
+        raise budget_error(smallest(tables, fixed_bytes), budget)
+    left = float(budget - fixed_bytes)
+    ranks = _ranks_for(tables, left)
+    best = _fill(tables, ranks, left)
+    improved = True
+    while improved:
+        improved = False
+        for table in tables:
+            for step in (-1, 1):
+                tried = {**ranks, table.name: ranks[table.name] + step}
+                if not 1 <= tried[table.name] <= table.dim or _fixed(tables, tried) > left:
+                    continue
+                found = _fill(tables, tried, left)
+                if found[2] > best[2] * (1 + 1e-9):
+                    ranks, best, improved = tried, found, True
+    plans, spent, saved = best
+    return CompressionPlan(plans, fold, fixed_bytes + int(np.ceil(spent)), _per_row(tables, saved), budget)
+
+
+def _fixed(tables: Sequence[CodedTable], ranks: Ranks) -> int:
+    return sum(t.fixed_bytes(ranks[t.name]) for t in tables)
+
+
+def _per_row(tables: Sequence[CodedTable], saved: float) -> float:
+    everything = sum(float(t.saved(t.dim).sum()) for t in tables)
+    return max(everything - saved, 0.0)
+
+
+def budget_error(needed: int, budget: int) -> BadBudget:
+    """Return the refusal of a budget that can't be met."""
+    return BadBudget(
+        f"compress: a budget of {budget:,} bytes can't be met: {needed:,} bytes are needed before any id has a row "
+        "of its own; raise `compress.bytes` (or lower `compress.ratio`), or make `student.hidden` smaller"
+    )
 
 
 def plan_for_fraction(
-    costs: list[TableCost], fixed_bytes: int, fraction: float, fold: Literal["item", "field"]
+    tables: Sequence[CodedTable], fixed_bytes: int, fraction: float, fold: Literal["item", "field"]
 ) -> CompressionPlan:
-    """Return the plan that keeps `fraction` of every table's rows, those worth most."""
-    keep = {}
-    for cost in costs:
-        count = int(np.ceil(fraction * len(cost.worth)))
-        keep[cost.name] = np.sort(np.argsort(-cost.worth, kind="stable")[:count])
-    rows = sum(len(keep[c.name]) * c.row_bytes for c in costs)
-    return CompressionPlan(keep, fold, smallest(costs, fixed_bytes) + rows, None)
+    """Return the plan that keeps `fraction` of every table's rows, those worth most, in full."""
+    plans, spent, saved = {}, 0.0, 0.0
+    for table in tables:
+        rank = table.exact_rank()
+        worth = table.saved(rank)
+        count = int(np.ceil(fraction * len(worth)))
+        keep = np.sort(np.argsort(-worth, kind="stable")[:count])
+        plans[table.name] = TablePlan(keep, rank)
+        spent += table.fixed_bytes(rank) + count * table.row_bytes(rank)
+        saved += float(worth[keep].sum())
+    return CompressionPlan(plans, fold, fixed_bytes + int(np.ceil(spent)), _per_row(tables, saved), None)

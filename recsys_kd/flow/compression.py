@@ -11,16 +11,20 @@ from numpy.typing import NDArray
 from recsys_kd.artifact.manifest import Golden, Lineage, Manifest, canonical
 from recsys_kd.artifact.tensors import dump
 from recsys_kd.artifact.write import Artifact, pack, write_artifact
-from recsys_kd.compress.export import compile_student, served_arrays, table_costs
-from recsys_kd.compress.fold import FoldedStudent, ItemFeatures, fold_student
+from recsys_kd.compress.coding import CodedTable
+from recsys_kd.compress.export import code_tables, compile_student, served_arrays
+from recsys_kd.compress.fold import FloatTable, FoldedStudent, ItemFeatures, fold_student
 from recsys_kd.compress.plan import (
     CompressionPlan,
-    TableCost,
+    TablePlan,
+    budget_error,
+    nothing_kept,
     parse_bytes,
     plan_for_bytes,
     plan_for_fraction,
     smallest,
 )
+from recsys_kd.compress.sensitivity import Head, Sensitivity
 from recsys_kd.data.dataset import Dataset
 from recsys_kd.distil.calibration import IDENTITY, Platt, fit_platt
 from recsys_kd.models.student import Student
@@ -30,7 +34,7 @@ from recsys_kd.settings import CompressConfig
 from recsys_kd.tables import CompiledStudent
 
 GOLDEN_REQUESTS, GOLDEN_CANDIDATES = 3, 4
-_SCORE_ROWS = 65_536
+_SCORE_ROWS, _PROBE_ROWS, _CALIBRATION_ROWS = 32_768, 32_768, 262_144
 
 
 @dataclass(frozen=True)
@@ -63,8 +67,8 @@ def traffic_of(dataset: Dataset) -> dict[str, NDArray[np.float64]]:
     # An item of the catalogue that training never saw may be tomorrow's best seller: every item gets an average item's
     # traffic on top of its own. On a shop where a tenth of the items arrive late, 2% of the rows carried 15% of the
     # test traffic, and dropping them for want of a past cost 0.027 AUC.
-    items = dataset.traffic("item")
-    return {"item": items + items.mean(), **{name: dataset.traffic(name) for name in fields}}
+    items, rows = dataset.traffic("item"), len(dataset.splits["train"])
+    return {"item": (items + items.mean()) / rows, **{name: dataset.traffic(name) / rows for name in fields}}
 
 
 def keys_of(dataset: Dataset) -> dict[str, NDArray[np.int64]]:
@@ -79,17 +83,56 @@ def budget_of(config: CompressConfig, teacher_bytes: int) -> int | None:
     return int(teacher_bytes / config.ratio) if config.ratio and teacher_bytes else None
 
 
-def make_plan(costs: list[TableCost], fixed: int, config: CompressConfig, budget: int | None) -> CompressionPlan:
+def make_plan(tables: list[CodedTable], fixed: int, config: CompressConfig, budget: int | None) -> CompressionPlan:
     """Return the plan for a budget or a fraction. Raises: BadBudget."""
     if budget is not None:
-        return plan_for_bytes(costs, fixed, budget, config.fold)
-    return plan_for_fraction(costs, fixed, config.keep_rows or 1.0, config.fold)
+        return plan_for_bytes(tables, fixed, budget, config.fold)
+    return plan_for_fraction(tables, fixed, config.keep_rows or 1.0, config.fold)
 
 
-def fixed_bytes(folded: FoldedStudent, costs: list[TableCost], overhead: int) -> int:
-    """Return the bytes of all that is not rows: arrays, column scales, headers, manifest."""
-    arrays = sum(a.nbytes for a in served_arrays(folded).values())
-    return arrays + sum(4 * c.dim for c in costs) + 8 + overhead
+def metrics_of(folded: FoldedStudent, dataset: Dataset) -> dict[str, NDArray[np.float64]]:
+    """Return every table's loss metric, measured on a sample of the validation rows."""
+    whole = [_uncoded(name, table) for name, table in folded.tables.items()]
+    everything = {t.name: TablePlan(np.arange(len(t.z) - 1), t.dim) for t in whole}
+    student = compile_student(folded, whole, CompressionPlan(everything, "item", 0, 0.0, None), keys_of(dataset), False)
+    model, found = OfflineModel(student, dataset), Sensitivity(Head(student.first, student.arrays))
+    sample = evenly(dataset.splits["validation"], _PROBE_ROWS)
+    for index in np.array_split(sample, max(1, len(sample) // 8192)):
+        batch, items = dataset.batch(index), dataset.column("item")[index].astype(np.int64)
+        lengths = {name: np.diff(bag.offsets) for name, bag in batch.bags.items()}
+        found.add(dict(model.parts(batch, items)), lengths, batch.weight)
+    return found.metrics()
+
+
+def _uncoded(name: str, table: FloatTable) -> CodedTable:
+    """Return a table whose coordinates are its values."""
+    rows, dim = table.values.shape
+    identity, nothing = np.eye(dim, dtype=np.float32), np.zeros(dim, np.float32)
+    return CodedTable(name, table.values, identity, nothing, table.columns, np.ones(rows), 0.0)
+
+
+def fixed_bytes(folded: FoldedStudent, overhead: int) -> int:
+    """Return the bytes of all that is not tables: arrays, headers, manifest."""
+    return sum(a.nbytes for a in served_arrays(folded).values()) + 8 + overhead
+
+
+def _empty_overhead(folded: FoldedStudent, coded: list[CodedTable], dataset: Dataset, config: CompressConfig) -> int:
+    """Return the bytes of headers and manifest, weighed on a student that keeps no rows."""
+    nothing = nothing_kept(coded, config.fold)
+    empty = calibrated(compile_student(folded, coded, nothing, keys_of(dataset)), IDENTITY)
+    return weigh(empty, dataset, nothing) - smallest(coded, fixed_bytes(folded, 0))
+
+
+def check_budget(student: Student, dataset: Dataset, config: CompressConfig, teacher_bytes: int) -> None:
+    """Raise BadBudget where even a student without a row of its own for any id is too large."""
+    budget = budget_of(config, teacher_bytes)
+    if budget is None:
+        return
+    folded = fold(student, dataset, config)
+    coded = [_uncoded(name, table) for name, table in folded.tables.items()]
+    needed = smallest(coded, fixed_bytes(folded, _empty_overhead(folded, coded, dataset, config)))
+    if needed > budget:
+        raise budget_error(needed, budget)
 
 
 def compress(student: Student, dataset: Dataset, config: CompressConfig, teacher_bytes: int) -> Compressed:
@@ -98,38 +141,39 @@ def compress(student: Student, dataset: Dataset, config: CompressConfig, teacher
     What is not rows is weighed first, on a student that keeps none; the manifest still varies by some bytes with the
     plan, so the plan is weighed too, and made again where it missed.
     """
-    folded, traffic, keys = fold(student, dataset, config), traffic_of(dataset), keys_of(dataset)
-    costs, budget = table_costs(folded, traffic, keys), budget_of(config, teacher_bytes)
-    nothing = CompressionPlan({c.name: np.zeros(0, dtype=np.int64) for c in costs}, config.fold, 0, budget)
-    empty = calibrated(compile_student(folded, nothing, traffic, keys), IDENTITY)
-    overhead = weigh(empty, dataset, nothing) - smallest(costs, fixed_bytes(folded, costs, 0))
+    folded, keys = fold(student, dataset, config), keys_of(dataset)
+    coded = code_tables(folded, traffic_of(dataset), keys, metrics_of(folded, dataset))
+    budget, overhead = budget_of(config, teacher_bytes), _empty_overhead(folded, coded, dataset, config)
     for _ in range(6):
-        plan = make_plan(costs, fixed_bytes(folded, costs, overhead), config, budget)
-        served = calibrated(compile_student(folded, plan, traffic, keys), IDENTITY)
+        plan = make_plan(coded, fixed_bytes(folded, overhead), config, budget)
+        served = calibrated(compile_student(folded, coded, plan, keys), IDENTITY)
         weight = weigh(served, dataset, plan)
         if budget is None or 0 <= budget - weight <= max(100, budget // 200):
             break
         overhead += weight - plan.predicted_bytes
     plan = dataclasses.replace(plan, predicted_bytes=weight)
-    pruned = compile_student(folded, plan, traffic, keys, quantize=False)
+    pruned = compile_student(folded, coded, plan, keys, quantize=False)
     return Compressed(recalibrated(pruned, dataset), recalibrated(served, dataset), plan)
 
 
-def score_range(student: CompiledStudent, dataset: Dataset, rows: range) -> NDArray[np.float32]:
+def evenly(rows: range, most: int) -> NDArray[np.int64]:
+    """Return at most `most` rows, evenly spread over the range."""
+    return np.unique(np.linspace(rows.start, rows.stop - 1, min(most, len(rows))).astype(np.int64))
+
+
+def score_sample(student: CompiledStudent, dataset: Dataset, sample: NDArray[np.int64]) -> NDArray[np.float32]:
     """Return a compiled student's logits of some rows."""
-    model, items, parts = OfflineModel(student, dataset), dataset.column("item"), []
-    for start in range(rows.start, rows.stop, _SCORE_ROWS):
-        index = np.arange(start, min(start + _SCORE_ROWS, rows.stop))
-        parts.append(model.score_rows(dataset.batch(index), items[index].astype(np.int64)))
-    return np.concatenate(parts)
+    model, items = OfflineModel(student, dataset), dataset.column("item")
+    parts = np.array_split(sample, max(1, len(sample) // _SCORE_ROWS))
+    return np.concatenate([model.score_rows(dataset.batch(i), items[i].astype(np.int64)) for i in parts])
 
 
 def recalibrated(student: CompiledStudent, dataset: Dataset) -> CompiledStudent:
     """Return the student with Platt scaling fitted to itself on validation: pruning makes it a little too sure."""
-    rows = dataset.splits["validation"]
-    label = np.asarray(dataset.column("label")[rows.start : rows.stop], dtype=np.float32)
+    sample = evenly(dataset.splits["validation"], _CALIBRATION_ROWS)
+    label = np.asarray(dataset.column("label")[sample], dtype=np.float32)
     plain = calibrated(student, IDENTITY)
-    return calibrated(student, fit_platt(score_range(plain, dataset, rows), label))
+    return calibrated(student, fit_platt(score_sample(plain, dataset, sample), label))
 
 
 def calibrated(student: CompiledStudent, platt: Platt) -> CompiledStudent:

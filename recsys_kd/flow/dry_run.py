@@ -55,7 +55,7 @@ def plan(recipe: Recipe) -> Plan:
     teacher = 0 if recipe.teacher.kind == "precomputed" else 2 * epochs * log.rows / _TEACHER_ROWS_PER_SECOND
     students = 2 * min(2 * _EPOCHS, recipe.student.epochs) * log.rows / _STUDENT_ROWS_PER_SECOND
     seconds = log.rows / _READ_ROWS_PER_SECOND + teacher + students
-    memory = 1_500_000_000 + 40 * log.rows + sum(2 * t["teacher_bytes"] for t in tables.values())
+    memory = 1_500_000_000 + 72 * log.rows + sum(2 * t["teacher_bytes"] for t in tables.values())
     return Plan(
         len(log.files), log.rows, log.counts.files_without_checksums, fields, tables, int(memory), round(seconds)
     )

@@ -99,14 +99,14 @@ def read(recipe: Recipe, stages: Stages) -> tuple[Dataset, str]:
 
 
 def _encode(recipe: Recipe, out: Path, progress: Progress, extra: Mapping[str, str] | None) -> None:
-    encode(recipe.data, recipe.split, out / "rows", progress, extra)
+    encode(recipe.data, recipe.split, out / "rows", progress, extra, recipe.work / "quarantine.parquet")
 
 
 def check_budget(recipe: Recipe, dataset: Dataset) -> None:
     """Raise BadBudget before any training where the byte budget can't be met."""
     student = Student(dataset.schema, recipe.student)
     size = models.teacher_bytes(recipe, dataset.schema)
-    compression.compress(student, dataset, recipe.compress, size)
+    compression.check_budget(student, dataset, recipe.compress, size)
 
 
 @dataclass(frozen=True)

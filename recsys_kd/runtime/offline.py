@@ -4,15 +4,15 @@ A batch holds row numbers of the training vocabularies; they are moved to the ar
 use the fallback row here exactly as they do in `Ranker`.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from recsys_kd.batch import Bag, Batch
-from recsys_kd.runtime.sums import bag_term, dense_term, finish, row_term, rows_of_keys
-from recsys_kd.tables import CompiledStudent
+from recsys_kd.runtime.sums import bag_term, dense_term, finish, row_term
+from recsys_kd.tables import CompiledStudent, Term
 
 Moves = Mapping[str, NDArray[np.int64]]
 
@@ -36,43 +36,50 @@ class OfflineModel:
     def __init__(self, student: CompiledStudent, source: KeyedRows) -> None:
         self.student = student
         self.schema = student.schema
-        self.moves = {term.table: self._moves(term.table, term.field, source) for term in student.terms if term.table}
+        self.moves = {
+            term.name: self._moves(term.table, term.name, term.field, source) for term in student.terms if term.table
+        }
 
-    def _moves(self, table: str, field: str, source: KeyedRows) -> NDArray[np.int64]:
+    def _moves(self, table: str, name: str, field: str, source: KeyedRows) -> NDArray[np.int64]:
         """Return training row -> artifact row, fallback to fallback."""
-        name = "item" if table == "item" else self.schema.field(field).vocabulary or ""
+        vocabulary = "item" if name == "item" else self.schema.field(field).vocabulary or ""
         index = self.student.indexes[table]
-        return np.append(rows_of_keys(index, source.keys(name)), len(index))
+        return np.append(index.rows(source.keys(vocabulary)), len(index))
 
     def score_rows(self, batch: Batch, items: NDArray[np.int64]) -> NDArray[np.float32]:
         """Return logits [B]; `items` are the item rows of the batch."""
+        sums = np.zeros((len(batch), self.student.first + self.student.width + 1), dtype=np.float32)
+        for _, part in self.parts(batch, items):
+            sums += part
+        return finish(self.student, sums)
+
+    def parts(self, batch: Batch, items: NDArray[np.int64]) -> Iterator[tuple[Term, NDArray[np.float32]]]:
+        """Yield what every term adds to (h, S, s): float32 [B, H + d + 1]."""
         student = self.student
-        sums = np.zeros((len(batch), student.first + student.width + 1), dtype=np.float32)
         item_rows = self.moves["item"][items]
         for term in student.terms:
             if term.side == "item":
-                rows = item_rows if term.table == "item" else student.codes[term.name][item_rows].astype(np.int64)
-                sums += row_term(student, term, rows)
+                rows = item_rows if term.name == "item" else student.codes[term.name][item_rows].astype(np.int64)
+                yield term, row_term(student, term, rows)
             elif term.kind == "bag":
                 bag = batch.bags[term.field]
-                sums += bag_term(student, term, Bag(self.moves[term.table or ""][bag.values], bag.offsets))
+                yield term, bag_term(student, term, Bag(self.moves[term.name][bag.values], bag.offsets))
             elif term.kind == "row":
-                sums += row_term(student, term, self.moves[term.table or ""][batch.ids[term.field]])
+                yield term, row_term(student, term, self.moves[term.name][batch.ids[term.field]])
             else:
-                sums += dense_term(student, term, batch.dense[term.field])
-        return finish(student, sums)
+                yield term, dense_term(student, term, batch.dense[term.field])
 
     def fallback_share(self, batch: Batch, items: NDArray[np.int64]) -> dict[str, float]:
         """Return the share of lookups, per field, that use a fallback row."""
         shares = {}
         for term in self.student.terms:
-            if term.table is None or (term.side == "item" and term.table != "item"):
+            if term.table is None or (term.side == "item" and term.name != "item"):
                 continue
             rows = (
                 items
-                if term.table == "item"
+                if term.name == "item"
                 else (batch.bags[term.field].values if term.kind == "bag" else batch.ids[term.field])
             )
             fallback = len(self.student.indexes[term.table])
-            shares[term.field] = float((self.moves[term.table][rows] == fallback).mean()) if len(rows) else 0.0
+            shares[term.field] = float((self.moves[term.name][rows] == fallback).mean()) if len(rows) else 0.0
         return shares

@@ -20,7 +20,7 @@ from recsys_kd.artifact.read import open_artifact
 from recsys_kd.batch import Bag
 from recsys_kd.errors import InputError
 from recsys_kd.ids import hash_string
-from recsys_kd.runtime.sums import bag_term, dense_term, finish, row_term, rows_of_keys
+from recsys_kd.runtime.sums import bag_term, dense_term, finish, row_term
 from recsys_kd.schema import ITEM, Field
 from recsys_kd.tables import CompiledStudent, Term
 
@@ -157,7 +157,7 @@ class Ranker:
                 shared += self._term(term, request)
             elif term.side == "candidate":
                 sums += self._term(term, features)
-            elif term.table == "item":
+            elif term.name == "item":
                 sums += row_term(self.student, term, item_rows)
             else:
                 sums += row_term(self.student, term, self.student.codes[term.name][item_rows].astype(np.int64))
@@ -173,7 +173,7 @@ class Ranker:
 
     def _rows(self, table: str, field: str, keys: Keys) -> Keys:
         index = self.student.indexes[table]
-        rows = rows_of_keys(index, keys)
+        rows = index.rows(keys)
         missed = int((rows == len(index)).sum())
         if missed:
             self.fallback_counts[field] += missed

@@ -13,9 +13,14 @@ Floats = NDArray[np.float32]
 Rows = NDArray[np.int64]
 
 
-def lookup(student: CompiledStudent, table: str, rows: Rows) -> Floats:
-    """Return table rows [N, dim] in model units."""
-    return student.tables[table].lookup(rows) * student.arrays[f"scale.{table}"]
+def lookup(student: CompiledStudent, term: Term, rows: Rows) -> Floats:
+    """Return the coordinates of table rows [N, r]."""
+    return student.tables[term.table or ""].lookup(rows)
+
+
+def view(student: CompiledStudent, term: Term, z: Floats) -> Floats:
+    """Return the values [N, dim] that a term reads from coordinates [N, r]."""
+    return z @ student.arrays[f"basis.{term.view}"] + student.arrays[f"mean.{term.view}"]
 
 
 def _expand(student: CompiledStudent, term: Term, e: Floats, linear: Floats) -> Floats:
@@ -26,7 +31,7 @@ def _expand(student: CompiledStudent, term: Term, e: Floats, linear: Floats) -> 
 
 def row_term(student: CompiledStudent, term: Term, rows: Rows) -> Floats:
     """Return what one looked-up row per entry adds, [N, H + d + 1]."""
-    values = lookup(student, term.table or "", rows)
+    values = view(student, term, lookup(student, term, rows))
     if term.layout == "folded":
         return values
     return _expand(student, term, values[:, :-1], values[:, -1])
@@ -35,12 +40,13 @@ def row_term(student: CompiledStudent, term: Term, rows: Rows) -> Floats:
 def bag_term(student: CompiledStudent, term: Term, bag: Bag) -> Floats:
     """Return what mean-pooled rows add; an empty bag adds nothing."""
     lengths = np.diff(bag.offsets)
-    values = lookup(student, term.table or "", bag.values)
-    pooled = np.zeros((len(lengths), values.shape[1]), dtype=np.float32)
+    dim = len(student.arrays[f"mean.{term.view}"])
+    pooled = np.zeros((len(lengths), dim), dtype=np.float32)
     full = np.flatnonzero(lengths)
     if len(full):
-        sums = np.add.reduceat(values, bag.offsets[full], axis=0)
-        pooled[full] = sums / lengths[full, None].astype(np.float32)
+        sums = np.add.reduceat(lookup(student, term, bag.values), bag.offsets[full], axis=0)
+        # A view is linear, so the mean of views is the view of the mean.
+        pooled[full] = view(student, term, (sums / lengths[full, None]).astype(np.float32))
     return _expand(student, term, pooled[:, :-1], pooled[:, -1])
 
 
@@ -68,12 +74,3 @@ def finish(student: CompiledStudent, sums: Floats) -> Floats:
         logit = arrays["calibration"][0] * logit + arrays["calibration"][1]
     out: Floats = logit.astype(np.float32)
     return out
-
-
-def rows_of_keys(index: NDArray[np.int64], keys: Rows) -> Rows:
-    """Return each key's row in a sorted index; len(index), the fallback, where it has none."""
-    if len(index) == 0:
-        return np.zeros(len(keys), dtype=np.int64)
-    at = np.searchsorted(index, keys)
-    at[at == len(index)] = 0
-    return np.where(index[at] == keys, at, len(index))

@@ -12,7 +12,7 @@ from recsys_kd.artifact.errors import ArtifactRefused, StoreUnwritable
 from recsys_kd.artifact.manifest import MANIFEST, WEIGHTS, canonical, digest_of
 from recsys_kd.artifact.read import open_artifact
 from recsys_kd.artifact.tensors import BadTensors, dump, load
-from recsys_kd.artifact.write import narrow, write_artifact
+from recsys_kd.artifact.write import write_artifact
 from recsys_kd.runtime.ranker import Ranker
 from tests.served import LINEAGE, artifact, compressed, random_student
 
@@ -69,8 +69,24 @@ def _fewer_rows(data, tensors):
     tensors["table.item"] = tensors["table.item"][:-1]
 
 
-def _unsorted(data, tensors):
-    tensors["index.item"][:2] = tensors["index.item"][:2][::-1].copy()
+def _lost_bucket(data, tensors):
+    tensors["index.item.starts"][-1] -= 1
+
+
+def _other_bits(data, tensors):
+    data["indexes"]["item"]["bits"] = 64
+
+
+def _no_basis(data, tensors):
+    tensors["table.item"] = tensors["table.item"][:, -4:]
+
+
+def _no_view(data, tensors):
+    data["terms"][0]["view"] = None
+
+
+def _view_of_two_tables(data, tensors):
+    data["terms"][0]["view"] = next(t["view"] for t in data["terms"] if t["table"] not in (None, "item"))
 
 
 def _narrower(data, tensors):
@@ -98,7 +114,7 @@ def _golden_shape(data, tensors):
 
 
 def _format(data, tensors):
-    data["format"] = 2
+    data["format"] = 1
 
 
 @pytest.mark.parametrize(
@@ -110,7 +126,12 @@ def _format(data, tensors):
         (_nan_scale, "scales"),
         (_zero_scale, "scales"),
         (_fewer_rows, "index-rows"),
-        (_unsorted, "index-order"),
+        (_lost_bucket, "index"),
+        (_other_bits, "index"),
+        (_no_basis, "shapes"),
+        (_no_view, "terms"),
+        (_view_of_two_tables, "terms"),
+        (_set("array.basis.item", 0, np.nan), "finite"),
         (_narrower, "shapes"),
         (_term_field, "terms"),
         (_term_side, "terms"),
@@ -132,7 +153,7 @@ def test_each_rule_refuses_by_its_name(made, tmp_path, change, check):
 def test_codes_that_point_outside_their_table_are_refused(dataset, tmp_path):
     made = artifact(dataset, tmp_path / "store", fold="field")
     with pytest.raises(ArtifactRefused) as error:
-        Ranker.open(forge(made, tmp_path, _set("codes.category", 0, 10_000)))
+        Ranker.open(forge(made, tmp_path, _set("codes.category", 0, 255)))
     assert error.value.check == "index-bounds"
 
 
@@ -212,7 +233,3 @@ def test_a_store_that_is_a_file_is_named(dataset, tmp_path):
     model = compressed(dataset, random_student(dataset), keep_rows=0.5).served
     with pytest.raises(StoreUnwritable, match="store"):
         write_artifact(tmp_path / "store", "shop", model, LINEAGE, ())
-
-
-def test_keys_are_stored_as_narrow_as_they_fit():
-    assert narrow(np.array([1, 2])).dtype == np.int32 and narrow(np.array([1, 2**40])).dtype == np.int64

@@ -1,14 +1,19 @@
+import dataclasses
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from recsys_kd.compress.export import column_scales, key_bytes, prune_table, row_worth
-from recsys_kd.compress.fold import FloatTable
-from recsys_kd.compress.plan import BadBudget, TableCost, parse_bytes, plan_for_bytes, plan_for_fraction
+from recsys_kd.compress.coding import CodedTable, code_table, view_traffic
+from recsys_kd.compress.export import code_tables, compile_student, kept_rows
+from recsys_kd.compress.fold import FloatTable, View
+from recsys_kd.compress.plan import BadBudget, TablePlan, parse_bytes, plan_for_bytes, plan_for_fraction
+from recsys_kd.compress.sensitivity import Head, logits_and_gradient
 from recsys_kd.distil.calibration import IDENTITY, Platt, fit_platt
-from recsys_kd.flow.compression import calibrated, score_range
+from recsys_kd.flow.compression import calibrated, evenly, fold, keys_of, metrics_of, score_sample, traffic_of
 from recsys_kd.runtime.offline import OfflineModel
+from recsys_kd.settings import CompressConfig
 from tests.served import artifact, compressed, head, random_student
 
 
@@ -22,53 +27,133 @@ def test_a_size_that_is_none_is_named():
         parse_bytes("many")
 
 
+def coded(z, lookups, name="t", key_bytes=4.0):
+    """Return a table whose coordinates are its values; the last row is the fallback."""
+    z = np.array(z, dtype=np.float32)
+    dim = z.shape[1]
+    identity, zero = np.eye(dim, dtype=np.float32), np.zeros(dim, np.float32)
+    return CodedTable(name, z, identity, zero, {name: slice(0, dim)}, np.array(lookups, dtype=float), key_bytes)
+
+
+def test_a_row_is_worth_half_its_lookups_times_its_squared_distance_from_the_mean():
+    table = coded([[3.0, 4.0], [1.0, 0.0], [0.0, 0.0]], [2.0, 6.0, 1.0])
+    # with two coordinates 2 * 25 / 2 and 6 * 1 / 2; with the first alone 2 * 9 / 2 and the same.
+    assert table.saved(2).tolist() == [25.0, 3.0] and table.saved(1).tolist() == [9.0, 3.0]
+
+
 def test_rows_are_kept_by_worth_per_byte():
-    # users: 10 bytes a row, items: 20; per byte 0.6 0.4 | 0.45 0.05.
-    costs = [TableCost("user", np.array([6.0, 4.0]), 2, 4), TableCost("item", np.array([9.0, 1.0]), 12, 4)]
-    plan = plan_for_bytes(costs, 100, 100 + 6 + 16 + 30, "item")
-    assert {k: v.tolist() for k, v in plan.keep.items()} == {"user": [0], "item": [0]}
-    assert plan.predicted_bytes == 152
+    # One number a row: 1 + 4 + 4 = 9 bytes; basis, mean and fallback take 4 + 4 + 1 + 4 = 13. Room for two rows.
+    table = coded([[1.0], [5.0], [2.0], [0.0]], [1.0, 1.0, 9.0, 0.0])
+    plan = plan_for_bytes([table], 100, 100 + 13 + 18, "item")
+    assert plan.tables["t"].keep.tolist() == [1, 2] and plan.predicted_bytes == 131
+    # what is lost is row 0: 1 * 1 / 2
+    assert plan.predicted_loss == pytest.approx(0.5)
+
+
+def test_narrower_rows_are_chosen_over_fewer_where_they_lose_less():
+    # All the worth lies in the first of eight coordinates: 9 bytes a row instead of 16 keep every row.
+    z = np.zeros((101, 8))
+    z[:100, 0] = 1.0
+    z[:100, 7] = 0.01
+    table = coded(z, np.ones(101))
+    plan = plan_for_bytes([table], 0, 1100, "item")
+    assert (plan.tables["t"].rank, len(plan.tables["t"].keep)) == (1, 100)
+    # And the other way round: one row with worth in all its coordinates, the others with none.
+    z = np.zeros((101, 8))
+    z[0] = 1.0
+    plan = plan_for_bytes([coded(z, np.ones(101))], 0, 1100, "item")
+    assert plan.tables["t"].rank == 8 and 0 in plan.tables["t"].keep
 
 
 @settings(max_examples=50, deadline=None)
-@given(st.lists(st.integers(0, 50), min_size=1, max_size=60), st.integers(60, 2000))
-def test_a_budget_is_never_exceeded(traffic, budget):
-    costs = [TableCost("t", np.array(traffic, dtype=float), 5, 8)]
-    plan = plan_for_bytes(costs, 30, budget, "item")
+@given(st.lists(st.integers(0, 50), min_size=1, max_size=60), st.integers(120, 2000))
+def test_a_budget_is_never_exceeded_and_always_used(traffic, budget):
+    rng = np.random.default_rng(len(traffic))
+    table = coded(rng.normal(size=(len(traffic) + 1, 5)), [*traffic, 1])
+    plan = plan_for_bytes([table], 30, budget, "item")
+    kept = plan.tables["t"]
     assert plan.predicted_bytes <= budget
-    assert plan.predicted_bytes == 30 + 9 + 17 * len(plan.keep["t"])
-    assert len(plan.keep["t"]) == len(traffic) or budget - plan.predicted_bytes < 17
+    assert plan.predicted_bytes == 30 + table.fixed_bytes(kept.rank) + (kept.rank + 8) * len(kept.keep)
+    everything = len(kept.keep) == len(traffic)
+    assert everything or budget - plan.predicted_bytes < kept.rank + 8
 
 
 def test_an_impossible_budget_names_the_smallest_possible():
-    with pytest.raises(BadBudget, match="50 bytes can't be met: 109 bytes"):
-        plan_for_bytes([TableCost("t", np.ones(3), 5, 8)], 100, 50, "item")
+    # 100 and, for one coordinate of five, 4 * 5 * 2 + 1 + 4.
+    with pytest.raises(BadBudget, match="50 bytes can't be met: 145 bytes"):
+        plan_for_bytes([coded(np.ones((4, 5)), np.ones(4))], 100, 50, "item")
 
 
-def test_a_fraction_keeps_the_most_used_rows():
-    plan = plan_for_fraction([TableCost("t", np.array([1.0, 5.0, 3.0, 2.0]), 5, 8)], 0, 0.5, "item")
-    assert plan.keep["t"].tolist() == [1, 2]
+def test_a_fraction_keeps_the_rows_worth_most():
+    plan = plan_for_fraction([coded([[1.0], [5.0], [3.0], [2.0], [0.0]], np.ones(5))], 0, 0.5, "item")
+    assert plan.tables["t"].keep.tolist() == [1, 2]
 
 
 def test_pruned_rows_become_the_traffic_weighted_fallback():
-    table = FloatTable(np.array([[1.0], [2.0], [4.0], [10.0]], dtype=np.float32), "v", ("f",))
-    rows = prune_table(table, np.array([1]), np.array([3.0, 9.0, 1.0, 0.0]))
+    table = coded([[1.0], [2.0], [4.0], [10.0]], [3.0, 9.0, 1.0, 0.0])
     # kept row 2.0; fallback (3 * 1 + 1 * 4 + 0 * 10) / 4
-    assert rows[:, 0].tolist() == pytest.approx([2.0, 1.75], abs=1e-5)
+    assert kept_rows(table, TablePlan(np.array([1]), 1))[:, 0].tolist() == pytest.approx([2.0, 1.75], abs=1e-5)
 
 
-def test_a_row_is_worth_its_lookups_times_its_distance_from_the_mean():
-    table = FloatTable(np.array([[9.0, 0.0, 0.0], [9.0, 0.0, 2.0], [9.0, 0.0, 2.0]], dtype=np.float32), "v", ("f",))
-    # mean of the last two columns, weighted 2, 1, 1: (0, 1); squared distances 1, 1, 1; the fallback is not for sale.
-    assert row_worth(table, np.array([2.0, 1.0, 1.0]), 1).tolist() == pytest.approx([2.0, 1.0], abs=1e-5)
+def test_coordinates_give_the_values_back_and_the_first_carry_the_most_loss():
+    rng = np.random.default_rng(0)
+    values = rng.normal(size=(50, 6)).astype(np.float32)
+    metric = np.diag([100.0, 1.0, 1.0, 1.0, 1.0, 1.0])
+    table = FloatTable("v", (View("a", values[:, :4], ("f",)), View("b", values[:, 4:], ("f",))))
+    metrics = {"a": 2 * metric[:4, :4], "b": 2 * metric[4:, 4:]}  # each view has half of the lookups
+    made = code_table("t", table, {"f": np.ones(50)}, metrics, 1.0)
+    assert np.allclose(made.mean + made.z @ made.basis, values, atol=1e-4)
+    assert made.views == {"a": slice(0, 4), "b": slice(4, 6)}
+    centred = values - values.mean(axis=0)
+    loss = 0.5 * 2 * np.einsum("nd,de,ne->n", centred, metric, centred)
+    assert made.saved(6).sum() == pytest.approx(loss[:-1].sum(), rel=0.05)  # the ridge adds a little
+    # The first coordinate is the column that matters a hundred times more.
+    assert abs(np.corrcoef(made.z[:, 0], values[:, 0])[0, 1]) > 0.99
 
 
-def test_key_width_follows_the_largest_key():
-    assert key_bytes(np.array([1, 2**31 - 1])) == 4 and key_bytes(np.array([1, 2**31])) == 8
+def test_rows_that_share_a_vocabulary_row_share_its_traffic():
+    view = View("v", np.zeros((3, 1), np.float32), ("f",), np.array([0, 1, 1]))
+    assert view_traffic(view, {"f": np.array([4.0, 6.0])}).tolist() == [4.0, 3.0, 3.0]
 
 
-def test_column_scale_is_the_root_mean_square():
-    assert column_scales(np.array([[3.0, 0.0], [4.0, 0.0]], dtype=np.float32))[0] == pytest.approx(12.5**0.5)
+def test_the_gradient_is_that_of_the_logit():
+    rng = np.random.default_rng(0)
+    arrays = {
+        "hidden.0.bias": rng.normal(size=4), "hidden.1.weight": rng.normal(size=(3, 4)), "bias": rng.normal(size=1),
+        "hidden.1.bias": rng.normal(size=3), "out.weight": rng.normal(size=3),
+    }  # fmt: skip
+    head, sums = Head(4, arrays), rng.normal(size=(20, 4 + 2 + 1))
+    _, gradient = logits_and_gradient(head, sums)
+    for column in range(7):
+        step = np.zeros(7)
+        step[column] = 1e-6
+        up, down = (logits_and_gradient(head, sums + s)[0] for s in (step, -step))
+        assert np.allclose(gradient[:, column], (up - down) / 2e-6, atol=1e-5)
+
+
+def test_predicted_loss_is_what_a_small_change_costs(dataset):
+    """The metric of the item table predicts the rise of logloss, against the model's own probabilities, of noise."""
+    model = random_student(dataset)
+    folded = fold(model, dataset, CompressConfig())
+    metrics = metrics_of(folded, dataset)
+    whole = compressed(dataset, model).pruned
+    rows = dataset.splits["validation"]
+    sample = np.arange(rows.start, rows.stop)
+    before = score_sample(calibrated(whole, IDENTITY), dataset, sample).astype(np.float64)
+    rng, table = np.random.default_rng(0), folded.tables["item"]
+    noise = 0.03 * rng.normal(size=table.views[0].values.shape).astype(np.float32)
+    views = (dataclasses.replace(table.views[0], values=table.views[0].values + noise), *table.views[1:])
+    moved = dataclasses.replace(folded, tables={**folded.tables, "item": dataclasses.replace(table, views=views)})
+    coded_tables = code_tables(moved, traffic_of(dataset), keys_of(dataset), metrics)
+    plan = plan_for_fraction(coded_tables, 0, 1.0, "item")
+    after = score_sample(
+        calibrated(compile_student(moved, coded_tables, plan, keys_of(dataset), False), IDENTITY), dataset, sample
+    ).astype(np.float64)
+    p = 1 / (1 + np.exp(-before))
+    rise = np.mean(np.logaddexp(0, after) - p * after - np.logaddexp(0, before) + p * before)
+    first = noise[dataset.column("item")[sample].astype(np.int64)].astype(np.float64)
+    predicted = 0.5 * np.mean(np.einsum("nd,de,ne->n", first, metrics["item"], first))
+    assert predicted == pytest.approx(rise, rel=0.25)
 
 
 @pytest.mark.parametrize("fold", ["item", "field"])
@@ -89,9 +174,8 @@ def test_calibration_is_the_last_step_and_is_fitted_to_the_served_student(datase
     plain = OfflineModel(calibrated(made.served, IDENTITY), dataset).score_rows(dataset.batch(index), items)
     scaled = OfflineModel(calibrated(made.served, Platt(2.0, -1.0)), dataset).score_rows(dataset.batch(index), items)
     assert np.allclose(scaled, 2 * plain - 1, atol=1e-4)
-    rows = dataset.splits["validation"]
-    label = dataset.column("label")[rows.start : rows.stop]
-    found = fit_platt(score_range(made.served, dataset, rows), np.asarray(label))
+    rows = evenly(dataset.splits["validation"], 10**6)
+    found = fit_platt(score_sample(made.served, dataset, rows), np.asarray(dataset.column("label")[rows]))
     assert (found.slope, found.offset) == pytest.approx((1.0, 0.0), abs=1e-3)
 
 
