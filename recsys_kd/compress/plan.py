@@ -85,7 +85,7 @@ def _at_price(table: CodedTable, price: float) -> tuple[int, float]:
         saved, row = table.saved(rank), table.row_bytes(rank)
         kept = saved > price * row
         weight = table.fixed_bytes(rank) + row * int(np.count_nonzero(kept))
-        found.append((price * weight - float(saved[kept].sum()), rank, float(weight)))
+        found.append((price * weight - float(saved[kept].sum(dtype=np.float64)), rank, float(weight)))
     _, rank, weight = min(found)
     return rank, weight
 
@@ -114,7 +114,7 @@ def _fill(tables: Sequence[CodedTable], ranks: Ranks, budget: float) -> tuple[di
     chosen[taken] = True
     parts = np.split(chosen, np.cumsum([len(w) for w in worth])[:-1])
     plans = {t.name: TablePlan(np.flatnonzero(c), ranks[t.name]) for t, c in zip(tables, parts, strict=True)}
-    return plans, spent + float(bytes_of[taken].sum()), float(everything[taken].sum())
+    return plans, spent + float(bytes_of[taken].sum()), float(everything[taken].sum(dtype=np.float64))
 
 
 def plan_for_bytes(
@@ -151,7 +151,7 @@ def _fixed(tables: Sequence[CodedTable], ranks: Ranks) -> int:
 
 
 def _per_row(tables: Sequence[CodedTable], saved: float) -> float:
-    everything = sum(float(t.saved(t.dim).sum()) for t in tables)
+    everything = sum(float(t.saved(t.dim).sum(dtype=np.float64)) for t in tables)
     return max(everything - saved, 0.0)
 
 
@@ -175,5 +175,5 @@ def plan_for_fraction(
         keep = np.sort(np.argsort(-worth, kind="stable")[:count])
         plans[table.name] = TablePlan(keep, rank)
         spent += table.fixed_bytes(rank) + count * table.row_bytes(rank)
-        saved += float(worth[keep].sum())
+        saved += float(worth[keep].sum(dtype=np.float64))
     return CompressionPlan(plans, fold, fixed_bytes + int(np.ceil(spent)), _per_row(tables, saved), None)
