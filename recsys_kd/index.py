@@ -1,8 +1,10 @@
-"""Raw key -> row, exact, in 1 to 8 bytes per key plus half a byte for the directory, looked up in two cache lines.
+"""Raw key -> row in 1 to 6 bytes per key plus half a byte for the directory, looked up in two cache lines.
 
 Keys less `base` are spread by a bijection of `bits`-bit numbers. The top bits of the result say in which bucket a key
-lies, so only the other bits are stored; nothing is lost, and a key that was never put in is never found. Rows lie in
-the order of the spread keys. Source: quotienting, Knuth, The Art of Computer Programming 3, section 6.4, exercise 13.
+lies, so only the other bits are stored. Where ids span at most 48 bits nothing is lost, and a key that was never put in
+is never found. Of wider keys (hashed strings) 32 bits beside the bucket's are kept: one unseen key in 270 million is
+then taken for a known one. Rows lie in the order of the spread keys.
+Source: quotienting, Knuth, The Art of Computer Programming 3, section 6.4, exercise 13.
 """
 
 from dataclasses import dataclass
@@ -13,6 +15,7 @@ from numpy.typing import NDArray
 
 Keys = NDArray[np.int64]
 _PER_BUCKET = 16
+_EXACT_BITS, _HASH_BITS = 48, 32
 _ODD = (0x9E3779B97F4A7C15, 0xBF58476D1CE4E5B9)
 
 
@@ -33,7 +36,7 @@ def spread(keys: Keys, base: int, bits: int) -> tuple[NDArray[np.uint64], NDArra
 
 
 def layout(count: int, bits: int) -> tuple[int, int]:
-    """Return the bits that choose a bucket, and the bytes that each key's other bits take."""
+    """Return how many of `bits` choose a bucket, and the bytes that each key's other bits take."""
     top: int = min((count // _PER_BUCKET).bit_length(), bits)
     return top, max(1, -(-(bits - top) // 8))
 
@@ -43,10 +46,19 @@ def span_bits(keys: Keys) -> int:
     return max(1, (int(keys.max()) - int(keys.min())).bit_length()) if len(keys) else 1
 
 
-def bytes_per_key(keys: Keys) -> float:
-    """Return the bytes that an index of (about) these keys takes, per key."""
-    top, width = layout(len(keys), span_bits(keys))
-    return float(width) + 4.0 * ((1 << top) + 1) / max(len(keys), 1)
+def index_bytes(counts: NDArray[np.int64], bits: int) -> NDArray[np.int64]:
+    """Return the bytes of an index of so many keys that span `bits` bits [N]; not rising everywhere: a doubled
+    directory may save a byte on every key.
+    """
+    top = np.minimum(np.frexp(counts // _PER_BUCKET)[1], bits)
+    kept = bits if bits <= _EXACT_BITS else np.minimum(bits, top + _HASH_BITS)
+    width = np.maximum(1, -(-(kept - top) // 8))
+    total: NDArray[np.int64] = counts * width + 4 * (2 ** top.astype(np.int64) + 1)
+    return total
+
+
+def _default_kept(count: int, bits: int) -> int:
+    return bits if bits <= _EXACT_BITS else min(bits, layout(count, bits)[0] + _HASH_BITS)
 
 
 @dataclass(frozen=True)
@@ -55,6 +67,8 @@ class KeyIndex:
 
     base: int
     bits: int
+    kept: int
+    """How many of the spread keys' top bits are known."""
     starts: NDArray[np.uint32]
     rests: NDArray[np.uint8]
 
@@ -62,15 +76,19 @@ class KeyIndex:
     def build(keys: Keys) -> tuple["KeyIndex", NDArray[np.int64]]:
         """Return the index of distinct `keys` [N], and the order they lie in: row i belongs to keys[order[i]]."""
         base, bits = (int(keys.min()) if len(keys) else 0), span_bits(keys)
-        image, _ = spread(np.ascontiguousarray(keys), base, bits)
-        order = np.argsort(image, kind="stable")
-        top, width = layout(len(keys), bits)
-        low = bits - top
-        bucket = (image[order] >> np.uint64(low)).astype(np.int64) if low < 64 else np.zeros(len(keys), np.int64)
+        whole, _ = spread(np.ascontiguousarray(keys), base, bits)
+        order = np.argsort(whole, kind="stable")
+        kept = _default_kept(len(keys), bits)
+        while kept < bits and len(np.unique(whole >> np.uint64(bits - kept))) < len(keys):
+            kept = min(bits, kept + 8)
+        image = whole[order] >> np.uint64(bits - kept)
+        top, width = layout(len(keys), kept)
+        low = kept - top
+        bucket = (image >> np.uint64(low)).astype(np.int64) if low < 64 else np.zeros(len(keys), np.int64)
         starts = np.searchsorted(bucket, np.arange(2**top + 1)).astype(np.uint32)
-        rest = image[order] & np.uint64(2**low - 1)
+        rest = image & np.uint64(2**low - 1)
         rests = rest.astype("<u8").view(np.uint8).reshape(-1, 8)[:, :width]
-        return KeyIndex(base, bits, starts, np.ascontiguousarray(rests)), order
+        return KeyIndex(base, bits, kept, starts, np.ascontiguousarray(rests)), order
 
     def __len__(self) -> int:
         return len(self.rests)
@@ -88,10 +106,10 @@ class KeyIndex:
 
     @cached_property
     def images(self) -> NDArray[np.uint64]:
-        """The spread keys in row order, put together again from buckets and rests; rising."""
+        """The kept bits of the spread keys in row order, put together again from buckets and rests; rising."""
         sizes = self.starts[1:].astype(np.int64) - self.starts[:-1].astype(np.int64)
         bucket = np.repeat(np.arange(len(sizes), dtype=np.uint64), sizes)
-        low = self.bits - layout(len(self), self.bits)[0]
+        low = self.kept - layout(len(self), self.kept)[0]
         if low == 64:  # a single bucket; numbers can't be shifted by their whole width
             return self._rest
         images: NDArray[np.uint64] = (bucket << np.uint64(low)) | self._rest
@@ -99,17 +117,19 @@ class KeyIndex:
 
     def check(self) -> None:
         """Raise BadIndex unless every row lies in its bucket, in order, within `bits` bits."""
-        if not (type(self.bits) is int and 1 <= self.bits <= 64 and type(self.base) is int):
-            raise BadIndex(f"base {self.base!r} and bits {self.bits!r} are not sensible")
+        if not (type(self.bits) is int and type(self.kept) is int and 1 <= self.kept <= self.bits <= 64):
+            raise BadIndex(f"{self.kept!r} of {self.bits!r} bits are not sensible")
+        if type(self.base) is not int:
+            raise BadIndex(f"base {self.base!r} is not a number")
         if not -(2**63) <= self.base < 2**63:
             raise BadIndex(f"base {self.base} does not fit in 64 bits")
-        top, width = layout(len(self), self.bits)
+        top, width = layout(len(self), self.kept)
         if self.starts.shape != (2**top + 1,) or self.rests.shape[1] != width:
-            raise BadIndex(f"{len(self)} keys of {self.bits} bits do not lie in {len(self.starts) - 1} buckets")
+            raise BadIndex(f"{len(self)} keys of {self.kept} bits do not lie in {len(self.starts) - 1} buckets")
         if self.starts[0] != 0 or self.starts[-1] != len(self) or (self.starts[1:] < self.starts[:-1]).any():
             raise BadIndex("its buckets do not follow each other from the first row to the last")
-        if self.bits - top < 64 and self._rest.max(initial=0) >> np.uint64(self.bits - top):
-            raise BadIndex(f"a key has more than {self.bits} bits")
+        if self.kept - top < 64 and self._rest.max(initial=0) >> np.uint64(self.kept - top):
+            raise BadIndex(f"a key has more than {self.kept} bits")
         if (self.images[1:] <= self.images[:-1]).any():
             raise BadIndex("its keys are not strictly increasing")
 
@@ -118,6 +138,7 @@ class KeyIndex:
         if len(self) == 0:
             return np.zeros(len(keys), dtype=np.int64)
         image, inside = spread(np.ascontiguousarray(keys, dtype=np.int64), self.base, self.bits)
+        image >>= np.uint64(self.bits - self.kept)
         at = np.searchsorted(self.images, image)
         at[at == len(self)] = 0
         return np.where(inside & (self.images[at] == image), at, len(self))

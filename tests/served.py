@@ -35,7 +35,7 @@ def compressed(dataset: Dataset, model: Student, **config: object) -> Compressed
 def artifact(dataset: Dataset, store: Path, seed: int = 0, **config: object) -> Artifact:
     made = compressed(dataset, random_student(dataset, seed), **config)
     golden = golden_queries(made.served, dataset)
-    return write_artifact(store, "shop", made.served, dataclasses.replace(LINEAGE), golden)
+    return write_artifact(store, "shop", made.served, dataclasses.replace(LINEAGE, plan=made.plan.summary()), golden)
 
 
 def head(dataset: Dataset, rows: int = 300) -> tuple[np.ndarray, np.ndarray]:

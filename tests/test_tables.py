@@ -6,7 +6,7 @@ from hypothesis.extra.numpy import arrays
 
 from recsys_kd.ids import hash_string, mix
 from recsys_kd.schema import Field, Schema, Vocabulary
-from recsys_kd.tables import NonFiniteTable, quantize_rows
+from recsys_kd.tables import NonFiniteTable, _codes, quantize_rows
 
 
 def test_a_row_of_two_values_is_coded_at_both_ends():
@@ -22,6 +22,28 @@ def test_error_is_at_most_half_a_step(weight):
     table = quantize_rows(weight)
     scale = table.scales_and_offsets()[:, :1].astype(np.float32)
     assert (np.abs(table.lookup(np.arange(5)) - weight) <= 0.5 * scale + 1e-4).all()
+
+
+def test_four_bits_take_half_the_bytes_and_give_each_value_back_to_its_place():
+    table = quantize_rows(np.array([[0.0, 15.0, 3.0], [1.0, 1.0, 1.0]], dtype=np.float32), 4)
+    assert table.data.shape == (2, 2 + 4) and table.data[0, :2].tolist() == [0xF0, 0x03]
+    assert table.lookup(np.array([1, 0])).tolist() == [[1.0, 1.0, 1.0], [0.0, 15.0, 3.0]]
+
+
+@settings(max_examples=30, deadline=None)
+@given(arrays(np.float32, (4, 9), elements=st.floats(-50, 50, width=32)))
+def test_clipping_never_raises_the_squared_error_at_four_bits(weight):
+    codes, tail = _codes(weight, weight.min(axis=1, keepdims=True), weight.max(axis=1, keepdims=True), 15)
+    plain = codes * tail[:, :1].astype(np.float32) + tail[:, 1:].astype(np.float32)
+    error = np.square(quantize_rows(weight, 4).lookup(np.arange(4)) - weight).sum(axis=1)
+    assert (error <= np.square(plain - weight).sum(axis=1) * (1 + 1e-5) + 1e-9).all()
+
+
+def test_clipping_helps_a_row_with_an_outlier():
+    weight = np.append(np.tile([0.0, 1.0], 400), 2.2).astype(np.float32)[None]
+    error = np.square(quantize_rows(weight, 4).lookup(np.array([0])) - weight).sum()
+    unclipped = 800 / 2 * (1.0 - round(15 / 2.2) * 2.2 / 15) ** 2
+    assert error < unclipped
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, 1e9])

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from recsys_kd.schema import Schema
-from recsys_kd.tables import Term
+from recsys_kd.tables import Bits, Term
 
 FORMAT = 2
 WEIGHTS = "weights.safetensors"
@@ -31,12 +31,15 @@ class Golden:
 
 
 @dataclass(frozen=True)
-class IndexEntry:
-    """A stored `KeyIndex`: its tensors are `<tensor>.starts` and `<tensor>.rests`."""
+class TableEntry:
+    """A stored table: bits of its codes, and its `KeyIndex`, whose tensors are `<index>.starts` and `<index>.rests`."""
 
-    tensor: str
-    base: int
-    bits: int
+    bits: Bits
+    dim: int
+    index: str
+    key_base: int
+    key_bits: int
+    key_kept: int
 
 
 @dataclass(frozen=True)
@@ -61,8 +64,8 @@ class Manifest:
     width: int
     first: int
     terms: tuple[Term, ...]
-    indexes: Mapping[str, IndexEntry]
-    """Table -> where its keys are; tables with the same keys share one."""
+    tables: Mapping[str, TableEntry]
+    """Tables with the same keys share an index."""
     weights_bytes: int
     weights_sha256: str
     lineage: Lineage
@@ -77,7 +80,7 @@ class Manifest:
             "width": self.width,
             "first": self.first,
             "terms": [asdict(t) for t in self.terms],
-            "indexes": {table: asdict(entry) for table, entry in self.indexes.items()},
+            "tables": {table: asdict(entry) for table, entry in self.tables.items()},
             "files": {WEIGHTS: {"bytes": self.weights_bytes, "sha256": self.weights_sha256}},
             "lineage": asdict(self.lineage),
             "golden": [asdict(g) for g in self.golden],
@@ -86,7 +89,7 @@ class Manifest:
     @staticmethod
     def from_json(data: Mapping[str, Any]) -> "Manifest":
         """Rebuild from `to_json`; KeyError, TypeError or ValueError for anything else."""
-        keys = {"format", "schema", "fingerprint", "width", "first", "terms", "indexes", "files", "lineage", "golden"}
+        keys = {"format", "schema", "fingerprint", "width", "first", "terms", "tables", "files", "lineage", "golden"}
         if set(data) != keys:
             raise ValueError(f"keys {sorted(set(data) ^ keys)} are missing or unknown")
         if data["format"] != FORMAT:
@@ -98,7 +101,7 @@ class Manifest:
             data["width"],
             data["first"],
             tuple(Term(**t) for t in data["terms"]),
-            {table: IndexEntry(**entry) for table, entry in data["indexes"].items()},
+            {table: TableEntry(**entry) for table, entry in data["tables"].items()},
             data["files"][WEIGHTS]["bytes"],
             data["files"][WEIGHTS]["sha256"],
             Lineage(**data["lineage"]),

@@ -11,11 +11,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from recsys_kd.artifact.errors import ArtifactRefused
-from recsys_kd.artifact.manifest import MANIFEST, WEIGHTS, IndexEntry, Manifest, canonical, digest_of
+from recsys_kd.artifact.manifest import MANIFEST, WEIGHTS, Manifest, TableEntry, canonical, digest_of
 from recsys_kd.artifact.tensors import BadTensors, load
 from recsys_kd.artifact.write import Artifact
 from recsys_kd.index import BadIndex, KeyIndex
-from recsys_kd.tables import OVERHEAD, CompiledStudent, Int8Table, Term
+from recsys_kd.tables import OVERHEAD, CodedRows, CompiledStudent, Term, code_bytes
 
 MAX_MANIFEST = 16 << 20
 Tensors = Mapping[str, NDArray[np.generic]]
@@ -110,28 +110,27 @@ class _Assembler:
         return array
 
     def floats(self, name: str, shape: tuple[int | None, ...]) -> NDArray[np.float32]:
-        array = self.take(f"array.{name}", ("float32",), shape).astype(np.float32, copy=False)
+        array = self.take(f"array.{name}", ("float16", "float32"), shape).astype(np.float32, copy=False)
         if not np.isfinite(array).all():
             raise self.refuse("finite", f"array '{name}' holds NaN or infinite values")
         return array
 
-    def index(self, entry: IndexEntry) -> KeyIndex:
-        starts = self.take(f"{entry.tensor}.starts", ("uint32",), (None,)).astype(np.uint32, copy=False)
-        rests = self.take(f"{entry.tensor}.rests", ("uint8",), (None, None)).astype(np.uint8, copy=False)
-        index = KeyIndex(entry.base, entry.bits, starts, rests)
+    def index(self, entry: TableEntry) -> KeyIndex:
+        starts = self.take(f"{entry.index}.starts", ("uint32",), (None,)).astype(np.uint32, copy=False)
+        rests = self.take(f"{entry.index}.rests", ("uint8",), (None, None)).astype(np.uint8, copy=False)
+        index = KeyIndex(entry.key_base, entry.key_bits, entry.key_kept, starts, rests)
         try:
             index.check()
         except BadIndex as error:
-            raise self.refuse("index", f"'{entry.tensor}': {error}") from None
+            raise self.refuse("index", f"'{entry.index}': {error}") from None
         return index
 
-    def table(self, name: str, rows: int) -> Int8Table:
-        data = self.take(f"table.{name}", ("uint8",), (None, None)).astype(np.uint8, copy=False)
-        if data.shape[1] <= OVERHEAD:
-            raise self.refuse(
-                "shapes", f"table '{name}' has rows of {data.shape[1]} bytes, more than {OVERHEAD} needed"
-            )
-        table = Int8Table(data)
+    def table(self, name: str, entry: TableEntry, rows: int) -> CodedRows:
+        if entry.bits not in (4, 8) or type(entry.dim) is not int or not 0 < entry.dim <= 65536:
+            raise self.refuse("shapes", f"table '{name}' has {entry.dim!r} numbers of {entry.bits!r} bits per row")
+        width = code_bytes(entry.dim, entry.bits) + OVERHEAD
+        data = self.take(f"table.{name}", ("uint8",), (None, width)).astype(np.uint8, copy=False)
+        table = CodedRows(data, entry.bits, entry.dim)
         if table.rows != rows:
             raise self.refuse(
                 "index-rows", f"table '{name}' has {table.rows} rows for {rows - 1} keys and the fallback"
@@ -158,10 +157,10 @@ def _assemble(path: Path, manifest: Manifest, tensors: Tensors) -> CompiledStude
     for term in manifest.terms:
         _check_term(take, manifest, term, views)
     used = sorted({table for table, _ in views.values()})
-    if used != sorted(manifest.indexes):
-        raise take.refuse("tensor-names", f"indexes name {sorted(manifest.indexes)}, terms use {used}")
-    indexes = {name: take.index(manifest.indexes[name]) for name in used}
-    tables = {name: take.table(name, len(indexes[name]) + 1) for name in used}
+    if used != sorted(manifest.tables):
+        raise take.refuse("tensor-names", f"tables name {sorted(manifest.tables)}, terms use {used}")
+    indexes = {name: take.index(manifest.tables[name]) for name in used}
+    tables = {name: take.table(name, manifest.tables[name], len(indexes[name]) + 1) for name in used}
     arrays: dict[str, NDArray[np.float32]] = {}
     for view, (table, dim) in views.items():
         arrays[f"basis.{view}"] = take.floats(f"basis.{view}", (tables[table].dim, dim))

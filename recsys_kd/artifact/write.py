@@ -11,9 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from recsys_kd.artifact.errors import StoreUnwritable
-from recsys_kd.artifact.manifest import MANIFEST, WEIGHTS, Golden, IndexEntry, Lineage, Manifest, canonical, digest_of
+from recsys_kd.artifact.manifest import MANIFEST, WEIGHTS, Golden, Lineage, Manifest, TableEntry, canonical, digest_of
 from recsys_kd.artifact.tensors import dump
-from recsys_kd.tables import CompiledStudent, Int8Table
+from recsys_kd.tables import CodedRows, CompiledStudent
 
 
 @dataclass(frozen=True)
@@ -30,23 +30,30 @@ class Artifact:
         return sum(p.stat().st_size for p in self.path.iterdir())
 
 
-def pack(compiled: CompiledStudent) -> tuple[dict[str, NDArray[np.generic]], dict[str, IndexEntry]]:
-    """Return all tensors by name, and where each table's keys are."""
+def narrowest(array: NDArray[np.float32]) -> NDArray[np.generic]:
+    """Return the array in half precision where that changes none of its numbers."""
+    with np.errstate(over="ignore"):
+        half = array.astype(np.float16)
+    return half if np.array_equal(half.astype(np.float32), array) else array
+
+
+def pack(compiled: CompiledStudent) -> tuple[dict[str, NDArray[np.generic]], dict[str, TableEntry]]:
+    """Return all tensors by name, and how each table is stored."""
     tensors: dict[str, NDArray[np.generic]] = {}
-    indexes: dict[str, IndexEntry] = {}
-    seen: dict[tuple[int, int, bytes, bytes], IndexEntry] = {}
+    entries: dict[str, TableEntry] = {}
+    seen: dict[tuple[int, int, int, bytes, bytes], str] = {}
     for name, table in compiled.tables.items():
-        if not isinstance(table, Int8Table):
-            raise TypeError(f"table '{name}' is not quantized; artifacts hold int8 tables only")
+        if not isinstance(table, CodedRows):
+            raise TypeError(f"table '{name}' is not quantized; artifacts hold coded tables only")
         tensors[f"table.{name}"] = table.data
         index = compiled.indexes[name]
-        same = (index.base, index.bits, index.starts.tobytes(), index.rests.tobytes())
-        entry = seen.setdefault(same, IndexEntry(f"index.{name}", index.base, index.bits))
-        indexes[name] = entry
-        tensors |= {f"{entry.tensor}.starts": index.starts, f"{entry.tensor}.rests": index.rests}
+        same = (index.base, index.bits, index.kept, index.starts.tobytes(), index.rests.tobytes())
+        tensor = seen.setdefault(same, f"index.{name}")
+        entries[name] = TableEntry(table.bits, table.dim, tensor, index.base, index.bits, index.kept)
+        tensors |= {f"{tensor}.starts": index.starts, f"{tensor}.rests": index.rests}
     tensors |= {f"codes.{name}": codes for name, codes in compiled.codes.items()}
-    tensors |= {f"array.{name}": array for name, array in compiled.arrays.items()}
-    return tensors, indexes
+    tensors |= {f"array.{name}": narrowest(array) for name, array in compiled.arrays.items()}
+    return tensors, entries
 
 
 def _write(path: Path, data: bytes) -> None:
@@ -69,14 +76,14 @@ def write_artifact(
     store: Path, model: str, compiled: CompiledStudent, lineage: Lineage, golden: tuple[Golden, ...]
 ) -> Artifact:
     """Write `<store>/<model>/<sha256>/` and return it; the same content is written once. Raises: StoreUnwritable."""
-    tensors, indexes = pack(compiled)
+    tensors, entries = pack(compiled)
     weights = dump(tensors)
     manifest = Manifest(
         compiled.schema,
         compiled.width,
         compiled.first,
         compiled.terms,
-        indexes,
+        entries,
         len(weights),
         digest_of(weights),
         lineage,

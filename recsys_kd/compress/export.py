@@ -1,6 +1,7 @@
 """Prune, quantize and assemble: from a folded float student to the compiled one that is served."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -8,8 +9,8 @@ from numpy.typing import NDArray
 from recsys_kd.compress.coding import CodedTable, Metrics, Traffic, code_table
 from recsys_kd.compress.fold import Floats, FoldedStudent
 from recsys_kd.compress.plan import CompressionPlan, TablePlan
-from recsys_kd.index import KeyIndex, bytes_per_key
-from recsys_kd.tables import CompiledStudent, Float32Table, RowTable, quantize_rows
+from recsys_kd.index import KeyIndex, span_bits
+from recsys_kd.tables import LARGEST, CompiledStudent, Float32Table, RowTable, quantize_rows
 
 
 def code_tables(
@@ -21,10 +22,9 @@ def code_tables(
     """Return every table in coordinates; `metrics` per view as in `sensitivity`."""
     coded = []
     for name, table in folded.tables.items():
-        per_key = bytes_per_key(keys[table.keys])
-        if name == "item":
-            per_key += sum(code_type(folded, field)().itemsize for field in folded.codes)
-        coded.append(code_table(name, table, traffic, metrics, per_key))
+        made = code_table(name, table, traffic, metrics, span_bits(keys[table.keys]))
+        more = sum(code_type(folded, field)().itemsize for field in folded.codes) if name == "item" else 0
+        coded.append(replace(made, more_bytes=more))
     return coded
 
 
@@ -44,7 +44,7 @@ def kept_rows(table: CodedTable, plan: TablePlan) -> Floats:
     dropped[plan.keep] = False
     weight = np.maximum(table.lookups, 1e-12)[dropped]
     fallback = np.average(table.z[dropped], axis=0, weights=weight).astype(np.float32)
-    return np.concatenate([table.z[plan.keep], fallback[None]])[:, : plan.rank]
+    return np.concatenate([table.z[plan.keep], fallback[None]])[:, : plan.code.rank]
 
 
 def served_arrays(folded: FoldedStudent) -> dict[str, Floats]:
@@ -56,6 +56,19 @@ def served_arrays(folded: FoldedStudent) -> dict[str, Floats]:
         for name, array in weights.arrays.items()
         if name.split(".")[0] not in ("first", "linear", "project") or name.split(".", 1)[1] in loose
     }
+
+
+def halved(array: Floats) -> Floats:
+    """Return a matrix rounded to half precision, in which it will be stored; vectors, and what is too large, as is."""
+    if array.ndim < 2 or np.abs(array).max(initial=0.0) > LARGEST:
+        return array
+    rounded: Floats = array.astype(np.float16).astype(np.float32)
+    return rounded
+
+
+def stored_bytes(array: Floats) -> int:
+    """Return the bytes of an array as `halved` and stored."""
+    return array.nbytes // 2 if array.ndim == 2 else array.nbytes
 
 
 def compile_student(
@@ -76,10 +89,12 @@ def compile_student(
         indexes[table.name], order = KeyIndex.build(keys[folded.tables[table.name].keys][kept.keep])
         orders[table.name] = order
         rows = kept_rows(table, kept)[np.append(order, len(order))]
-        tables[table.name] = quantize_rows(rows) if quantize else Float32Table(rows)
+        tables[table.name] = quantize_rows(rows, kept.code.bits) if quantize else Float32Table(rows)
         for view, columns in table.views.items():
-            arrays[f"basis.{view}"] = np.ascontiguousarray(table.basis[: kept.rank, columns])
+            arrays[f"basis.{view}"] = np.ascontiguousarray(table.basis[: kept.code.rank, columns])
             arrays[f"mean.{view}"] = table.mean[columns]
+    if quantize:
+        arrays = {name: halved(array) for name, array in arrays.items()}
     return CompiledStudent(
         schema=folded.weights.schema,
         width=folded.weights.width,

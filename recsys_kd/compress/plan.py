@@ -6,14 +6,14 @@ not kept shares its table's fallback row.
 """
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from recsys_kd.compress.coding import CodedTable
+from recsys_kd.compress.coding import BITS, CodedTable, RowCode
 from recsys_kd.errors import InputError
 
 UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30}
@@ -33,10 +33,10 @@ def parse_bytes(text: str | int) -> int:
 
 @dataclass(frozen=True)
 class TablePlan:
-    """Rows kept (sorted row numbers, fallback not counted) and coordinates per row."""
+    """Rows kept (sorted row numbers, fallback not counted) and how they are written."""
 
     keep: NDArray[np.int64]
-    rank: int
+    code: RowCode
 
 
 @dataclass(frozen=True)
@@ -57,41 +57,44 @@ class CompressionPlan:
         return {
             "fold": self.fold,
             "rows": {name: len(table.keep) for name, table in self.tables.items()},
-            "rank": {name: table.rank for name, table in self.tables.items()},
+            "rank": {name: table.code.rank for name, table in self.tables.items()},
+            "bits": {name: table.code.bits for name, table in self.tables.items()},
             "predicted_bytes": self.predicted_bytes,
             "predicted_loss": round(self.predicted_loss, 9),
             "budget_bytes": self.budget_bytes,
         }
 
 
-Ranks = dict[str, int]
+Codes = dict[str, RowCode]
+_SMALLEST = RowCode(1, 4)
 
 
 def smallest(tables: Sequence[CodedTable], fixed_bytes: int) -> int:
-    """Return the bytes of an artifact whose tables keep nothing but a fallback row of one coordinate."""
-    return fixed_bytes + sum(t.fixed_bytes(1) for t in tables)
+    """Return the bytes of an artifact whose tables keep nothing but a fallback row of one coordinate at 4 bits."""
+    empty = np.zeros(1, dtype=np.int64)
+    return fixed_bytes + sum(t.fixed_bytes(_SMALLEST) + int(t.bytes_for(empty, _SMALLEST)[0]) for t in tables)
 
 
 def nothing_kept(tables: Sequence[CodedTable], fold: Literal["item", "field"]) -> CompressionPlan:
     """Return the plan of `smallest`."""
     none = np.zeros(0, dtype=np.int64)
-    return CompressionPlan({t.name: TablePlan(none, 1) for t in tables}, fold, 0, 0.0, None)
+    return CompressionPlan({t.name: TablePlan(none, _SMALLEST) for t in tables}, fold, 0, 0.0, None)
 
 
-def _at_price(table: CodedTable, price: float) -> tuple[int, float]:
-    """Return the rank that is best when a byte costs `price` nats, and the bytes that the table then takes."""
-    found: list[tuple[float, int, float]] = []
-    for rank in range(1, table.dim + 1):
-        saved, row = table.saved(rank), table.row_bytes(rank)
+def _at_price(table: CodedTable, price: float) -> tuple[RowCode, float]:
+    """Return the code that is best when a byte costs `price` nats, and the bytes that the table then takes."""
+    found: list[tuple[float, RowCode, float]] = []
+    for code in table.codes():
+        saved, row = table.saved(code), table.row_bytes(code)
         kept = saved > price * row
-        weight = table.fixed_bytes(rank) + row * int(np.count_nonzero(kept))
-        found.append((price * weight - float(saved[kept].sum(dtype=np.float64)), rank, float(weight)))
-    _, rank, weight = min(found)
-    return rank, weight
+        weight = table.fixed_bytes(code) + row * int(np.count_nonzero(kept))
+        found.append((price * weight - float(saved[kept].sum(dtype=np.float64)), code, float(weight)))
+    _, code, weight = min(found)
+    return code, weight
 
 
-def _ranks_for(tables: Sequence[CodedTable], budget: float) -> Ranks:
-    """Return every table's rank at the lowest price of a byte at which all tables fit `budget`."""
+def _codes_for(tables: Sequence[CodedTable], budget: float) -> Codes:
+    """Return every table's code at the lowest price of a byte at which all tables fit `budget`."""
     low, high = -60.0, 20.0  # powers of two
     for _ in range(40):
         middle = (low + high) / 2
@@ -102,19 +105,26 @@ def _ranks_for(tables: Sequence[CodedTable], budget: float) -> Ranks:
     return {t.name: _at_price(t, 2.0**high)[0] for t in tables}
 
 
-def _fill(tables: Sequence[CodedTable], ranks: Ranks, budget: float) -> tuple[dict[str, TablePlan], float, float]:
+def _fill(tables: Sequence[CodedTable], codes: Codes, budget: float) -> tuple[dict[str, TablePlan], int, float]:
     """Return the rows of most worth per byte that fit, the bytes they and their tables take, and the nats they save."""
-    spent = float(sum(t.fixed_bytes(ranks[t.name]) for t in tables))
-    worth = [t.saved(ranks[t.name]) for t in tables]
-    size = [np.full(len(w), t.row_bytes(ranks[t.name])) for t, w in zip(tables, worth, strict=True)]
-    everything, bytes_of = np.concatenate(worth), np.concatenate(size)
-    order = np.argsort(-everything / bytes_of, kind="stable")
-    taken = order[np.cumsum(bytes_of[order]) <= budget - spent]
-    chosen = np.zeros(len(everything), dtype=bool)
+    worth = [t.saved(codes[t.name]) for t in tables]
+    per_byte = np.concatenate([w / t.row_bytes(codes[t.name]) for t, w in zip(tables, worth, strict=True)])
+    table_of = np.repeat(np.arange(len(tables)), [len(w) for w in worth])
+    order = np.argsort(-per_byte, kind="stable")
+    # The bytes after each more row, exact: an index's size is not a straight line.
+    total = np.full(len(order) + 1, _fixed(tables, codes))
+    for i, table in enumerate(tables):
+        counts = np.concatenate([[0], np.cumsum(table_of[order] == i)])
+        total += table.bytes_for(counts, codes[table.name])
+    fitting = np.flatnonzero(total <= budget)
+    if len(fitting) == 0:
+        return {}, int(total[0]), -np.inf
+    taken = order[: fitting[-1]]
+    chosen = np.zeros(len(order), dtype=bool)
     chosen[taken] = True
     parts = np.split(chosen, np.cumsum([len(w) for w in worth])[:-1])
-    plans = {t.name: TablePlan(np.flatnonzero(c), ranks[t.name]) for t, c in zip(tables, parts, strict=True)}
-    return plans, spent + float(bytes_of[taken].sum()), float(everything[taken].sum(dtype=np.float64))
+    plans = {t.name: TablePlan(np.flatnonzero(c), codes[t.name]) for t, c in zip(tables, parts, strict=True)}
+    return plans, int(total[fitting[-1]]), float(np.concatenate(worth)[taken].sum(dtype=np.float64))
 
 
 def plan_for_bytes(
@@ -122,36 +132,42 @@ def plan_for_bytes(
 ) -> CompressionPlan:
     """Return the plan that loses least with at most `budget` bytes; `fixed_bytes` is all that is not tables.
 
-    Rows kept and coordinates per row are traded at one price per byte (Lagrangian), then the budget is filled up and
-    single steps of every table's rank are tried, as long as they help.
+    Rows kept, coordinates per row and their bits are traded at one price per byte (Lagrangian), then the budget is
+    filled up, and single steps of every table's code are tried as long as they help.
     Raises: BadBudget where not even the fallback rows fit, naming the smallest budget that can be met.
     """
     if smallest(tables, fixed_bytes) > budget:
         raise budget_error(smallest(tables, fixed_bytes), budget)
     left = float(budget - fixed_bytes)
-    ranks = _ranks_for(tables, left)
-    best = _fill(tables, ranks, left)
+    codes = _codes_for(tables, left)
+    best = _fill(tables, codes, left)
     improved = True
     while improved:
         improved = False
         for table in tables:
-            for step in (-1, 1):
-                tried = {**ranks, table.name: ranks[table.name] + step}
-                if not 1 <= tried[table.name] <= table.dim or _fixed(tables, tried) > left:
-                    continue
+            for code in _near(table, codes[table.name]):
+                tried = {**codes, table.name: code}
                 found = _fill(tables, tried, left)
                 if found[2] > best[2] * (1 + 1e-9):
-                    ranks, best, improved = tried, found, True
+                    codes, best, improved = tried, found, True
     plans, spent, saved = best
-    return CompressionPlan(plans, fold, fixed_bytes + int(np.ceil(spent)), _per_row(tables, saved), budget)
+    return CompressionPlan(plans, fold, fixed_bytes + spent, _per_row(tables, saved), budget)
 
 
-def _fixed(tables: Sequence[CodedTable], ranks: Ranks) -> int:
-    return sum(t.fixed_bytes(ranks[t.name]) for t in tables)
+def _near(table: CodedTable, code: RowCode) -> Iterator[RowCode]:
+    """Yield the codes one step away: a coordinate more or less, or the other bits."""
+    for rank in (code.rank - 1, code.rank + 1):
+        if 1 <= rank <= table.dim:
+            yield RowCode(rank, code.bits)
+    yield from (RowCode(code.rank, bits) for bits in BITS if bits != code.bits)
+
+
+def _fixed(tables: Sequence[CodedTable], codes: Codes) -> int:
+    return sum(t.fixed_bytes(codes[t.name]) for t in tables)
 
 
 def _per_row(tables: Sequence[CodedTable], saved: float) -> float:
-    everything = sum(float(t.saved(t.dim).sum(dtype=np.float64)) for t in tables)
+    everything = sum(float(t.saved(RowCode(t.dim, 8)).sum(dtype=np.float64)) for t in tables)
     return max(everything - saved, 0.0)
 
 
@@ -169,11 +185,11 @@ def plan_for_fraction(
     """Return the plan that keeps `fraction` of every table's rows, those worth most, in full."""
     plans, spent, saved = {}, 0.0, 0.0
     for table in tables:
-        rank = table.exact_rank()
-        worth = table.saved(rank)
+        code = RowCode(table.exact_rank(), 8)
+        worth = table.saved(code)
         count = int(np.ceil(fraction * len(worth)))
         keep = np.sort(np.argsort(-worth, kind="stable")[:count])
-        plans[table.name] = TablePlan(keep, rank)
-        spent += table.fixed_bytes(rank) + count * table.row_bytes(rank)
+        plans[table.name] = TablePlan(keep, code)
+        spent += table.fixed_bytes(code) + float(table.bytes_for(np.array([count]), code)[0])
         saved += float(worth[keep].sum(dtype=np.float64))
     return CompressionPlan(plans, fold, fixed_bytes + int(np.ceil(spent)), _per_row(tables, saved), None)

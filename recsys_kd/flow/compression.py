@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 from recsys_kd.artifact.manifest import Golden, Lineage, Manifest, canonical
 from recsys_kd.artifact.tensors import dump
 from recsys_kd.artifact.write import Artifact, pack, write_artifact
-from recsys_kd.compress.coding import CodedTable
-from recsys_kd.compress.export import code_tables, compile_student, served_arrays
+from recsys_kd.compress.coding import CodedTable, RowCode
+from recsys_kd.compress.export import code_tables, compile_student, served_arrays, stored_bytes
 from recsys_kd.compress.fold import FloatTable, FoldedStudent, ItemFeatures, fold_student
 from recsys_kd.compress.plan import (
     CompressionPlan,
@@ -35,6 +35,7 @@ from recsys_kd.tables import CompiledStudent
 
 GOLDEN_REQUESTS, GOLDEN_CANDIDATES = 3, 4
 _SCORE_ROWS, _PROBE_ROWS, _CALIBRATION_ROWS = 32_768, 32_768, 262_144
+_PLANS = 10
 
 
 @dataclass(frozen=True)
@@ -93,7 +94,7 @@ def make_plan(tables: list[CodedTable], fixed: int, config: CompressConfig, budg
 def metrics_of(folded: FoldedStudent, dataset: Dataset) -> dict[str, NDArray[np.float64]]:
     """Return every table's loss metric, measured on a sample of the validation rows."""
     whole = [_uncoded(name, table) for name, table in folded.tables.items()]
-    everything = {t.name: TablePlan(np.arange(len(t.z) - 1), t.dim) for t in whole}
+    everything = {t.name: TablePlan(np.arange(len(t.z) - 1), RowCode(t.dim, 8)) for t in whole}
     student = compile_student(folded, whole, CompressionPlan(everything, "item", 0, 0.0, None), keys_of(dataset), False)
     model, found = OfflineModel(student, dataset), Sensitivity(Head(student.first, student.arrays))
     sample = evenly(dataset.splits["validation"], _PROBE_ROWS)
@@ -108,12 +109,12 @@ def _uncoded(name: str, table: FloatTable) -> CodedTable:
     """Return a table whose coordinates are its values."""
     rows, dim = table.values.shape
     identity, nothing = np.eye(dim, dtype=np.float32), np.zeros(dim, np.float32)
-    return CodedTable(name, table.values, identity, nothing, table.columns, np.ones(rows), 0.0)
+    return CodedTable(name, table.values, identity, nothing, table.columns, np.ones(rows), 1)
 
 
 def fixed_bytes(folded: FoldedStudent, overhead: int) -> int:
     """Return the bytes of all that is not tables: arrays, headers, manifest."""
-    return sum(a.nbytes for a in served_arrays(folded).values()) + 8 + overhead
+    return sum(stored_bytes(a) for a in served_arrays(folded).values()) + 8 + overhead
 
 
 def _empty_overhead(folded: FoldedStudent, coded: list[CodedTable], dataset: Dataset, config: CompressConfig) -> int:
@@ -136,24 +137,40 @@ def check_budget(student: Student, dataset: Dataset, config: CompressConfig, tea
 
 
 def compress(student: Student, dataset: Dataset, config: CompressConfig, teacher_bytes: int) -> Compressed:
-    """Return the student pruned to the budget and quantized. Raises: BadBudget.
-
-    What is not rows is weighed first, on a student that keeps none; the manifest still varies by some bytes with the
-    plan, so the plan is weighed too, and made again where it missed.
-    """
+    """Return the student pruned to the budget and quantized. Raises: BadBudget."""
     folded, keys = fold(student, dataset, config), keys_of(dataset)
     coded = code_tables(folded, traffic_of(dataset), keys, metrics_of(folded, dataset))
-    budget, overhead = budget_of(config, teacher_bytes), _empty_overhead(folded, coded, dataset, config)
-    for _ in range(6):
-        plan = make_plan(coded, fixed_bytes(folded, overhead), config, budget)
-        served = calibrated(compile_student(folded, coded, plan, keys), IDENTITY)
-        weight = weigh(served, dataset, plan)
-        if budget is None or 0 <= budget - weight <= max(100, budget // 200):
-            break
-        overhead += weight - plan.predicted_bytes
-    plan = dataclasses.replace(plan, predicted_bytes=weight)
-    pruned = compile_student(folded, coded, plan, keys, quantize=False)
+    plan = _fitting_plan(folded, coded, dataset, config, budget_of(config, teacher_bytes))
+    pruned, served = (compile_student(folded, coded, plan, keys, quantize) for quantize in (False, True))
     return Compressed(recalibrated(pruned, dataset), recalibrated(served, dataset), plan)
+
+
+def _fitting_plan(
+    folded: FoldedStudent, coded: list[CodedTable], dataset: Dataset, config: CompressConfig, budget: int | None
+) -> CompressionPlan:
+    """Return the plan whose artifact fills the budget best and never exceeds it. Raises: BadBudget.
+
+    What is not rows is weighed first, on a student that keeps none; indexes and manifest still vary by some bytes with
+    the plan, so each plan is weighed too, and made again with what it was off by: first straight, then by bisection.
+    """
+    overhead, best = _empty_overhead(folded, coded, dataset, config), None
+    fits, over = None, None
+    for _ in range(_PLANS):
+        plan = make_plan(coded, fixed_bytes(folded, overhead), config, budget)
+        served = calibrated(compile_student(folded, coded, plan, keys_of(dataset)), IDENTITY)
+        weight = weigh(served, dataset, plan)
+        weighed = dataclasses.replace(plan, predicted_bytes=weight)
+        if budget is None:
+            return weighed
+        if weight <= budget and (best is None or weight > best.predicted_bytes):
+            best = weighed
+        if 0 <= budget - weight <= max(100, budget // 200):
+            break
+        fits, over = (overhead, over) if weight <= budget else (fits, overhead)
+        overhead = overhead + weight - budget if fits is None or over is None else (fits + over) // 2
+    if best is None:
+        raise budget_error(weight, budget or 0)
+    return best
 
 
 def evenly(rows: range, most: int) -> NDArray[np.int64]:
@@ -184,12 +201,12 @@ def calibrated(student: CompiledStudent, platt: Platt) -> CompiledStudent:
 
 def weigh(student: CompiledStudent, dataset: Dataset, plan: CompressionPlan) -> int:
     """Return the bytes that the artifact will have on disk."""
-    tensors, indexes = pack(student)
+    tensors, entries = pack(student)
     lineage = Lineage("x" * 32, "x" * 25, "x" * 64, "x" * 64, "x" * 64, ["x" * 64], plan.summary())
     golden = golden_queries(student, dataset)
     weights = len(dump(tensors))
     manifest = Manifest(
-        student.schema, student.width, student.first, student.terms, indexes, weights, "x" * 64, lineage, golden
+        student.schema, student.width, student.first, student.terms, entries, weights, "x" * 64, lineage, golden
     )
     return weights + len(canonical(manifest.to_json()))
 

@@ -74,11 +74,15 @@ def _lost_bucket(data, tensors):
 
 
 def _other_bits(data, tensors):
-    data["indexes"]["item"]["bits"] = 64
+    data["tables"]["item"]["key_bits"] = 65
 
 
 def _no_basis(data, tensors):
     tensors["table.item"] = tensors["table.item"][:, -4:]
+
+
+def _odd_bits(data, tensors):
+    data["tables"]["item"]["bits"] = 5
 
 
 def _no_view(data, tensors):
@@ -129,6 +133,7 @@ def _format(data, tensors):
         (_lost_bucket, "index"),
         (_other_bits, "index"),
         (_no_basis, "shapes"),
+        (_odd_bits, "shapes"),
         (_no_view, "terms"),
         (_view_of_two_tables, "terms"),
         (_set("array.basis.item", 0, np.nan), "finite"),

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from recsys_kd.compress.coding import CodedTable, code_table, view_traffic
+from recsys_kd.compress.coding import CodedTable, RowCode, code_table, view_traffic
 from recsys_kd.compress.export import code_tables, compile_student, kept_rows
 from recsys_kd.compress.fold import FloatTable, View
 from recsys_kd.compress.plan import BadBudget, TablePlan, parse_bytes, plan_for_bytes, plan_for_fraction
@@ -27,25 +27,31 @@ def test_a_size_that_is_none_is_named():
         parse_bytes("many")
 
 
-def coded(z, lookups, name="t", key_bytes=4.0):
+def coded(z, lookups, name="t", key_bits=20):
     """Return a table whose coordinates are its values; the last row is the fallback."""
     z = np.array(z, dtype=np.float32)
     dim = z.shape[1]
     identity, zero = np.eye(dim, dtype=np.float32), np.zeros(dim, np.float32)
-    return CodedTable(name, z, identity, zero, {name: slice(0, dim)}, np.array(lookups, dtype=float), key_bytes)
+    return CodedTable(name, z, identity, zero, {name: slice(0, dim)}, np.array(lookups, dtype=float), key_bits)
 
 
 def test_a_row_is_worth_half_its_lookups_times_its_squared_distance_from_the_mean():
     table = coded([[3.0, 4.0], [1.0, 0.0], [0.0, 0.0]], [2.0, 6.0, 1.0])
-    # with two coordinates 2 * 25 / 2 and 6 * 1 / 2; with the first alone 2 * 9 / 2 and the same.
-    assert table.saved(2).tolist() == [25.0, 3.0] and table.saved(1).tolist() == [9.0, 3.0]
+    # with two coordinates 2 * 25 / 2 and 6 * 1 / 2, less rounding: ranges 1 and 1, so steps of 1 / 255 in both rows;
+    # with the first alone 2 * 9 / 2 and the same, and nothing to round.
+    lost = np.array([2.0, 6.0]) / 2 * (1 / 255) ** 2 * 2 / 12
+    assert table.saved(RowCode(2, 8)).tolist() == pytest.approx([25.0, 3.0] - lost, rel=1e-6)
+    assert table.saved(RowCode(1, 8)).tolist() == [9.0, 3.0]
+    coarse = np.array([2.0, 6.0]) / 2 * (1 / 15) ** 2 * 2 / 12
+    assert table.saved(RowCode(2, 4)).tolist() == pytest.approx([25.0, 3.0] - coarse, rel=1e-6)
 
 
 def test_rows_are_kept_by_worth_per_byte():
-    # One number a row: 1 + 4 + 4 = 9 bytes; basis, mean and fallback take 4 + 4 + 1 + 4 = 13. Room for two rows.
+    # One number a row: 1 + 4 bytes, and 3 for its key; basis, mean and fallback take 2 + 4 + 1 + 4 = 11, an index of
+    # one bucket 8. Room for two rows.
     table = coded([[1.0], [5.0], [2.0], [0.0]], [1.0, 1.0, 9.0, 0.0])
-    plan = plan_for_bytes([table], 100, 100 + 13 + 18, "item")
-    assert plan.tables["t"].keep.tolist() == [1, 2] and plan.predicted_bytes == 131
+    plan = plan_for_bytes([table], 100, 100 + 11 + 8 + 16, "item")
+    assert plan.tables["t"].keep.tolist() == [1, 2] and plan.predicted_bytes == 135
     # what is lost is row 0: 1 * 1 / 2
     assert plan.predicted_loss == pytest.approx(0.5)
 
@@ -57,12 +63,12 @@ def test_narrower_rows_are_chosen_over_fewer_where_they_lose_less():
     z[:100, 7] = 0.01
     table = coded(z, np.ones(101))
     plan = plan_for_bytes([table], 0, 1100, "item")
-    assert (plan.tables["t"].rank, len(plan.tables["t"].keep)) == (1, 100)
+    assert (plan.tables["t"].code.rank, len(plan.tables["t"].keep)) == (1, 100)
     # And the other way round: one row with worth in all its coordinates, the others with none.
     z = np.zeros((101, 8))
-    z[0] = 1.0
+    z[0] = np.arange(8) % 2
     plan = plan_for_bytes([coded(z, np.ones(101))], 0, 1100, "item")
-    assert plan.tables["t"].rank == 8 and 0 in plan.tables["t"].keep
+    assert plan.tables["t"].code.rank == 8 and 0 in plan.tables["t"].keep
 
 
 @settings(max_examples=50, deadline=None)
@@ -73,14 +79,15 @@ def test_a_budget_is_never_exceeded_and_always_used(traffic, budget):
     plan = plan_for_bytes([table], 30, budget, "item")
     kept = plan.tables["t"]
     assert plan.predicted_bytes <= budget
-    assert plan.predicted_bytes == 30 + table.fixed_bytes(kept.rank) + (kept.rank + 8) * len(kept.keep)
-    everything = len(kept.keep) == len(traffic)
-    assert everything or budget - plan.predicted_bytes < kept.rank + 8
+    count = np.array([len(kept.keep), len(kept.keep) + 1])
+    now, more = 30 + table.fixed_bytes(kept.code) + table.bytes_for(count, kept.code)
+    assert plan.predicted_bytes == now
+    assert len(kept.keep) == len(traffic) or more > budget
 
 
 def test_an_impossible_budget_names_the_smallest_possible():
-    # 100 and, for one coordinate of five, 4 * 5 * 2 + 1 + 4.
-    with pytest.raises(BadBudget, match="50 bytes can't be met: 145 bytes"):
+    # 100 and, for one coordinate of five, 5 * (2 + 4) + 1 + 4, and 8 for an empty index.
+    with pytest.raises(BadBudget, match="50 bytes can't be met: 143 bytes"):
         plan_for_bytes([coded(np.ones((4, 5)), np.ones(4))], 100, 50, "item")
 
 
@@ -92,7 +99,9 @@ def test_a_fraction_keeps_the_rows_worth_most():
 def test_pruned_rows_become_the_traffic_weighted_fallback():
     table = coded([[1.0], [2.0], [4.0], [10.0]], [3.0, 9.0, 1.0, 0.0])
     # kept row 2.0; fallback (3 * 1 + 1 * 4 + 0 * 10) / 4
-    assert kept_rows(table, TablePlan(np.array([1]), 1))[:, 0].tolist() == pytest.approx([2.0, 1.75], abs=1e-5)
+    assert kept_rows(table, TablePlan(np.array([1]), RowCode(1, 8)))[:, 0].tolist() == pytest.approx(
+        [2.0, 1.75], abs=1e-5
+    )
 
 
 def test_coordinates_give_the_values_back_and_the_first_carry_the_most_loss():
@@ -101,12 +110,12 @@ def test_coordinates_give_the_values_back_and_the_first_carry_the_most_loss():
     metric = np.diag([100.0, 1.0, 1.0, 1.0, 1.0, 1.0])
     table = FloatTable("v", (View("a", values[:, :4], ("f",)), View("b", values[:, 4:], ("f",))))
     metrics = {"a": 2 * metric[:4, :4], "b": 2 * metric[4:, 4:]}  # each view has half of the lookups
-    made = code_table("t", table, {"f": np.ones(50)}, metrics, 1.0)
+    made = code_table("t", table, {"f": np.ones(50)}, metrics, 8)
     assert np.allclose(made.mean + made.z @ made.basis, values, atol=1e-4)
     assert made.views == {"a": slice(0, 4), "b": slice(4, 6)}
     centred = values - values.mean(axis=0)
     loss = 0.5 * 2 * np.einsum("nd,de,ne->n", centred, metric, centred)
-    assert made.saved(6).sum() == pytest.approx(loss[:-1].sum(), rel=0.05)  # the ridge adds a little
+    assert made.saved(RowCode(6, 8)).sum() == pytest.approx(loss[:-1].sum(), rel=0.05)  # the ridge adds a little
     # The first coordinate is the column that matters a hundred times more.
     assert abs(np.corrcoef(made.z[:, 0], values[:, 0])[0, 1]) > 0.99
 
