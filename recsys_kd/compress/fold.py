@@ -1,8 +1,8 @@
 """Fold a float student into the rows that are served.
 
-Request-side rows stay compact (embedding and linear weight): they are folded once per request, when it comes. Candidate
-rows are multiplied through the first layer here, once: a folded row holds its part of h [H], S [d] and s [1]; with
-`fold: item` all item-side fields of an item are added into one row.
+Request-side rows stay compact (embedding and linear weight) unless they are few: they are folded once per request, when
+it comes. Candidate rows are multiplied through the first layer here, once: a folded row holds its part of h [H], S [d]
+and s [1]; with `fold: item` all item-side fields of an item are added into one row.
 """
 
 from collections.abc import Mapping
@@ -122,6 +122,12 @@ def _is_separate(field: Field, fold: Literal["item", "field"]) -> bool:
     return fold == "field" and field.kind == "categorical"
 
 
+def _is_small(weights: StudentWeights, field: Field) -> bool:
+    """Return whether a field's rows take fewer bytes folded than compact ones and the first layer that unfolds them."""
+    few = weights.schema.rows(field) < 2 * weights.width
+    return few and field.vocabulary != weights.schema.field(ITEM).vocabulary
+
+
 def _folded_fields(schema: Schema, fold: Literal["item", "field"]) -> tuple[Field, ...]:
     return tuple(f for f in schema.of(side="item") if not _is_separate(f, fold))
 
@@ -140,7 +146,7 @@ def fold_student(weights: StudentWeights, items: ItemFeatures, fold: Literal["it
                 terms.append(_add_folded(weights, field, tables))
         elif not field.is_lookup:
             terms.append(Term(field.name, field.name, field.side, "vector" if field.kind == "vector" else "dense"))
-        elif field.side == "candidate" and field.kind != "bag":
+        elif field.kind != "bag" and (field.side == "candidate" or _is_small(weights, field)):
             terms.append(_add_folded(weights, field, tables))
         else:
             terms.append(_add_compact(weights, field, tables, items))

@@ -39,9 +39,8 @@ data:
 split: {validation_days: 1, test_days: 2}
 teacher: {kind: dcnv2, width: 64, hidden: [128, 64], cross_rank: 32}
 soft_labels: {protocol: cross_fitted, blocks: 3}
-student: {width: 8, hidden: [16, 8]}
 compress: {ratio: 15}
-gate: {metric: auc, teacher_margin: 0.02}
+gate: {metric: auc, teacher_margin: 0.01}
 """
 
 
