@@ -181,6 +181,8 @@ class CompressConfig(StrictConfig):
     """Artifact at most this large: a number, or text such as `20MB`."""
     keep_rows: Fraction | None = None
     """Keep this fraction of every large table's rows."""
+    bits: tuple[Literal[4, 8], ...] = Field((4, 8), min_length=1)
+    """Bits per stored number that the plan may choose from, table by table."""
     fold: Literal["item", "field"] = "item"
     """One row per item for all item-side fields, or one per value of each field."""
 

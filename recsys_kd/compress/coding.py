@@ -5,7 +5,7 @@ often each row is looked up: weighted principal components. The first r coordina
 loss, that any linear map can give, and one step of an 8-bit code costs the same in each of them.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -21,9 +21,6 @@ Traffic = Mapping[str, NDArray[np.float64]]
 Metrics = Mapping[str, NDArray[np.float64]]
 _RIDGE = 0.01
 """Share of the mean sensitivity that every direction has at least: the metric is an average, single requests differ."""
-
-
-BITS: tuple[Bits, ...] = (4, 8)
 
 
 @dataclass(frozen=True, order=True)
@@ -71,9 +68,9 @@ class CodedTable:
         """Bytes of basis, mean and fallback row."""
         return self.dim * (2 * code.rank + 4) + code_bytes(code.rank, code.bits) + OVERHEAD
 
-    def codes(self) -> Iterator[RowCode]:
-        """Yield every code that this table's rows may have."""
-        return (RowCode(rank, bits) for rank in range(1, self.dim + 1) for bits in BITS)
+    def codes(self, bits: Sequence[Bits]) -> Iterator[RowCode]:
+        """Yield every code of some bits that this table's rows may have."""
+        return (RowCode(rank, b) for rank in range(1, self.dim + 1) for b in bits)
 
     def saved(self, code: RowCode) -> Floats:
         """Return the loss that keeping each row under a code saves [rows - 1]; the mean row saves nothing.

@@ -13,8 +13,9 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from recsys_kd.compress.coding import BITS, CodedTable, RowCode
+from recsys_kd.compress.coding import CodedTable, RowCode
 from recsys_kd.errors import InputError
+from recsys_kd.tables import Bits
 
 UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30}
 
@@ -66,6 +67,7 @@ class CompressionPlan:
 
 
 Codes = dict[str, RowCode]
+_BITS: tuple[Bits, ...] = (4, 8)
 _SMALLEST = RowCode(1, 4)
 
 
@@ -81,10 +83,10 @@ def nothing_kept(tables: Sequence[CodedTable], fold: Literal["item", "field"]) -
     return CompressionPlan({t.name: TablePlan(none, _SMALLEST) for t in tables}, fold, 0, 0.0, None)
 
 
-def _at_price(table: CodedTable, price: float) -> tuple[RowCode, float]:
+def _at_price(table: CodedTable, price: float, bits: Sequence[Bits]) -> tuple[RowCode, float]:
     """Return the code that is best when a byte costs `price` nats, and the bytes that the table then takes."""
     found: list[tuple[float, RowCode, float]] = []
-    for code in table.codes():
+    for code in table.codes(bits):
         saved, row = table.saved(code), table.row_bytes(code)
         kept = saved > price * row
         weight = table.fixed_bytes(code) + row * int(np.count_nonzero(kept))
@@ -93,16 +95,16 @@ def _at_price(table: CodedTable, price: float) -> tuple[RowCode, float]:
     return code, weight
 
 
-def _codes_for(tables: Sequence[CodedTable], budget: float) -> Codes:
+def _codes_for(tables: Sequence[CodedTable], budget: float, bits: Sequence[Bits]) -> Codes:
     """Return every table's code at the lowest price of a byte at which all tables fit `budget`."""
     low, high = -60.0, 20.0  # powers of two
     for _ in range(40):
         middle = (low + high) / 2
-        if sum(_at_price(t, 2.0**middle)[1] for t in tables) <= budget:
+        if sum(_at_price(t, 2.0**middle, bits)[1] for t in tables) <= budget:
             high = middle
         else:
             low = middle
-    return {t.name: _at_price(t, 2.0**high)[0] for t in tables}
+    return {t.name: _at_price(t, 2.0**high, bits)[0] for t in tables}
 
 
 def _fill(tables: Sequence[CodedTable], codes: Codes, budget: float) -> tuple[dict[str, TablePlan], int, float]:
@@ -128,7 +130,11 @@ def _fill(tables: Sequence[CodedTable], codes: Codes, budget: float) -> tuple[di
 
 
 def plan_for_bytes(
-    tables: Sequence[CodedTable], fixed_bytes: int, budget: int, fold: Literal["item", "field"]
+    tables: Sequence[CodedTable],
+    fixed_bytes: int,
+    budget: int,
+    fold: Literal["item", "field"],
+    bits: Sequence[Bits] = _BITS,
 ) -> CompressionPlan:
     """Return the plan that loses least with at most `budget` bytes; `fixed_bytes` is all that is not tables.
 
@@ -139,13 +145,13 @@ def plan_for_bytes(
     if smallest(tables, fixed_bytes) > budget:
         raise budget_error(smallest(tables, fixed_bytes), budget)
     left = float(budget - fixed_bytes)
-    codes = _codes_for(tables, left)
+    codes = _codes_for(tables, left, bits)
     best = _fill(tables, codes, left)
     improved = True
     while improved:
         improved = False
         for table in tables:
-            for code in _near(table, codes[table.name]):
+            for code in _near(table, codes[table.name], bits):
                 tried = {**codes, table.name: code}
                 found = _fill(tables, tried, left)
                 if found[2] > best[2] * (1 + 1e-9):
@@ -154,12 +160,12 @@ def plan_for_bytes(
     return CompressionPlan(plans, fold, fixed_bytes + spent, _per_row(tables, saved), budget)
 
 
-def _near(table: CodedTable, code: RowCode) -> Iterator[RowCode]:
+def _near(table: CodedTable, code: RowCode, bits: Sequence[Bits]) -> Iterator[RowCode]:
     """Yield the codes one step away: a coordinate more or less, or the other bits."""
     for rank in (code.rank - 1, code.rank + 1):
         if 1 <= rank <= table.dim:
             yield RowCode(rank, code.bits)
-    yield from (RowCode(code.rank, bits) for bits in BITS if bits != code.bits)
+    yield from (RowCode(code.rank, other) for other in bits if other != code.bits)
 
 
 def _fixed(tables: Sequence[CodedTable], codes: Codes) -> int:
@@ -180,12 +186,16 @@ def budget_error(needed: int, budget: int) -> BadBudget:
 
 
 def plan_for_fraction(
-    tables: Sequence[CodedTable], fixed_bytes: int, fraction: float, fold: Literal["item", "field"]
+    tables: Sequence[CodedTable],
+    fixed_bytes: int,
+    fraction: float,
+    fold: Literal["item", "field"],
+    bits: Sequence[Bits] = _BITS,
 ) -> CompressionPlan:
     """Return the plan that keeps `fraction` of every table's rows, those worth most, in full."""
     plans, spent, saved = {}, 0.0, 0.0
     for table in tables:
-        code = RowCode(table.exact_rank(), 8)
+        code = RowCode(table.exact_rank(), max(bits))
         worth = table.saved(code)
         count = int(np.ceil(fraction * len(worth)))
         keep = np.sort(np.argsort(-worth, kind="stable")[:count])

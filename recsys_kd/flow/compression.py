@@ -1,4 +1,4 @@
-"""The compress stage: budget -> rows -> folded, pruned, int8 artifact on disk."""
+"""The compress stage: budget -> rows -> folded, pruned, quantized artifact on disk."""
 
 import dataclasses
 import datetime as dt
@@ -87,8 +87,8 @@ def budget_of(config: CompressConfig, teacher_bytes: int) -> int | None:
 def make_plan(tables: list[CodedTable], fixed: int, config: CompressConfig, budget: int | None) -> CompressionPlan:
     """Return the plan for a budget or a fraction. Raises: BadBudget."""
     if budget is not None:
-        return plan_for_bytes(tables, fixed, budget, config.fold)
-    return plan_for_fraction(tables, fixed, config.keep_rows or 1.0, config.fold)
+        return plan_for_bytes(tables, fixed, budget, config.fold, config.bits)
+    return plan_for_fraction(tables, fixed, config.keep_rows or 1.0, config.fold, config.bits)
 
 
 def metrics_of(folded: FoldedStudent, dataset: Dataset) -> dict[str, NDArray[np.float64]]:

@@ -71,6 +71,12 @@ def test_narrower_rows_are_chosen_over_fewer_where_they_lose_less():
     assert plan.tables["t"].code.rank == 8 and 0 in plan.tables["t"].keep
 
 
+def test_only_the_bits_that_are_allowed_are_used():
+    table = coded(np.random.default_rng(0).normal(size=(200, 8)), np.ones(200))
+    for bits in ((8,), (4,)):
+        assert plan_for_bytes([table], 0, 1800, "item", bits).tables["t"].code.bits == bits[0]
+
+
 @settings(max_examples=50, deadline=None)
 @given(st.lists(st.integers(0, 50), min_size=1, max_size=60), st.integers(120, 2000))
 def test_a_budget_is_never_exceeded_and_always_used(traffic, budget):
