@@ -149,8 +149,8 @@ def _clipped(weight: _Range, low: _Range, high: _Range) -> tuple[_Range, _Range]
     chosen_low, chosen_high = low.copy(), high.copy()
     for keep_low in _CLIPS:
         for keep_high in _CLIPS:
-            below = (middle - (middle - low) * keep_low).astype(np.float32)
-            above = (middle + (high - middle) * keep_high).astype(np.float32)
+            below = (keep_low * low + (1 - keep_low) * middle).astype(np.float32)
+            above = (keep_high * high + (1 - keep_high) * middle).astype(np.float32)
             codes, tail = _codes(weight, below, above, 15)
             values = codes * tail[:, :1].astype(np.float32) + tail[:, 1:].astype(np.float32)
             error = np.square(values - weight).sum(axis=1)

@@ -31,7 +31,7 @@ def show_night(night: Any, as_json: bool) -> None:
         deltas = night.evaluation.deltas
         for name, metrics in night.evaluation.metrics.items():
             say(
-                f"{name:<9} AUC {metrics['auc'].value:.4f}  logloss {metrics['logloss'].value:.4f}  "
+                f"{name:<15} AUC {metrics['auc'].value:.4f}  logloss {metrics['logloss'].value:.4f}  "
                 f"ECE {metrics['ece'].value:.4f}"
             )
         gain = deltas["student - control"]["auc"]

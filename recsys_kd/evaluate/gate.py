@@ -86,15 +86,15 @@ def _small_enough(subject: Subject, ratio: float) -> Check:
 
 
 def _distillation_pays(evaluation: Evaluation, metric: str) -> Check:
-    delta = evaluation.deltas["served - control"][metric]
+    delta = evaluation.deltas["served - control served"][metric]
     if delta.low > 0:
         words = "distillation pays"
     elif delta.high < 0:
-        words = "the control, not pruned and without teacher, is better: give more bytes, or look at student - control"
+        words = "the control, without teacher, is better: look at student - control, and at the teacher's age"
     else:
         words = "too close to call on this log"
     between = f"({delta.low:+.4f} to {delta.high:+.4f})"
-    sentence = f"served {metric} is {delta.value:+.4f} from the control {between}: {words}"
+    sentence = f"served {metric} is {delta.value:+.4f} from the control of the same bytes {between}: {words}"
     return Check("against control", delta.low > 0, delta.value, 0.0, sentence, gates=False)
 
 

@@ -32,7 +32,8 @@ PAIRS = (
     ("pruned", "student"),
     ("served", "pruned"),
     ("served", "student"),
-    ("served", "control"),
+    ("control served", "control"),
+    ("served", "control served"),
     ("served", "teacher"),
 )
 _TIMED_CANDIDATES, _TIMED_RUNS = 1000, 30

@@ -160,12 +160,15 @@ def run(recipe: Recipe, progress: Progress, *, ceiling: Any = None, command: str
     dataset, data_digest = read(recipe, stages)
     check_budget(recipe, dataset)
     trained = train(recipe, dataset, data_digest, stages)
-    compressed = compression.compress(_student(trained), dataset, recipe.compress, trained.teacher.bytes)
+    compressed, twin = (
+        compression.compress(_student(model), dataset, recipe.compress, trained.teacher.bytes)
+        for model in (trained.student, trained.control)
+    )
     champion = registry.pointer(recipe.name, "champion")
     digests = {"data": data_digest, "recipe": key_of(recipe), "teacher": trained.teacher.digest}
     parents = [champion.digest] if champion else []
     artifact = compression.publish_artifact(recipe.store, recipe.name, compressed, dataset, digests, parents)
-    logits, fallback = score_all(trained, compressed, artifact, dataset)
+    logits, fallback = score_all(trained, compressed, twin, artifact, dataset)
     live = champion_logits(registry, champion, recipe, dataset, artifact, progress)
     if live is not None:
         logits["champion"] = live
@@ -179,21 +182,25 @@ def run(recipe: Recipe, progress: Progress, *, ceiling: Any = None, command: str
     report = build_report(
         recipe, dataset, trained, compressed, artifact, evaluation, verdict, times, fallback, stages, command,
         export_gap(logits["served"], logits["pruned"]), ceiling(dataset) if ceiling else None,
+        twin.plan.predicted_bytes,
     )  # fmt: skip
     html, js = write_report(report, recipe.store / recipe.name / "reports" / artifact.digest[:12])
     scored = score_one(artifact.path, dataset)
     return Night(verdict, artifact, version_, pointer, evaluation, html, js, time.perf_counter() - start, scored)
 
 
-def _student(trained: _Trained) -> Student:
-    model = trained.student.model
-    if not isinstance(model, Student):
+def _student(trained: Calibrated) -> Student:
+    if not isinstance(trained.model, Student):
         raise TypeError("the student stage holds no student")
-    return model
+    return trained.model
 
 
 def score_all(
-    trained: _Trained, compressed: compression.Compressed, artifact: Artifact, dataset: Dataset
+    trained: _Trained,
+    compressed: compression.Compressed,
+    twin: compression.Compressed,
+    artifact: Artifact,
+    dataset: Dataset,
 ) -> tuple[dict[str, Any], dict[str, dict[str, float]]]:
     """Return every model's test logits, and the share of fallback lookups before and after pruning."""
     teacher = Calibrated(trained.teacher.model, models.calibrate(trained.teacher.model, dataset))
@@ -208,6 +215,7 @@ def score_all(
     logits = {
         "teacher": score_test(teacher, dataset),
         "control": score_test(trained.control, dataset),
+        "control served": score_compiled(twin.served, dataset)[0],
         "student": score_test(trained.student, dataset),
         "pruned": pruned,
         "served": served,
@@ -281,13 +289,15 @@ def build_report(  # noqa: PLR0913 - it gathers a whole night
     command: str,
     gap: dict[str, float],
     ceiling: float | None,
+    control_bytes: int,
 ) -> Report:
     """Return everything that the report shows."""
-    student_bytes = sum(p.numel() * 4 for p in _student(trained).parameters())
+    student_bytes = sum(p.numel() * 4 for p in _student(trained.student).parameters())
     sizes = {
         "teacher": Size(trained.teacher.bytes, times.get("teacher")),
         "control": Size(student_bytes, times.get("student")),
         "student": Size(student_bytes, times.get("student")),
+        "control served": Size(control_bytes, None),
         "served": Size(artifact.bytes_on_disk, times.get("served")),
     }
     return Report(

@@ -23,8 +23,15 @@ def evaluation(noise=0.0, seed=0):
     label = (rng.random(4000) < 1 / (1 + np.exp(-z))).astype(np.float32)
     sample = Sample(label, np.ones(4000, dtype=np.float32), user, np.arange(4000) // 10)
     served = (z + noise * rng.normal(size=4000)).astype(np.float32)
-    logits = {"teacher": z.astype(np.float32), "control": served, "student": served, "pruned": served, "served": served}
-    pairs = (("served", "teacher"), ("served", "control"), ("control", "teacher"))
+    logits = {
+        "teacher": z.astype(np.float32),
+        "control": served,
+        "control served": served,
+        "student": served,
+        "pruned": served,
+        "served": served,
+    }
+    pairs = (("served", "teacher"), ("served", "control served"), ("control", "teacher"))
     return evaluate(logits, sample, EvaluateConfig(ece_bins=5), pairs, {"all <rows>": user >= 0, "few": user < 2})
 
 

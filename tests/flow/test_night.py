@@ -42,7 +42,7 @@ def test_a_night_ends_with_a_live_model_that_scores(recipe, night):
 
 def test_every_stage_is_measured_and_better_than_chance(night):
     metrics = night.evaluation.metrics
-    assert set(metrics) == {"teacher", "control", "student", "pruned", "served"}
+    assert set(metrics) == {"teacher", "control", "control served", "student", "pruned", "served"}
     assert all(m["auc"].value > 0.55 for m in metrics.values())
     report = json.loads(night.report_json.read_text())
     assert report["ceiling"] > max(m["auc"].value for m in metrics.values())
