@@ -6,7 +6,7 @@ loss, that any linear map can give, and one step of an 8-bit code costs the same
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
@@ -53,6 +53,12 @@ class CodedTable:
     def dim(self) -> int:
         """Values per row before coding."""
         return int(self.basis.shape[1])
+
+    def thinned(self, stride: int) -> "CodedTable":
+        """Return the table with every `stride`-th row only, each standing for all of its neighbours."""
+        z = np.concatenate([self.z[:-1][::stride], self.z[-1:]])
+        lookups = np.append(self.lookups[:-1][::stride] * stride, self.lookups[-1])
+        return replace(self, z=z, lookups=lookups)
 
     def row_bytes(self, code: RowCode) -> float:
         """Bytes that one more kept row costs, its share of the index as if all rows were kept."""

@@ -67,6 +67,7 @@ class CompressionPlan:
 
 
 Codes = dict[str, RowCode]
+_SAMPLE_ROWS = 20_000
 _BITS: tuple[Bits, ...] = (4, 8)
 _SMALLEST = RowCode(1, 4)
 
@@ -83,11 +84,26 @@ def nothing_kept(tables: Sequence[CodedTable], fold: Literal["item", "field"]) -
     return CompressionPlan({t.name: TablePlan(none, _SMALLEST) for t in tables}, fold, 0, 0.0, None)
 
 
-def _at_price(table: CodedTable, price: float, bits: Sequence[Bits]) -> tuple[RowCode, float]:
+@dataclass(frozen=True)
+class _Sample:
+    """Some of a table's rows, each standing for `stride` of them: a million rows need not all be asked for a price."""
+
+    table: CodedTable
+    rows: CodedTable
+    stride: int
+
+    @staticmethod
+    def of(table: CodedTable) -> "_Sample":
+        stride = max(1, len(table.z) // _SAMPLE_ROWS)
+        return _Sample(table, table.thinned(stride), stride)
+
+
+def _at_price(sample: _Sample, price: float, bits: Sequence[Bits]) -> tuple[RowCode, float]:
     """Return the code that is best when a byte costs `price` nats, and the bytes that the table then takes."""
     found: list[tuple[float, RowCode, float]] = []
+    table = sample.table
     for code in table.codes(bits):
-        saved, row = table.saved(code), table.row_bytes(code)
+        saved, row = sample.rows.saved(code), table.row_bytes(code) * sample.stride
         kept = saved > price * row
         weight = table.fixed_bytes(code) + row * int(np.count_nonzero(kept))
         found.append((price * weight - float(saved[kept].sum(dtype=np.float64)), code, float(weight)))
@@ -97,14 +113,15 @@ def _at_price(table: CodedTable, price: float, bits: Sequence[Bits]) -> tuple[Ro
 
 def _codes_for(tables: Sequence[CodedTable], budget: float, bits: Sequence[Bits]) -> Codes:
     """Return every table's code at the lowest price of a byte at which all tables fit `budget`."""
+    samples = [_Sample.of(table) for table in tables]
     low, high = -60.0, 20.0  # powers of two
     for _ in range(40):
         middle = (low + high) / 2
-        if sum(_at_price(t, 2.0**middle, bits)[1] for t in tables) <= budget:
+        if sum(_at_price(s, 2.0**middle, bits)[1] for s in samples) <= budget:
             high = middle
         else:
             low = middle
-    return {t.name: _at_price(t, 2.0**high, bits)[0] for t in tables}
+    return {s.table.name: _at_price(s, 2.0**high, bits)[0] for s in samples}
 
 
 def _fill(tables: Sequence[CodedTable], codes: Codes, budget: float) -> tuple[dict[str, TablePlan], int, float]:

@@ -71,6 +71,21 @@ def test_narrower_rows_are_chosen_over_fewer_where_they_lose_less():
     assert plan.tables["t"].code.rank == 8 and 0 in plan.tables["t"].keep
 
 
+def test_a_thinned_table_stands_for_the_whole():
+    table = coded([[1.0], [9.0], [2.0], [9.0], [3.0], [0.0]], [2.0, 1.0, 4.0, 1.0, 6.0, 5.0])
+    thin = table.thinned(2)
+    assert thin.z[:, 0].tolist() == [1.0, 2.0, 3.0, 0.0] and thin.lookups.tolist() == [4.0, 8.0, 12.0, 5.0]
+
+
+def test_a_plan_from_a_sample_of_the_rows_is_as_good(monkeypatch):
+    rng = np.random.default_rng(0)
+    table = coded(rng.normal(size=(4001, 12)) * np.exp(-np.arange(12) / 3), 1 / np.arange(1, 4002))
+    whole = plan_for_bytes([table], 0, 20_000, "item")
+    monkeypatch.setattr("recsys_kd.compress.plan._SAMPLE_ROWS", 400)
+    sampled = plan_for_bytes([table], 0, 20_000, "item")
+    assert sampled.predicted_loss == pytest.approx(whole.predicted_loss, rel=0.02)
+
+
 def test_only_the_bits_that_are_allowed_are_used():
     table = coded(np.random.default_rng(0).normal(size=(200, 8)), np.ones(200))
     for bits in ((8,), (4,)):
