@@ -109,7 +109,7 @@ def _uncoded(name: str, table: FloatTable) -> CodedTable:
     """Return a table whose coordinates are its values."""
     rows, dim = table.values.shape
     identity, nothing = np.eye(dim, dtype=np.float32), np.zeros(dim, np.float32)
-    return CodedTable(name, table.values, identity, nothing, table.columns, np.ones(rows), 1)
+    return CodedTable(name, table.values, identity, nothing, np.ones(dim), table.columns, np.ones(rows), 1)
 
 
 def fixed_bytes(folded: FoldedStudent, overhead: int) -> int:

@@ -32,7 +32,7 @@ def coded(z, lookups, name="t", key_bits=20):
     z = np.array(z, dtype=np.float32)
     dim = z.shape[1]
     identity, zero = np.eye(dim, dtype=np.float32), np.zeros(dim, np.float32)
-    return CodedTable(name, z, identity, zero, {name: slice(0, dim)}, np.array(lookups, dtype=float), key_bits)
+    return CodedTable(name, z, identity, zero, np.ones(dim), {name: slice(0, dim)}, np.array(lookups, float), key_bits)
 
 
 def test_a_row_is_worth_half_its_lookups_times_its_squared_distance_from_the_mean():
@@ -44,6 +44,12 @@ def test_a_row_is_worth_half_its_lookups_times_its_squared_distance_from_the_mea
     assert table.saved(RowCode(1, 8)).tolist() == [9.0, 3.0]
     coarse = np.array([2.0, 6.0]) / 2 * (1 / 15) ** 2 * 2 / 12
     assert table.saved(RowCode(2, 4)).tolist() == pytest.approx([25.0, 3.0] - coarse, rel=1e-6)
+
+
+def test_a_coordinate_that_was_shrunk_counts_for_what_it_stands_for():
+    table = dataclasses.replace(coded([[3.0, 1.0], [0.0, 0.0]], [2.0, 1.0]), cost=np.array([4.0, 9.0]))
+    # 2 / 2 * (9 * 4 + 1 * 9), less a twelfth of the squared step, (2 / 15)^2, in both: times 4 + 9.
+    assert table.saved(RowCode(2, 4)).tolist() == pytest.approx([45.0 - (2 / 15) ** 2 * 13 / 12])
 
 
 def test_rows_are_kept_by_worth_per_byte():
