@@ -1,8 +1,9 @@
 """Raw ids as signed 64-bit keys.
 
 int64 ids are their own key. A string is known by the first 8 bytes of its BLAKE2b hash: keyed structures then hold
-fixed-width integers only, and nobody can cheaply craft a name that lands on another's row (a second preimage among
-1M ids costs about 2^44 hashes; an accidental collision among 1M ids has odds of 3e-8).
+fixed-width integers only (an accidental collision among 1M ids has odds of 3e-8). An artifact keeps fewer bits of it
+(see `index`): who tries some 2^28 names finds one that is served with another's row, which he could have asked for by
+its own name.
 """
 
 import hashlib

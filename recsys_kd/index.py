@@ -1,4 +1,4 @@
-"""Raw key -> row in 1 to 6 bytes per key plus half a byte for the directory, looked up in two cache lines.
+"""Raw key -> row in 1 to 6 bytes per key plus half a byte for the directory.
 
 Keys less `base` are spread by a bijection of `bits`-bit numbers. The top bits of the result say in which bucket a key
 lies, so only the other bits are stored. Where ids span at most 48 bits nothing is lost, and a key that was never put in
@@ -35,10 +35,15 @@ def spread(keys: Keys, base: int, bits: int) -> tuple[NDArray[np.uint64], NDArra
     return x, inside
 
 
-def layout(count: int, bits: int) -> tuple[int, int]:
-    """Return how many of `bits` choose a bucket, and the bytes that each key's other bits take."""
-    top: int = min((count // _PER_BUCKET).bit_length(), bits)
-    return top, max(1, -(-(bits - top) // 8))
+def layout(count: int, kept: int) -> tuple[int, int]:
+    """Return how many of the `kept` bits choose a bucket, and the bytes that each key's other bits take."""
+    top = min((count // _PER_BUCKET).bit_length(), kept)
+    return top, max(1, -(-(kept - top) // 8))
+
+
+def default_kept(count: int, bits: int) -> int:
+    """Return how many of `bits` bits an index of so many keys keeps, unless two keys agree in them."""
+    return bits if bits <= _EXACT_BITS else min(bits, layout(count, bits)[0] + _HASH_BITS)
 
 
 def span_bits(keys: Keys) -> int:
@@ -50,15 +55,12 @@ def index_bytes(counts: NDArray[np.int64], bits: int) -> NDArray[np.int64]:
     """Return the bytes of an index of so many keys that span `bits` bits [N]; not rising everywhere: a doubled
     directory may save a byte on every key.
     """
-    top = np.minimum(np.frexp(counts // _PER_BUCKET)[1], bits)
-    kept = bits if bits <= _EXACT_BITS else np.minimum(bits, top + _HASH_BITS)
-    width = np.maximum(1, -(-(kept - top) // 8))
-    total: NDArray[np.int64] = counts * width + 4 * (2 ** top.astype(np.int64) + 1)
+    # Top bits change where count // 16 doubles: a few dozen layouts serve any number of counts.
+    step = np.frexp(counts // _PER_BUCKET)[1]
+    layouts = [layout(n, default_kept(n, bits)) for n in (_PER_BUCKET << s >> 1 for s in range(int(step.max()) + 1))]
+    top, width = np.array(layouts, dtype=np.int64)[step].T
+    total: NDArray[np.int64] = counts * width + 4 * (2**top + 1)
     return total
-
-
-def _default_kept(count: int, bits: int) -> int:
-    return bits if bits <= _EXACT_BITS else min(bits, layout(count, bits)[0] + _HASH_BITS)
 
 
 @dataclass(frozen=True)
@@ -78,7 +80,7 @@ class KeyIndex:
         base, bits = (int(keys.min()) if len(keys) else 0), span_bits(keys)
         whole, _ = spread(np.ascontiguousarray(keys), base, bits)
         order = np.argsort(whole, kind="stable")
-        kept = _default_kept(len(keys), bits)
+        kept = default_kept(len(keys), bits)
         while kept < bits and len(np.unique(whole >> np.uint64(bits - kept))) < len(keys):
             kept = min(bits, kept + 8)
         image = whole[order] >> np.uint64(bits - kept)
@@ -116,7 +118,7 @@ class KeyIndex:
         return images
 
     def check(self) -> None:
-        """Raise BadIndex unless every row lies in its bucket, in order, within `bits` bits."""
+        """Raise BadIndex unless every row lies in its bucket, in order, within `kept` bits."""
         if not (type(self.bits) is int and type(self.kept) is int and 1 <= self.kept <= self.bits <= 64):
             raise BadIndex(f"{self.kept!r} of {self.bits!r} bits are not sensible")
         if type(self.base) is not int:

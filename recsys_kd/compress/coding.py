@@ -4,7 +4,7 @@ Rows are whitened by the loss metric and turned so that the first coordinates ca
 often each row is looked up: weighted principal components. The first r coordinates are then the best r-number row, in
 loss, that any linear map can give. All coordinates of a row share the step of its code, so they are stored divided by
 the square root of their size: left as they are, the large ones would make the step coarse; made alike, the small ones
-would waste it. Half-way lost least on the demo's and two real sets' tables, at 4 bits half of either end.
+would waste it. Half-way lost least on the demo's tables (powers 0, 1/4, 1/2, 3/4 and 1 of the size were tried).
 """
 
 from collections.abc import Iterator, Mapping, Sequence

@@ -1,4 +1,4 @@
-"""How many rows of which table, and how many coordinates per row, fit a byte budget.
+"""How many rows of which table, how many coordinates per row and how many bits each, fit a byte budget.
 
 Every row has a cost (its bytes on disk, index key included) and a worth (the loss that it saves, see `coding`).
 Narrower rows lose a little on every row, fewer rows lose much on some: both are bought at one price per byte. What is

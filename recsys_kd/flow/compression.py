@@ -63,7 +63,7 @@ def fold(student: Student, dataset: Dataset, config: CompressConfig) -> FoldedSt
 
 
 def traffic_of(dataset: Dataset) -> dict[str, NDArray[np.float64]]:
-    """Return the training traffic of every looked-up field's rows, and of the item rows."""
+    """Return the lookups per training row of every looked-up field's rows, and of the item rows."""
     fields = [f.name for f in dataset.schema.fields if f.is_lookup]
     # An item of the catalogue that training never saw may be tomorrow's best seller: every item gets an average item's
     # traffic on top of its own. On a shop where a tenth of the items arrive late, 2% of the rows carried 15% of the
