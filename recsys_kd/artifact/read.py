@@ -126,7 +126,12 @@ class _Assembler:
         return index
 
     def table(self, name: str, entry: TableEntry, rows: int) -> CodedRows:
-        if entry.bits not in (4, 8) or type(entry.dim) is not int or not 0 < entry.dim <= 65536:
+        if (
+            type(entry.bits) is not int
+            or entry.bits not in (4, 8)
+            or type(entry.dim) is not int
+            or not 0 < entry.dim <= 65536
+        ):
             raise self.refuse("shapes", f"table '{name}' has {entry.dim!r} numbers of {entry.bits!r} bits per row")
         width = code_bytes(entry.dim, entry.bits) + OVERHEAD
         data = self.take(f"table.{name}", ("uint8",), (None, width)).astype(np.uint8, copy=False)
@@ -156,6 +161,9 @@ def _assemble(path: Path, manifest: Manifest, tensors: Tensors) -> CompiledStude
     views: dict[str, tuple[str, int]] = {}
     for term in manifest.terms:
         _check_term(take, manifest, term, views)
+    items = [(t.table, t.kind, t.layout) for t in manifest.terms if t.name == "item" and t.side == "item"]
+    if items != [("item", "row", "folded")]:
+        raise take.refuse("terms", f"one folded term 'item' over table 'item' is needed, found {items}")
     used = sorted({table for table, _ in views.values()})
     if used != sorted(manifest.tables):
         raise take.refuse("tensor-names", f"tables name {sorted(manifest.tables)}, terms use {used}")

@@ -202,7 +202,7 @@ def calibrated(student: CompiledStudent, platt: Platt) -> CompiledStudent:
 def weigh(student: CompiledStudent, dataset: Dataset, plan: CompressionPlan) -> int:
     """Return the bytes that the artifact will have on disk."""
     tensors, entries = pack(student)
-    lineage = Lineage("x" * 32, "x" * 25, "x" * 64, "x" * 64, "x" * 64, ["x" * 64], plan.summary())
+    lineage = Lineage("x" * 64, "x" * 25, "x" * 64, "x" * 64, "x" * 64, ["x" * 64], plan.summary())
     golden = golden_queries(student, dataset)
     weights = len(dump(tensors))
     manifest = Manifest(

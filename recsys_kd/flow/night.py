@@ -1,13 +1,10 @@
 """One model's night, end to end: read, teach, distil, compress, evaluate from disk, gate, register, report."""
 
 import getpass
-import json
 import os
-import platform
 import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +19,7 @@ from recsys_kd.data.encode import encode
 from recsys_kd.data.files import content_key, list_files
 from recsys_kd.evaluate.evaluation import Evaluation
 from recsys_kd.evaluate.gate import Subject, Verdict, decide
-from recsys_kd.evaluate.report import Report, Size, write_report
+from recsys_kd.evaluate.report import write_report
 from recsys_kd.flow import compression, models
 from recsys_kd.flow.cache import Stages, key_of, remove_leftovers
 from recsys_kd.flow.evaluation import (
@@ -33,6 +30,8 @@ from recsys_kd.flow.evaluation import (
     score_test,
     scoring_time,
 )
+from recsys_kd.flow.reporting import build_report
+from recsys_kd.flow.training import Trained, student_of, train
 from recsys_kd.models.student import Student
 from recsys_kd.progress import Progress
 from recsys_kd.registry.protocol import Pointer, Registry, Version
@@ -109,45 +108,6 @@ def check_budget(recipe: Recipe, dataset: Dataset) -> None:
     compression.check_budget(student, dataset, recipe.compress, size)
 
 
-@dataclass(frozen=True)
-class _Trained:
-    teacher: models.LoadedTeacher
-    student: Calibrated
-    control: Calibrated
-    key: str
-    folders: dict[str, Path]
-
-
-def train(recipe: Recipe, dataset: Dataset, data_key: str, stages: Stages) -> _Trained:
-    """Run the training stages, or reuse them."""
-    progress, folders = stages.progress, {}
-    base = key_of(data_key, recipe.data, recipe.split, recipe.seed, recipe.teacher)
-    if recipe.teacher.kind != "precomputed":
-        folders["teacher"] = stages.run(
-            "teacher", base, lambda out: models.train_teacher(recipe, dataset, out, progress)
-        )
-    soft_key = key_of(base, recipe.soft_labels)
-    folders["soft labels"] = stages.run(
-        "soft-labels", soft_key, lambda out: models.soft_labels(recipe, dataset, folders.get("teacher"), out, progress)
-    )
-    control_key = key_of(data_key, recipe.data, recipe.split, recipe.seed, recipe.student)
-    folders["control"] = stages.run(
-        "control", control_key, lambda out: models.train_student(recipe, dataset, None, out, progress, "control")
-    )
-    student_key = key_of(control_key, soft_key, recipe.distil)
-    soft = models.calibrated_soft_labels(dataset, folders["soft labels"])
-    folders["student"] = stages.run(
-        "student", student_key, lambda out: models.train_student(recipe, dataset, soft, out, progress, "student")
-    )
-    return _Trained(
-        models.load_teacher(recipe, dataset, folders.get("teacher", Path())),
-        Calibrated(*models.load_student(recipe, dataset.schema, folders["student"])),
-        Calibrated(*models.load_student(recipe, dataset.schema, folders["control"])),
-        student_key,
-        folders,
-    )
-
-
 def run(recipe: Recipe, progress: Progress, *, ceiling: Any = None, command: str = "recsys-kd run") -> Night:
     """Run a model's night. `ceiling(dataset)` may give the best AUC that anyone can reach (synthetic shops know it)."""
     start = time.perf_counter()
@@ -161,7 +121,7 @@ def run(recipe: Recipe, progress: Progress, *, ceiling: Any = None, command: str
     check_budget(recipe, dataset)
     trained = train(recipe, dataset, data_digest, stages)
     compressed, twin = (
-        compression.compress(_student(model), dataset, recipe.compress, trained.teacher.bytes)
+        compression.compress(student_of(model), dataset, recipe.compress, trained.teacher.bytes)
         for model in (trained.student, trained.control)
     )
     champion = registry.pointer(recipe.name, "champion")
@@ -189,14 +149,8 @@ def run(recipe: Recipe, progress: Progress, *, ceiling: Any = None, command: str
     return Night(verdict, artifact, version_, pointer, evaluation, html, js, time.perf_counter() - start, scored)
 
 
-def _student(trained: Calibrated) -> Student:
-    if not isinstance(trained.model, Student):
-        raise TypeError("the student stage holds no student")
-    return trained.model
-
-
 def score_all(
-    trained: _Trained,
+    trained: Trained,
     compressed: compression.Compressed,
     twin: compression.Compressed,
     artifact: Artifact,
@@ -273,59 +227,3 @@ def score_one(path: Path, dataset: Dataset) -> dict[str, Any]:
         "candidates": golden.candidates,
         "probability": [round(float(p), 6) for p in probability],
     }
-
-
-def build_report(  # noqa: PLR0913 - it gathers a whole night
-    recipe: Recipe,
-    dataset: Dataset,
-    trained: _Trained,
-    compressed: compression.Compressed,
-    artifact: Artifact,
-    evaluation: Evaluation,
-    verdict: Verdict,
-    times: dict[str, float],
-    fallback: dict[str, dict[str, float]],
-    stages: Stages,
-    command: str,
-    gap: dict[str, float],
-    ceiling: float | None,
-    control_bytes: int,
-) -> Report:
-    """Return everything that the report shows."""
-    student_bytes = sum(p.numel() * 4 for p in _student(trained.student).parameters())
-    sizes = {
-        "teacher": Size(trained.teacher.bytes, times.get("teacher")),
-        "control": Size(student_bytes, times.get("student")),
-        "student": Size(student_bytes, times.get("student")),
-        "control served": Size(control_bytes, None),
-        "served": Size(artifact.bytes_on_disk, times.get("served")),
-    }
-    return Report(
-        name=recipe.name,
-        created=verdict.created,
-        artifact=artifact.digest,
-        verdict=verdict.to_json(),
-        evaluation=evaluation.to_json(),
-        sizes=sizes,
-        plan=compressed.plan.summary(),
-        export=gap,
-        fits={name: models.read_fit(folder) for name, folder in trained.folders.items() if name != "soft labels"},
-        fallback=fallback,
-        counts=dataset.counts.to_json(),
-        splits={name: len(rows) for name, rows in dataset.splits.items()},
-        stages=dict(stages.done),
-        ceiling=ceiling,
-        command=command,
-        recipe=json.dumps(recipe.model_dump(mode="json"), indent=2),
-        versions={
-            "python": platform.python_version(),
-            **{name: version(name) for name in ("recsys-kd", "torch", "torchrec", "pyarrow", "numpy")},
-        },
-        digests={"data": dataset_digest(artifact), "recipe": artifact.manifest.lineage.recipe_digest,
-                 "teacher": artifact.manifest.lineage.teacher_digest, "artifact": artifact.digest},
-    )  # fmt: skip
-
-
-def dataset_digest(artifact: Artifact) -> str:
-    """Return the digest of the data that an artifact was made from."""
-    return artifact.manifest.lineage.data_digest

@@ -97,6 +97,18 @@ def _narrower(data, tensors):
     tensors["array.out.weight"] = tensors["array.out.weight"][:-1]
 
 
+def _no_item_term(data, tensors):
+    data["terms"] = data["terms"][1:]
+
+
+def _two_item_terms(data, tensors):
+    data["terms"].append(data["terms"][0])
+
+
+def _float_bits(data, tensors):
+    data["tables"]["item"]["bits"] = float(data["tables"]["item"]["bits"])
+
+
 def _term_field(data, tensors):
     data["terms"][0]["field"] = "nobody"
 
@@ -139,6 +151,9 @@ def _format(data, tensors):
         (_set("array.basis.item", 0, np.nan), "finite"),
         (_narrower, "shapes"),
         (_term_field, "terms"),
+        (_no_item_term, "terms"),
+        (_two_item_terms, "terms"),
+        (_float_bits, "shapes"),
         (_term_side, "terms"),
         (_fingerprint, "fingerprint"),
         (_golden, "golden"),
