@@ -172,6 +172,18 @@ class DistilConfig(StrictConfig):
     """Soft labels train a head of their own (the served probability stays calibrated), or the serving head."""
 
 
+class RecoveryConfig(StrictConfig):
+    """The short fit after pruning; see `recsys_kd.distil.recovery`."""
+
+    epochs: int = Field(1, ge=0)
+    """Passes over the training rows; 0 leaves the student as it was pruned."""
+    batch_size: int = Field(4096, ge=1)
+    row_lr: float = Field(0.04, gt=0)
+    """Learning rate of table rows, as a share of the standard deviation of their table's numbers."""
+    lr: float = Field(1e-3, gt=0)
+    """Learning rate of bases, first layer and head."""
+
+
 class CompressConfig(StrictConfig):
     """The byte budget, given one of three ways."""
 
@@ -185,6 +197,7 @@ class CompressConfig(StrictConfig):
     """Bits per stored number that the plan may choose from, table by table."""
     fold: Literal["item", "field"] = "item"
     """One row per item for all item-side fields, or one per value of each field."""
+    recovery: RecoveryConfig = RecoveryConfig()
 
     @model_validator(mode="after")
     def _one_budget(self) -> "CompressConfig":

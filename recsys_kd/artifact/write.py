@@ -31,7 +31,9 @@ class Artifact:
 
 
 def narrowest(array: NDArray[np.float32]) -> NDArray[np.generic]:
-    """Return the array in half precision where that changes none of its numbers."""
+    """Return a matrix in half precision where that changes none of its numbers; vectors are not worth it."""
+    if array.ndim < 2:
+        return array
     with np.errstate(over="ignore"):
         half = array.astype(np.float16)
     return half if np.array_equal(half.astype(np.float32), array) else array

@@ -76,25 +76,18 @@ def compile_student(
     coded: Sequence[CodedTable],
     plan: CompressionPlan,
     keys: Mapping[str, NDArray[np.int64]],
-    quantize: bool = True,
 ) -> CompiledStudent:
-    """Return the student as it is served, pruned and quantized, with one key index per table.
-
-    quantize=False keeps float32 rows: the same student before its last step, to measure what that step costs.
-    """
+    """Return the pruned student with one key index per table, its rows still float32; `quantized` is the last step."""
     tables: dict[str, RowTable] = {}
     indexes, orders, arrays = {}, {}, served_arrays(folded)
     for table in coded:
         kept = plan.tables[table.name]
         indexes[table.name], order = KeyIndex.build(keys[folded.tables[table.name].keys][kept.keep])
         orders[table.name] = order
-        rows = kept_rows(table, kept)[np.append(order, len(order))]
-        tables[table.name] = quantize_rows(rows, kept.code.bits) if quantize else Float32Table(rows)
+        tables[table.name] = Float32Table(kept_rows(table, kept)[np.append(order, len(order))])
         for view, columns in table.views.items():
             arrays[f"basis.{view}"] = np.ascontiguousarray(table.basis[: kept.code.rank, columns])
             arrays[f"mean.{view}"] = table.mean[columns]
-    if quantize:
-        arrays = {name: halved(array) for name, array in arrays.items()}
     return CompiledStudent(
         schema=folded.weights.schema,
         width=folded.weights.width,
@@ -105,6 +98,14 @@ def compile_student(
         arrays=arrays,
         codes={field: kept_codes(folded, plan, orders, field) for field in folded.codes},
     )
+
+
+def quantized(student: CompiledStudent, plan: CompressionPlan) -> CompiledStudent:
+    """Return a pruned student with its rows coded as planned and its matrices in half precision."""
+    tables: dict[str, RowTable] = {}
+    for name, table in student.tables.items():
+        tables[name] = quantize_rows(table.lookup(np.arange(table.rows)), plan.tables[name].code.bits)
+    return replace(student, tables=tables, arrays={name: halved(array) for name, array in student.arrays.items()})
 
 
 def kept_codes(

@@ -12,13 +12,14 @@ from markupsafe import Markup
 from recsys_kd.errors import OutsideError
 from recsys_kd.evaluate.charts import calibration_plot, forest_plot, loss_curves
 
-STAGES = ("teacher", "control", "control served", "student", "pruned", "served", "champion")
+STAGES = ("teacher", "control", "control served", "student", "pruned", "recovered", "served", "champion")
 _BEFORE = {
     "control": "teacher",
     "control served": "control",
     "student": "control",
     "pruned": "student",
-    "served": "pruned",
+    "recovered": "pruned",
+    "served": "recovered",
 }
 
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 import datetime as dt
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from recsys_kd.artifact.manifest import Golden, Lineage, Manifest, canonical
 from recsys_kd.artifact.tensors import dump
 from recsys_kd.artifact.write import Artifact, pack, write_artifact
 from recsys_kd.compress.coding import CodedTable, RowCode
-from recsys_kd.compress.export import code_tables, compile_student, served_arrays, stored_bytes
+from recsys_kd.compress.export import code_tables, compile_student, quantized, served_arrays, stored_bytes
 from recsys_kd.compress.fold import FloatTable, FoldedStudent, ItemFeatures, fold_student
 from recsys_kd.compress.plan import (
     CompressionPlan,
@@ -36,13 +37,15 @@ from recsys_kd.tables import CompiledStudent
 GOLDEN_REQUESTS, GOLDEN_CANDIDATES = 3, 4
 _SCORE_ROWS, _PROBE_ROWS, _CALIBRATION_ROWS = 32_768, 32_768, 262_144
 _PLANS = 10
+LONGEST = -1.1754943508222875e-38
 
 
 @dataclass(frozen=True)
 class Compressed:
-    """The student before and after its last steps: pruned only, and as served; `plan` says which rows stayed."""
+    """The student after each of its last steps: pruned, fitted again, as served; `plan` says which rows stayed."""
 
     pruned: CompiledStudent
+    recovered: CompiledStudent
     served: CompiledStudent
     plan: CompressionPlan
 
@@ -95,7 +98,7 @@ def metrics_of(folded: FoldedStudent, dataset: Dataset) -> dict[str, NDArray[np.
     """Return every table's loss metric, measured on a sample of the validation rows."""
     whole = [_uncoded(name, table) for name, table in folded.tables.items()]
     everything = {t.name: TablePlan(np.arange(len(t.z) - 1), RowCode(t.dim, 8)) for t in whole}
-    student = compile_student(folded, whole, CompressionPlan(everything, "item", 0, 0.0, None), keys_of(dataset), False)
+    student = compile_student(folded, whole, CompressionPlan(everything, "item", 0, 0.0, None), keys_of(dataset))
     model, found = OfflineModel(student, dataset), Sensitivity(Head(student.first, student.arrays))
     sample = evenly(dataset.splits["validation"], _PROBE_ROWS)
     for index in np.array_split(sample, max(1, len(sample) // 8192)):
@@ -120,7 +123,7 @@ def fixed_bytes(folded: FoldedStudent, overhead: int) -> int:
 def _empty_overhead(folded: FoldedStudent, coded: list[CodedTable], dataset: Dataset, config: CompressConfig) -> int:
     """Return the bytes of headers and manifest, weighed on a student that keeps no rows."""
     nothing = nothing_kept(coded, config.fold)
-    empty = calibrated(compile_student(folded, coded, nothing, keys_of(dataset)), IDENTITY)
+    empty = calibrated(quantized(compile_student(folded, coded, nothing, keys_of(dataset)), nothing), IDENTITY)
     return weigh(empty, dataset, nothing) - smallest(coded, fixed_bytes(folded, 0))
 
 
@@ -136,13 +139,25 @@ def check_budget(student: Student, dataset: Dataset, config: CompressConfig, tea
         raise budget_error(needed, budget)
 
 
-def compress(student: Student, dataset: Dataset, config: CompressConfig, teacher_bytes: int) -> Compressed:
-    """Return the student pruned to the budget and quantized. Raises: BadBudget."""
+Recover = Callable[[CompiledStudent], CompiledStudent]
+"""Fits a pruned student, rows still float32, to its training rows once more."""
+
+
+def compress(
+    student: Student,
+    dataset: Dataset,
+    config: CompressConfig,
+    teacher_bytes: int,
+    recover: Recover = lambda pruned: pruned,
+) -> Compressed:
+    """Return the student pruned to the budget, recovered and quantized. Raises: BadBudget."""
     folded, keys = fold(student, dataset, config), keys_of(dataset)
     coded = code_tables(folded, traffic_of(dataset), keys, metrics_of(folded, dataset))
     plan = _fitting_plan(folded, coded, dataset, config, budget_of(config, teacher_bytes))
-    pruned, served = (compile_student(folded, coded, plan, keys, quantize) for quantize in (False, True))
-    return Compressed(recalibrated(pruned, dataset), recalibrated(served, dataset), plan)
+    pruned = recalibrated(compile_student(folded, coded, plan, keys), dataset)
+    recovered = recover(pruned)
+    served = quantized(recovered, plan)
+    return Compressed(pruned, recalibrated(recovered, dataset), recalibrated(served, dataset), plan)
 
 
 def _fitting_plan(
@@ -157,7 +172,7 @@ def _fitting_plan(
     fits, over = None, None
     for _ in range(_PLANS):
         plan = make_plan(coded, fixed_bytes(folded, overhead), config, budget)
-        served = calibrated(compile_student(folded, coded, plan, keys_of(dataset)), IDENTITY)
+        served = calibrated(quantized(compile_student(folded, coded, plan, keys_of(dataset)), plan), IDENTITY)
         weight = weigh(served, dataset, plan)
         weighed = dataclasses.replace(plan, predicted_bytes=weight)
         if budget is None:
@@ -203,7 +218,10 @@ def weigh(student: CompiledStudent, dataset: Dataset, plan: CompressionPlan) -> 
     """Return the bytes that the artifact will have on disk."""
     tensors, entries = pack(student)
     lineage = Lineage("x" * 64, "x" * 25, "x" * 64, "x" * 64, "x" * 64, ["x" * 64], plan.summary())
-    golden = golden_queries(student, dataset)
+    # Logits will change, and the length of their text with them: the longest there is is weighed.
+    golden = tuple(
+        dataclasses.replace(query, logits=[LONGEST] * len(query.logits)) for query in golden_queries(student, dataset)
+    )
     weights = len(dump(tensors))
     manifest = Manifest(
         student.schema, student.width, student.first, student.terms, entries, weights, "x" * 64, lineage, golden

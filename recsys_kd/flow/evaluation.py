@@ -30,7 +30,8 @@ PAIRS = (
     ("student", "control"),
     ("student", "teacher"),
     ("pruned", "student"),
-    ("served", "pruned"),
+    ("recovered", "pruned"),
+    ("served", "recovered"),
     ("served", "student"),
     ("control served", "control"),
     ("served", "control served"),
@@ -107,9 +108,9 @@ def evaluate_models(
     return found
 
 
-def export_gap(served: Floats, pruned: Floats) -> dict[str, float]:
-    """Return how far the int8 export's logits are from the pruned float student's: mean and worst."""
-    gap = np.abs(served - pruned)
+def export_gap(served: Floats, recovered: Floats) -> dict[str, float]:
+    """Return how far the coded export's logits are from the same student's in float32: mean and worst."""
+    gap = np.abs(served - recovered)
     return {"mean_logit_gap": float(gap.mean()), "worst_logit_gap": float(gap.max())}
 
 

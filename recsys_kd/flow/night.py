@@ -6,7 +6,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -30,6 +30,7 @@ from recsys_kd.flow.evaluation import (
     score_test,
     scoring_time,
 )
+from recsys_kd.flow.recovery import recovery_stage
 from recsys_kd.flow.reporting import build_report
 from recsys_kd.flow.training import Trained, student_of, train
 from recsys_kd.models.student import Student
@@ -120,10 +121,8 @@ def run(recipe: Recipe, progress: Progress, *, ceiling: Any = None, command: str
     dataset, data_digest = read(recipe, stages)
     check_budget(recipe, dataset)
     trained = train(recipe, dataset, data_digest, stages)
-    compressed, twin = (
-        compression.compress(student_of(model), dataset, recipe.compress, trained.teacher.bytes)
-        for model in (trained.student, trained.control)
-    )
+    compressed = compress(recipe, dataset, trained, stages, "student")
+    twin = compress(recipe, dataset, trained, stages, "control")
     champion = registry.pointer(recipe.name, "champion")
     digests = {"data": data_digest, "recipe": key_of(recipe), "teacher": trained.teacher.digest}
     parents = [champion.digest] if champion else []
@@ -141,12 +140,21 @@ def run(recipe: Recipe, progress: Progress, *, ceiling: Any = None, command: str
     times = scoring_time(dataset, torch_models, artifact.path)
     report = build_report(
         recipe, dataset, trained, compressed, artifact, evaluation, verdict, times, fallback, stages, command,
-        export_gap(logits["served"], logits["pruned"]), ceiling(dataset) if ceiling else None,
+        export_gap(logits["served"], logits["recovered"]), ceiling(dataset) if ceiling else None,
         twin.plan.predicted_bytes,
     )  # fmt: skip
     html, js = write_report(report, recipe.store / recipe.name / "reports" / artifact.digest[:12])
     scored = score_one(artifact.path, dataset)
     return Night(verdict, artifact, version_, pointer, evaluation, html, js, time.perf_counter() - start, scored)
+
+
+def compress(
+    recipe: Recipe, dataset: Dataset, trained: Trained, stages: Stages, which: Literal["student", "control"]
+) -> compression.Compressed:
+    """Return the student, or the control, compressed to the budget; the control is recovered by labels alone."""
+    model, soft = (trained.student, trained.soft) if which == "student" else (trained.control, None)
+    recover = recovery_stage(recipe, dataset, soft, trained.folders[which], stages, f"{which}-recovery")
+    return compression.compress(student_of(model), dataset, recipe.compress, trained.teacher.bytes, recover)
 
 
 def score_all(
@@ -172,6 +180,7 @@ def score_all(
         "control served": score_compiled(twin.served, dataset)[0],
         "student": score_test(trained.student, dataset),
         "pruned": pruned,
+        "recovered": score_compiled(compressed.recovered, dataset)[0],
         "served": served,
     }
     return logits, {"before": before, "after": after}

@@ -19,6 +19,8 @@ class Trained:
     student: Calibrated
     control: Calibrated
     folders: dict[str, Path]
+    soft: models.Floats
+    """Calibrated teacher logits of every row, NaN where there are none."""
 
 
 def train(recipe: Recipe, dataset: Dataset, data_key: str, stages: Stages) -> Trained:
@@ -47,6 +49,7 @@ def train(recipe: Recipe, dataset: Dataset, data_key: str, stages: Stages) -> Tr
         Calibrated(*models.load_student(recipe, dataset.schema, folders["student"])),
         Calibrated(*models.load_student(recipe, dataset.schema, folders["control"])),
         folders,
+        soft,
     )
 
 

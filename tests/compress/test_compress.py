@@ -183,7 +183,7 @@ def test_predicted_loss_is_what_a_small_change_costs(dataset):
     coded_tables = code_tables(moved, traffic_of(dataset), keys_of(dataset), metrics)
     plan = plan_for_fraction(coded_tables, 0, 1.0, "item")
     after = score_sample(
-        calibrated(compile_student(moved, coded_tables, plan, keys_of(dataset), False), IDENTITY), dataset, sample
+        calibrated(compile_student(moved, coded_tables, plan, keys_of(dataset)), IDENTITY), dataset, sample
     ).astype(np.float64)
     p = 1 / (1 + np.exp(-before))
     rise = np.mean(np.logaddexp(0, after) - p * after - np.logaddexp(0, before) + p * before)

@@ -1,0 +1,131 @@
+"""Recovery: a short fit of the pruned and narrowed student to labels and teacher, in the very form that is served.
+
+Rows that share the fallback, and rows with fewer coordinates than they were trained with, are far from what would be
+best under those limits; a pass over the training rows with a falling learning rate takes most of that back. It is
+kept only if validation says that it helped.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from recsys_kd.distil.loop import NothingToTrainOn, auc
+from recsys_kd.distil.losses import hard_bce, soft_bce
+from recsys_kd.models.compiled import CompiledModule
+from recsys_kd.models.source import RowSource
+from recsys_kd.progress import Progress
+from recsys_kd.settings import DistilConfig, RecoveryConfig
+from recsys_kd.tables import CompiledStudent
+
+Floats = NDArray[np.float32]
+Rows = NDArray[np.int64]
+_SCORE_ROWS = 16_384
+
+
+@dataclass(frozen=True)
+class Training:
+    """What recovery learns from.
+
+    source: the log. items: item row of every row [N]. rows, validation: row numbers. soft: calibrated teacher logits
+    of every row [N], NaN where there are none; None for a control.
+    """
+
+    source: RowSource
+    items: Rows
+    rows: Rows
+    validation: Rows
+    soft: Floats | None
+
+
+@dataclass(frozen=True)
+class Recovered:
+    """The student after recovery (or before it, where it did not help), and validation AUC before and after."""
+
+    student: CompiledStudent
+    before: float
+    after: float
+
+    @property
+    def helped(self) -> bool:
+        """Whether the fit was kept."""
+        return self.after > self.before
+
+
+def recover(
+    module: CompiledModule,
+    data: Training,
+    config: RecoveryConfig,
+    distil: DistilConfig,
+    seed: int,
+    progress: Progress,
+    name: str,
+) -> Recovered:
+    """Train a pruned student's rows, bases and head for `config.epochs`; the rate falls to zero in a straight line.
+
+    Rows learn in proportion to their table's own spread: coordinates have no natural size.
+    """
+    start = module.compiled()
+    before = _auc(module, data)
+    optimizers, rates = _optimizers(module, config)
+    total, done = config.epochs * len(data.rows), 0
+    for epoch in range(config.epochs):
+        order = np.random.default_rng(seed * 1000 + epoch).permutation(data.rows)
+        if len(order) == 0:
+            raise NothingToTrainOn(name)
+        with progress.task(f"{name}, epoch {epoch + 1}", len(order)) as task:
+            for at in range(0, len(order), config.batch_size):
+                index = order[at : at + config.batch_size]
+                for optimizer, rate in zip(optimizers, rates, strict=True):
+                    for group, full in zip(optimizer.param_groups, rate, strict=True):
+                        group["lr"] = full * max(1.0 - done / total, 1e-6)
+                loss = _step(module, data, index, distil, optimizers)
+                done += len(index)
+                task.advance(len(index), loss=loss)
+    after = _auc(module, data)
+    progress.note(f"{name}: validation AUC {before:.4f} -> {after:.4f}")
+    # Not `after <= before`: a fit that diverged to NaN must be thrown away too.
+    return Recovered(module.compiled() if after > before else start, before, after)
+
+
+def _optimizers(
+    module: CompiledModule, config: RecoveryConfig
+) -> tuple[tuple[torch.optim.Optimizer, ...], list[list[float]]]:
+    """Return lazy Adam for rows and Adam for the rest, and the full rate of each of their groups."""
+    groups = [{"params": [p], "lr": config.row_lr * max(float(p.std()), 1e-6)} for p in module.rows.values()]
+    pair = (torch.optim.SparseAdam(groups), torch.optim.Adam(module.arrays.values(), lr=config.lr))
+    return pair, [[float(g["lr"]) for g in optimizer.param_groups] for optimizer in pair]
+
+
+def _step(
+    module: CompiledModule,
+    data: Training,
+    index: Rows,
+    distil: DistilConfig,
+    optimizers: tuple[torch.optim.Optimizer, ...],
+) -> float:
+    batch = data.source.batch(index)
+    logit = module(batch, data.items[index])
+    weight = torch.from_numpy(batch.weight)
+    loss = hard_bce(logit, torch.from_numpy(batch.label), weight)
+    if data.soft is not None:
+        teacher = torch.from_numpy(data.soft[index])
+        known = torch.isfinite(teacher)
+        soft = soft_bce(logit, torch.where(known, teacher, 0.0), weight * known, distil.temperature)
+        loss = loss + distil.weight * soft
+    for optimizer in optimizers:
+        optimizer.zero_grad(set_to_none=True)
+    loss.backward()  # type: ignore[no-untyped-call]
+    for optimizer in optimizers:
+        optimizer.step()
+    return float(loss.detach())
+
+
+@torch.no_grad()
+def _auc(module: CompiledModule, data: Training) -> float:
+    """Return the validation AUC."""
+    parts = np.array_split(data.validation, max(1, len(data.validation) // _SCORE_ROWS))
+    batches = [data.source.batch(index) for index in parts]
+    score = torch.cat([module(batch, data.items[index]) for batch, index in zip(batches, parts, strict=True)])
+    return auc(score, torch.from_numpy(np.concatenate([batch.label for batch in batches])))

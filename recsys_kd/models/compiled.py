@@ -1,0 +1,117 @@
+"""The served student as a torch module: what recovery trains after rows were pruned and narrowed.
+
+It computes what `recsys_kd.runtime.sums` computes, from the same rows, bases and arrays, with gradients.
+"""
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from recsys_kd.batch import Bag, Batch
+from recsys_kd.tables import CompiledStudent, Float32Table, Term
+
+Moves = Mapping[str, NDArray[np.int64]]
+
+
+class CompiledModule(nn.Module):
+    """A compiled student with float32 rows, trainable; `moves` gives every term's table row per training row."""
+
+    def __init__(self, student: CompiledStudent, moves: Moves) -> None:
+        super().__init__()
+        self.student = student
+        self.moves = moves
+        rows = {name: t.lookup(np.arange(t.rows)) for name, t in student.tables.items()}
+        # ParameterDict refuses names with dots.
+        self.rows = nn.ParameterDict({_key(name): _parameter(values) for name, values in rows.items()})
+        self.arrays = nn.ParameterDict({_key(name): _parameter(values) for name, values in student.arrays.items()})
+
+    def _array(self, name: str) -> Tensor:
+        array: Tensor = self.arrays[_key(name)]
+        return array
+
+    def _lookup(self, term: Term, rows: NDArray[np.int64]) -> Tensor:
+        table = self.rows[_key(term.table or "")]
+        return nn.functional.embedding(torch.from_numpy(rows), table, sparse=True)
+
+    def _view(self, term: Term, z: Tensor) -> Tensor:
+        return z @ self._array(f"basis.{term.view}") + self._array(f"mean.{term.view}")
+
+    def _expand(self, term: Term, e: Tensor, linear: Tensor) -> Tensor:
+        scalar = linear - 0.5 * e.square().sum(1)
+        return torch.cat([e @ self._array(f"first.{term.name}").T, e, scalar[:, None]], dim=1)
+
+    def _row_term(self, term: Term, rows: NDArray[np.int64]) -> Tensor:
+        values = self._view(term, self._lookup(term, rows))
+        return values if term.layout == "folded" else self._expand(term, values[:, :-1], values[:, -1])
+
+    def _bag_term(self, term: Term, bag: Bag) -> Tensor:
+        z = nn.functional.embedding_bag(
+            torch.from_numpy(self.moves[term.name][bag.values]),
+            self.rows[_key(term.table or "")],
+            torch.from_numpy(bag.offsets),
+            mode="mean",
+            sparse=True,
+            include_last_offset=True,
+        )
+        full = torch.from_numpy(np.diff(bag.offsets) > 0)
+        pooled = torch.where(full[:, None], self._view(term, z), 0.0)
+        return self._expand(term, pooled[:, :-1], pooled[:, -1])
+
+    def _number_term(self, term: Term, x: Tensor) -> Tensor:
+        linear = x @ self._array(f"linear.{term.name}")
+        if term.kind == "vector":
+            return self._expand(term, x @ self._array(f"project.{term.name}").T, linear)
+        hidden = x @ self._array(f"first.{term.name}").T
+        return torch.cat([hidden, torch.zeros(len(x), self.student.width), linear[:, None]], dim=1)
+
+    def _term(self, term: Term, batch: Batch, items: NDArray[np.int64]) -> Tensor:
+        if term.side == "item":
+            rows = self.moves["item"][items]
+            return self._row_term(
+                term, rows if term.name == "item" else self.student.codes[term.name][rows].astype(np.int64)
+            )
+        if term.kind == "bag":
+            return self._bag_term(term, batch.bags[term.field])
+        if term.kind == "row":
+            return self._row_term(term, self.moves[term.name][batch.ids[term.field]])
+        return self._number_term(term, torch.from_numpy(batch.dense[term.field]))
+
+    def forward(self, batch: Batch, items: NDArray[np.int64]) -> Tensor:
+        """Return logits [B]; `items` are the item rows of the batch [B]."""
+        sums = torch.stack([self._term(term, batch, items) for term in self.student.terms]).sum(0)
+        first = self.student.first
+        x = torch.relu(sums[:, :first] + self._array("hidden.0.bias"))
+        i = 1
+        while f"hidden.{i}.weight" in self.student.arrays:
+            x = torch.relu(x @ self._array(f"hidden.{i}.weight").T + self._array(f"hidden.{i}.bias"))
+            i += 1
+        wide = sums[:, -1] + 0.5 * sums[:, first:-1].square().sum(1)
+        logit = wide + x @ self._array("out.weight") + self._array("bias")
+        if "calibration" in self.student.arrays:
+            slope, offset = self._array("calibration")
+            logit = slope * logit + offset
+        return logit
+
+    @torch.no_grad()
+    def compiled(self) -> CompiledStudent:
+        """Return the student as it is now, with float32 rows."""
+        tables = {name: Float32Table(_numpy(self.rows[_key(name)])) for name in self.student.tables}
+        arrays = {name: _numpy(self._array(name)) for name in self.student.arrays}
+        return replace(self.student, tables=tables, arrays=arrays)
+
+
+def _key(name: str) -> str:
+    return name.replace(".", "/")
+
+
+def _parameter(values: NDArray[np.float32]) -> nn.Parameter:
+    return nn.Parameter(torch.from_numpy(np.array(values, dtype=np.float32)))
+
+
+def _numpy(tensor: Tensor) -> NDArray[np.float32]:
+    array: NDArray[np.float32] = tensor.detach().numpy().copy()
+    return array
