@@ -5,7 +5,7 @@ from pathlib import Path
 
 import yaml
 
-from recsys_kd.data.interactions import ImportConfig
+from recsys_kd.data.interactions_config import ImportConfig
 from recsys_kd.settings import Recipe
 from tests.served import artifact
 

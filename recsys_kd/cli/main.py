@@ -107,7 +107,8 @@ def import_(
     as_json: Json = False,
 ) -> None:
     """Turn an interaction table (CSV, TSV, Parquet, libsvm) into a ranking log with a ready recipe."""
-    from recsys_kd.data.interactions import import_interactions, load_import
+    from recsys_kd.data.interactions import import_interactions
+    from recsys_kd.data.interactions_config import load_import
 
     found = import_interactions(load_import(config, source), out, progress())
     if as_json:

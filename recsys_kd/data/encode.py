@@ -22,6 +22,7 @@ from recsys_kd.data.items import RawBag, RawField, bag_of, categories_of, lookup
 from recsys_kd.data.layout import Layout, column_of
 from recsys_kd.data.read import Scan, open_log, scan, usable
 from recsys_kd.data.split import split_bounds, split_rank
+from recsys_kd.data.traffic import training_traffic
 from recsys_kd.errors import InputError, OutsideError
 from recsys_kd.ids import mix
 from recsys_kd.progress import SILENT, Progress
@@ -265,19 +266,8 @@ class _Encoder:
             self._save(f"{where}/{field.name}.offsets", coded.offsets.astype(np.int64))
         else:
             self._save(f"{where}/{field.name}", coded.astype(np.int32))
-        self._save(f"traffic/{field.name}", self._traffic(field, coded))
-
-    def _traffic(self, field: Field, coded: RawField) -> NDArray[np.float64]:
-        size, stop = len(self.keys[field.vocabulary or ""]) + 1, self.train.stop
-        if field.side == "item":
-            if isinstance(coded, RawBag):
-                return np.bincount(coded.values, minlength=size).astype(np.float64)
-            return np.bincount(coded[self.item_row[:stop]].astype(np.int64), minlength=size).astype(np.float64)
-        if isinstance(coded, RawBag):
-            lengths = np.diff(coded.offsets[: stop + 1])
-            share = np.repeat(1.0 / np.maximum(lengths, 1) ** 2, lengths)
-            return np.bincount(coded.values[: coded.offsets[stop]], weights=share, minlength=size).astype(np.float64)
-        return np.bincount(coded[:stop].astype(np.int64), minlength=size).astype(np.float64)
+        size = len(self.keys[field.vocabulary]) + 1
+        self._save(f"traffic/{field.name}", training_traffic(field, coded, self.item_row[: self.train.stop], size))
 
     def _save(self, name: str, values: NDArray[np.generic]) -> None:
         path = self.out / f"{name}.npy"

@@ -9,7 +9,8 @@ import tempfile
 from pathlib import Path
 
 from recsys_kd.cli.display import PlainProgress
-from recsys_kd.data.interactions import import_interactions, load_import
+from recsys_kd.data.interactions import import_interactions
+from recsys_kd.data.interactions_config import load_import
 from recsys_kd.flow.night import run as run_night
 from recsys_kd.settings import load_recipe
 from tests.benchmarks.table import show

@@ -9,7 +9,8 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 
-from recsys_kd.data.interactions import BadImport, ImportConfig, import_interactions, load_import
+from recsys_kd.data.interactions import import_interactions
+from recsys_kd.data.interactions_config import BadImport, ImportConfig, load_import
 from recsys_kd.data.interactions_read import MissingSourceColumn, UnreadableTable, read_table
 from recsys_kd.data.negatives import Events, draw_negatives, histories
 from recsys_kd.settings import load_recipe
