@@ -29,6 +29,7 @@ def evaluation(noise=0.0, seed=0):
         "control served": served,
         "student": served,
         "pruned": served,
+        "recovered": served,
         "served": served,
     }
     pairs = (("served", "teacher"), ("served", "control served"), ("control", "teacher"))

@@ -42,7 +42,7 @@ def test_a_night_ends_with_a_live_model_that_scores(recipe, night):
 
 def test_every_stage_is_measured_and_better_than_chance(night):
     metrics = night.evaluation.metrics
-    assert set(metrics) == {"teacher", "control", "control served", "student", "pruned", "served"}
+    assert set(metrics) == {"teacher", "control", "control served", "student", "pruned", "recovered", "served"}
     assert all(m["auc"].value > 0.55 for m in metrics.values())
     report = json.loads(night.report_json.read_text())
     assert report["ceiling"] > max(m["auc"].value for m in metrics.values())
@@ -52,7 +52,7 @@ def test_every_stage_is_measured_and_better_than_chance(night):
 
 
 def test_int8_costs_next_to_nothing(night):
-    assert abs(night.evaluation.deltas["served - pruned"]["auc"].value) < 0.002
+    assert abs(night.evaluation.deltas["served - recovered"]["auc"].value) < 0.002
 
 
 def test_a_second_run_does_nothing_again_and_comes_to_the_same(recipe, night):
@@ -67,7 +67,8 @@ def test_a_changed_student_reuses_read_and_teacher(recipe, night):
     again = run(recipe.model_copy(update={"student": student}), SILENT)
     stages = json.loads(again.report_json.read_text())["stages"]
     assert stages == {
-        "read": "reused", "teacher": "reused", "soft-labels": "reused", "control": "run", "student": "run"
+        "read": "reused", "teacher": "reused", "soft-labels": "reused", "control": "run", "student": "run",
+        "student-recovery": "run", "control-recovery": "run",
     }  # fmt: skip
     assert "champion" in again.evaluation.metrics
 
