@@ -151,15 +151,15 @@ class SoftLabelConfig(StrictConfig):
 class StudentConfig(StrictConfig):
     """The compact model."""
 
-    width: int = Field(32, ge=1, le=256)
+    width: int = Field(64, ge=1, le=256)
     """Numbers per id in training; compression decides how many of them are worth their bytes."""
     hidden: tuple[int, ...] = Field((64, 32), min_length=1)
     """Hidden units; the first layer is the one folded into table rows."""
     epochs: int = Field(15, ge=1)
     patience: int = Field(1, ge=1)
     batch_size: int = Field(4096, ge=1)
-    lr: float = Field(4e-3, gt=0)
-    embedding_l2: float = Field(5e-4, ge=0)
+    lr: float = Field(3e-3, gt=0)
+    embedding_l2: float = Field(1e-3, ge=0)
     id_dropout: float = Field(0.02, ge=0, lt=1)
 
 
@@ -175,7 +175,7 @@ class DistilConfig(StrictConfig):
 class RecoveryConfig(StrictConfig):
     """The short fit after pruning; see `recsys_kd.distil.recovery`."""
 
-    epochs: int = Field(1, ge=0)
+    epochs: int = Field(2, ge=0)
     """Passes over the training rows; 0 leaves the student as it was pruned."""
     batch_size: int = Field(4096, ge=1)
     row_lr: float = Field(0.04, gt=0)

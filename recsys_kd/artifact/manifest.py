@@ -9,7 +9,7 @@ from typing import Any
 from recsys_kd.schema import Schema
 from recsys_kd.tables import Bits, Term
 
-FORMAT = 2
+FORMAT = 3
 WEIGHTS = "weights.safetensors"
 MANIFEST = "manifest.json"
 

@@ -110,10 +110,20 @@ class _Assembler:
         return array
 
     def floats(self, name: str, shape: tuple[int | None, ...]) -> NDArray[np.float32]:
-        array = self.take(f"array.{name}", ("float16", "float32"), shape).astype(np.float32, copy=False)
+        stored = self.take(f"array.{name}", ("int8", "float32") if len(shape) == 2 else ("float32",), shape)
+        array = stored.astype(np.float32, copy=False)
+        if stored.dtype == np.int8:
+            array = array * self.scales(name, len(stored))
         if not np.isfinite(array).all():
             raise self.refuse("finite", f"array '{name}' holds NaN or infinite values")
         return array
+
+    def scales(self, name: str, rows: int) -> NDArray[np.float32]:
+        """Return the scales of a coded matrix [rows, 1]; a row of zeros has scale 0."""
+        scales = self.take(f"scale.{name}", ("float16",), (rows,)).astype(np.float32)
+        if not (np.isfinite(scales).all() and (scales >= 0).all()):
+            raise self.refuse("scales", f"array '{name}' has scales that are negative, or not finite")
+        return scales[:, None]
 
     def index(self, entry: TableEntry) -> KeyIndex:
         starts = self.take(f"{entry.index}.starts", ("uint32",), (None,)).astype(np.uint32, copy=False)
@@ -140,8 +150,8 @@ class _Assembler:
             raise self.refuse(
                 "index-rows", f"table '{name}' has {table.rows} rows for {rows - 1} keys and the fallback"
             )
-        tail = table.scales_and_offsets()
-        if not (np.isfinite(tail).all() and (tail[:, 0] > 0).all()):
+        scales = table.scales()
+        if not (np.isfinite(scales).all() and (scales > 0).all()):
             raise self.refuse("scales", f"table '{name}' has scales that are not positive, or not finite")
         return table
 

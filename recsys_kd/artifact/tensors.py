@@ -14,7 +14,10 @@ from numpy.typing import NDArray
 
 Array = NDArray[np.generic]
 MAX_HEADER = 1 << 20
-_DTYPES = {"U8": np.uint8, "U16": np.uint16, "U32": np.uint32, "I32": np.int32, "F16": np.float16, "F32": np.float32}
+_DTYPES = {
+    "U8": np.uint8, "I8": np.int8, "U16": np.uint16, "U32": np.uint32, "I32": np.int32, "F16": np.float16,
+    "F32": np.float32,
+}  # fmt: skip
 _NAMES = {np.dtype(kind): name for name, kind in _DTYPES.items()}
 _ALIGN = 64
 

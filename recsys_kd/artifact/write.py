@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from recsys_kd.artifact.errors import StoreUnwritable
 from recsys_kd.artifact.manifest import MANIFEST, WEIGHTS, Golden, Lineage, Manifest, TableEntry, canonical, digest_of
 from recsys_kd.artifact.tensors import dump
-from recsys_kd.tables import CodedRows, CompiledStudent
+from recsys_kd.tables import CodedRows, CompiledStudent, code_matrix
 
 
 @dataclass(frozen=True)
@@ -30,13 +30,13 @@ class Artifact:
         return sum(p.stat().st_size for p in self.path.iterdir())
 
 
-def narrowest(array: NDArray[np.float32]) -> NDArray[np.generic]:
-    """Return a matrix in half precision where that changes none of its numbers; vectors are not worth it."""
-    if array.ndim < 2:
-        return array
-    with np.errstate(over="ignore"):
-        half = array.astype(np.float16)
-    return half if np.array_equal(half.astype(np.float32), array) else array
+def stored(name: str, array: NDArray[np.float32]) -> dict[str, NDArray[np.generic]]:
+    """Return a matrix as int8 codes and scales where that changes none of its numbers, anything else as it is."""
+    if array.ndim == 2:
+        coded = code_matrix(array)
+        if np.array_equal(coded.values, array):
+            return {f"array.{name}": coded.codes, f"scale.{name}": coded.scales}
+    return {f"array.{name}": array}
 
 
 def pack(compiled: CompiledStudent) -> tuple[dict[str, NDArray[np.generic]], dict[str, TableEntry]]:
@@ -54,7 +54,8 @@ def pack(compiled: CompiledStudent) -> tuple[dict[str, NDArray[np.generic]], dic
         entries[name] = TableEntry(table.bits, table.dim, tensor, index.base, index.bits, index.kept)
         tensors |= {f"{tensor}.starts": index.starts, f"{tensor}.rests": index.rests}
     tensors |= {f"codes.{name}": codes for name, codes in compiled.codes.items()}
-    tensors |= {f"array.{name}": narrowest(array) for name, array in compiled.arrays.items()}
+    for name, array in compiled.arrays.items():
+        tensors |= stored(name, array)
     return tensors, entries
 
 

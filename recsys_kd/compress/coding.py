@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from recsys_kd.compress.fold import Floats, FloatTable, View
 from recsys_kd.index import index_bytes
-from recsys_kd.tables import OVERHEAD, Bits, code_bytes
+from recsys_kd.tables import OVERHEAD, Bits, code_bytes, matrix_bytes
 
 Traffic = Mapping[str, NDArray[np.float64]]
 """Lookups per log row of each field's rows in its vocabulary, fallback last; `item`: of the item rows."""
@@ -77,7 +77,9 @@ class CodedTable:
 
     def fixed_bytes(self, code: RowCode) -> int:
         """Bytes of basis, mean and fallback row."""
-        return self.dim * (2 * code.rank + 4) + code_bytes(code.rank, code.bits) + OVERHEAD
+        mean = 4 * self.dim
+        bases = sum(matrix_bytes(code.rank, c.stop - c.start) for c in self.views.values())
+        return bases + mean + code_bytes(code.rank, code.bits) + OVERHEAD
 
     def codes(self, bits: Sequence[Bits]) -> Iterator[RowCode]:
         """Yield every code of some bits that this table's rows may have."""
@@ -106,8 +108,8 @@ class CodedTable:
 
     @cached_property
     def _range(self) -> Floats:
-        z = self.z[:-1]
-        return np.asfortranarray(np.maximum.accumulate(z, axis=1) - np.minimum.accumulate(z, axis=1))
+        """Twice the largest magnitude of the first coordinates: codes reach as far on either side of zero."""
+        return np.asfortranarray(2 * np.maximum.accumulate(np.abs(self.z[:-1]), axis=1))
 
     def exact_rank(self) -> int:
         """Return the fewest coordinates that carry all but a billionth of the loss."""

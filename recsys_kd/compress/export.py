@@ -10,7 +10,7 @@ from recsys_kd.compress.coding import CodedTable, Metrics, Traffic, code_table
 from recsys_kd.compress.fold import Floats, FoldedStudent
 from recsys_kd.compress.plan import CompressionPlan, TablePlan
 from recsys_kd.index import KeyIndex, span_bits
-from recsys_kd.tables import LARGEST, CompiledStudent, Float32Table, RowTable, quantize_rows
+from recsys_kd.tables import LARGEST, CompiledStudent, Float32Table, RowTable, code_matrix, matrix_bytes, quantize_rows
 
 
 def code_tables(
@@ -58,17 +58,14 @@ def served_arrays(folded: FoldedStudent) -> dict[str, Floats]:
     }
 
 
-def halved(array: Floats) -> Floats:
-    """Return a matrix rounded to half precision, in which it will be stored; vectors, and what is too large, as is."""
-    if array.ndim < 2 or np.abs(array).max(initial=0.0) > LARGEST:
-        return array
-    rounded: Floats = array.astype(np.float16).astype(np.float32)
-    return rounded
+def rounded(array: Floats) -> Floats:
+    """Return a matrix rounded to the int8 codes in which it will be stored; vectors, and what is too large, as is."""
+    return array if array.ndim < 2 or np.abs(array).max(initial=0.0) > LARGEST else code_matrix(array).values
 
 
 def stored_bytes(array: Floats) -> int:
-    """Return the bytes of an array as `halved` and stored."""
-    return array.nbytes // 2 if array.ndim == 2 else array.nbytes
+    """Return the bytes of an array as `rounded` and stored."""
+    return matrix_bytes(*array.shape) if array.ndim == 2 else array.nbytes
 
 
 def compile_student(
@@ -101,11 +98,11 @@ def compile_student(
 
 
 def quantized(student: CompiledStudent, plan: CompressionPlan) -> CompiledStudent:
-    """Return a pruned student with its rows coded as planned and its matrices in half precision."""
+    """Return a pruned student with its rows coded as planned and its matrices in int8."""
     tables: dict[str, RowTable] = {}
     for name, table in student.tables.items():
         tables[name] = quantize_rows(table.lookup(np.arange(table.rows)), plan.tables[name].code.bits)
-    return replace(student, tables=tables, arrays={name: halved(array) for name, array in student.arrays.items()})
+    return replace(student, tables=tables, arrays={name: rounded(array) for name, array in student.arrays.items()})
 
 
 def kept_codes(

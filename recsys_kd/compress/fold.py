@@ -122,10 +122,8 @@ def _is_separate(field: Field, fold: Literal["item", "field"]) -> bool:
     return fold == "field" and field.kind == "categorical"
 
 
-def _is_small(weights: StudentWeights, field: Field) -> bool:
-    """Return whether a field's rows take fewer bytes folded than compact ones and the first layer that unfolds them."""
-    few = weights.schema.rows(field) < 2 * weights.width
-    return few and field.vocabulary != weights.schema.field(ITEM).vocabulary
+def _shares_item_rows(schema: Schema, field: Field) -> bool:
+    return field.vocabulary == schema.field(ITEM).vocabulary
 
 
 def _folded_fields(schema: Schema, fold: Literal["item", "field"]) -> tuple[Field, ...]:
@@ -146,7 +144,7 @@ def fold_student(weights: StudentWeights, items: ItemFeatures, fold: Literal["it
                 terms.append(_add_folded(weights, field, tables))
         elif not field.is_lookup:
             terms.append(Term(field.name, field.name, field.side, "vector" if field.kind == "vector" else "dense"))
-        elif field.kind != "bag" and (field.side == "candidate" or _is_small(weights, field)):
+        elif field.kind != "bag" and not _shares_item_rows(schema, field):
             terms.append(_add_folded(weights, field, tables))
         else:
             terms.append(_add_compact(weights, field, tables, items))

@@ -57,12 +57,11 @@ def _extra(data, tensors):
 
 
 def _nan_scale(data, tensors):
-    tail = np.array([np.nan, 0.0], dtype=np.float16).view(np.uint8)
-    tensors["table.item"][0, -4:] = tail
+    tensors["table.item"][0, -2:] = np.array([np.nan], dtype=np.float16).view(np.uint8)
 
 
 def _zero_scale(data, tensors):
-    tensors["table.item"][0, -4:-2] = 0
+    tensors["table.item"][0, -2:] = 0
 
 
 def _fewer_rows(data, tensors):
@@ -148,7 +147,9 @@ def _format(data, tensors):
         (_odd_bits, "shapes"),
         (_no_view, "terms"),
         (_view_of_two_tables, "terms"),
-        (_set("array.basis.item", 0, np.nan), "finite"),
+        (_set("array.mean.item", 0, np.nan), "finite"),
+        (_set("scale.basis.item", 0, np.nan), "scales"),
+        (_set("scale.basis.item", 0, -1.0), "scales"),
         (_narrower, "shapes"),
         (_term_field, "terms"),
         (_no_item_term, "terms"),

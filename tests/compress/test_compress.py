@@ -37,29 +37,30 @@ def coded(z, lookups, name="t", key_bits=20):
 
 def test_a_row_is_worth_half_its_lookups_times_its_squared_distance_from_the_mean():
     table = coded([[3.0, 4.0], [1.0, 0.0], [0.0, 0.0]], [2.0, 6.0, 1.0])
-    # with two coordinates 2 * 25 / 2 and 6 * 1 / 2, less rounding: ranges 1 and 1, so steps of 1 / 255 in both rows;
-    # with the first alone 2 * 9 / 2 and the same, and nothing to round.
-    lost = np.array([2.0, 6.0]) / 2 * (1 / 255) ** 2 * 2 / 12
+    # with two coordinates 2 * 25 / 2 and 6 * 1 / 2, less rounding: codes reach from -4 to 4 and from -1 to 1, in steps
+    # of 8 / 255 and 2 / 255 in both coordinates; with the first alone 2 * 9 / 2, from -3 to 3, and 6 * 1 / 2.
+    lost = np.array([2.0, 6.0]) / 2 * (np.array([8.0, 2.0]) / 255) ** 2 * 2 / 12
     assert table.saved(RowCode(2, 8)).tolist() == pytest.approx([25.0, 3.0] - lost, rel=1e-6)
-    assert table.saved(RowCode(1, 8)).tolist() == [9.0, 3.0]
-    coarse = np.array([2.0, 6.0]) / 2 * (1 / 15) ** 2 * 2 / 12
+    narrow = np.array([2.0, 6.0]) / 2 * (np.array([6.0, 2.0]) / 255) ** 2 / 12
+    assert table.saved(RowCode(1, 8)).tolist() == pytest.approx([9.0, 3.0] - narrow, rel=1e-6)
+    coarse = np.array([2.0, 6.0]) / 2 * (np.array([8.0, 2.0]) / 15) ** 2 * 2 / 12
     assert table.saved(RowCode(2, 4)).tolist() == pytest.approx([25.0, 3.0] - coarse, rel=1e-6)
 
 
 def test_a_coordinate_that_was_shrunk_counts_for_what_it_stands_for():
     table = dataclasses.replace(coded([[3.0, 1.0], [0.0, 0.0]], [2.0, 1.0]), cost=np.array([4.0, 9.0]))
-    # 2 / 2 * (9 * 4 + 1 * 9), less a twelfth of the squared step, (2 / 15)^2, in both: times 4 + 9.
-    assert table.saved(RowCode(2, 4)).tolist() == pytest.approx([45.0 - (2 / 15) ** 2 * 13 / 12])
+    # 2 / 2 * (9 * 4 + 1 * 9), less a twelfth of the squared step, (6 / 15)^2, in both: times 4 + 9.
+    assert table.saved(RowCode(2, 4)).tolist() == pytest.approx([45.0 - (6 / 15) ** 2 * 13 / 12])
 
 
 def test_rows_are_kept_by_worth_per_byte():
-    # One number a row: 1 + 4 bytes, and 3 for its key; basis, mean and fallback take 2 + 4 + 1 + 4 = 11, an index of
-    # one bucket 8. Room for two rows.
+    # One number a row: 1 + 2 bytes, and 3 for its key; basis, mean and fallback take 1 + 2 + 4 + 1 + 2 = 10, an index
+    # of one bucket 8. Room for two rows.
     table = coded([[1.0], [5.0], [2.0], [0.0]], [1.0, 1.0, 9.0, 0.0])
-    plan = plan_for_bytes([table], 100, 100 + 11 + 8 + 16, "item")
-    assert plan.tables["t"].keep.tolist() == [1, 2] and plan.predicted_bytes == 135
-    # what is lost is row 0: 1 * 1 / 2
-    assert plan.predicted_loss == pytest.approx(0.5)
+    plan = plan_for_bytes([table], 100, 100 + 10 + 8 + 12, "item")
+    assert plan.tables["t"].keep.tolist() == [1, 2] and plan.predicted_bytes == 130
+    # what is lost is row 0: 1 * 1 / 2, less what rounding it would have cost
+    assert plan.predicted_loss == pytest.approx(0.5 - 0.5 * (2 / 255) ** 2 / 12)
 
 
 def test_narrower_rows_are_chosen_over_fewer_where_they_lose_less():
@@ -113,8 +114,8 @@ def test_a_budget_is_never_exceeded_and_always_used(traffic, budget):
 
 
 def test_an_impossible_budget_names_the_smallest_possible():
-    # 100 and, for one coordinate of five, 5 * (2 + 4) + 1 + 4, and 8 for an empty index.
-    with pytest.raises(BadBudget, match="50 bytes can't be met: 143 bytes"):
+    # 100 and, for one coordinate of five, 5 * (1 + 4) + 2, then 1 + 2 for the fallback, and 8 for an empty index.
+    with pytest.raises(BadBudget, match="50 bytes can't be met: 138 bytes"):
         plan_for_bytes([coded(np.ones((4, 5)), np.ones(4))], 100, 50, "item")
 
 

@@ -67,7 +67,7 @@ def test_unknown_ids_use_the_fallback_row_and_are_counted(dataset, ranker):
 def test_a_pruned_user_gets_nobody_elses_row(dataset):
     made = compressed(dataset, random_student(dataset), keep_rows=0.1)
     ranker = Ranker(made.served)
-    kept = set(made.plan.tables["user_id"].keep.tolist())
+    kept = set(made.plan.tables["user_id.folded"].keep.tolist())
     pruned = [int(k) for i, k in enumerate(dataset.keys("user_id")) if i not in kept][:20]
     items = known(dataset, "item", 3)
     stranger = ranker.score({"user_id": -1, **REQUEST}, items)
