@@ -63,6 +63,8 @@ class RowChecker:
         """Give rows of a mask [N] their reason, unless they have one already."""
         if mask is None or not mask.any():
             return
+        if mask.dtype != np.bool_:
+            raise TypeError(f"mask of '{name}' is {mask.dtype}: as an index it would mark other rows")
         if self._reason is None:
             self._reason = np.zeros(len(mask), dtype=np.uint16)
         cause = (reason, self.layout.columns[name])

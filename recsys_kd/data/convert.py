@@ -132,13 +132,19 @@ def keys_of(array: pa.Array, text: TextKeys) -> Converted:
     return Converted(filled.to_numpy(zero_copy_only=False).astype(np.int64, copy=False), missing)
 
 
+def _unreadable(bad: Mask, missing: Mask | None) -> Mask | None:
+    """Return the rows whose value could not be read though there is one."""
+    wrong = bad if missing is None else bad & ~missing
+    return wrong if wrong.any() else None
+
+
 def numbers(array: pa.Array) -> Converted:
     """Return float32 numbers; text is parsed, and what does not parse is `wrong`."""
     missing = nulls(array)
     if is_text(array.type):
         parsed = pd.to_numeric(array.to_pandas(), errors="coerce").to_numpy(dtype=np.float64)
-        wrong = np.isnan(parsed) & ~(missing if missing is not None else False)
-        return Converted(np.nan_to_num(parsed).astype(np.float32), missing, wrong if wrong.any() else None)
+        wrong = _unreadable(np.isnan(parsed), missing)
+        return Converted(np.nan_to_num(parsed).astype(np.float32), missing, wrong)
     if pa.types.is_decimal(array.type) or pa.types.is_boolean(array.type):
         array = array.cast(pa.float64() if pa.types.is_decimal(array.type) else pa.int8())
     filled = array if missing is None else array.fill_null(0)
@@ -185,8 +191,8 @@ def _text_times(array: pa.Array, unit: str, missing: Mask | None) -> Converted:
     text = plain.to_pandas()
     number = text.str.fullmatch(_EPOCH_TEXT).fillna(False).to_numpy(dtype=bool)
     parsed = pd.to_datetime(text.mask(number), errors="coerce", utc=True, format="ISO8601")
-    wrong = parsed.isna().to_numpy() & ~number & ~(missing if missing is not None else False)
+    wrong = _unreadable(parsed.isna().to_numpy() & ~number, missing)
     stamp = parsed.fillna(pd.Timestamp(0, tz="UTC")).to_numpy(dtype="datetime64[ms]").astype(np.int64)
     if number.any():
         stamp[number] = _float_times(text[number].astype(np.float64).to_numpy(), unit)
-    return Converted(stamp, missing, wrong if wrong.any() else None)
+    return Converted(stamp, missing, wrong)

@@ -87,12 +87,21 @@ def test_each_bad_row_is_quarantined_with_its_reason(tmp_path):
 def test_text_that_is_no_number_or_date_is_wrong_type(tmp_path):
     columns = log()
     columns["label"] = ["oops" if i == 2 else str(int(v)) for i, v in enumerate(columns["label"])]
-    base = dt.datetime(2026, 1, 1)
+    base = dt.datetime(2026, 1, 1, tzinfo=dt.UTC)
     columns["timestamp"] = [
         "yesterday" if i == 5 else (base + dt.timedelta(hours=i / 3)).isoformat() for i in range(400)
     ]
     data = reading(tmp_path, columns, max_quarantine=0.1)
     assert dict(data.counts.quarantined) == {"wrong_type": 2}
+    kept = pq.read_table(tmp_path / "out.quarantine.parquet")
+    # The rows that are bad, and no others: a batch without nulls once had its first two rows marked instead.
+    assert sorted(kept["row"].to_pylist()) == [2, 5]
+    assert np.asarray(data.column("timestamp")).min() >= base.timestamp() * 1000
+
+
+def test_dates_that_are_all_unreadable_stop_the_run(tmp_path):
+    with pytest.raises(TooManyBadRows, match="400"):
+        reading(tmp_path, log(timestamp=["31/12/2025"] * 400))
 
 
 def test_too_many_bad_rows_stop_the_run_with_counts_and_place(tmp_path):
