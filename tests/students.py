@@ -55,8 +55,8 @@ class Maker:
         self.codes: dict[str, np.ndarray] = {}
 
     def weights(self, *shape: int) -> np.ndarray:
-        """Return weights that keep sums near 1."""
-        return (self.rng.normal(size=shape) * 0.7 / np.sqrt(shape[0] if len(shape) > 1 else 1)).astype(np.float32)
+        """Return weights that keep logits as small as those of a click model, within about 5 of zero."""
+        return (self.rng.normal(size=shape) * 0.35 / np.sqrt(shape[0] if len(shape) > 1 else 1)).astype(np.float32)
 
     def table(self, name: str, rows: int, dim: int, bits: Bits, *, hashed: bool = False) -> None:
         """Add a table of `rows` keys and a fallback."""

@@ -59,16 +59,6 @@ class Model(Structure):
     )
 
 
-class Batch(Structure):
-    """`rk_batch`."""
-
-    _fields_ = (
-        ("requests", c_int64),
-        *((n, c_void_p) for n in ("keys", "bag_ends", "bag_values", "ends", "numbers", "items")),
-        *((n, POINTER(c_void_p)) for n in ("candidate_keys", "candidate_numbers")),
-    )
-
-
 def address(array: NDArray[Any]) -> int:
     """Return where an array's first value lies; the array must outlive the use, and lie without gaps."""
     if not array.flags.c_contiguous:
@@ -89,6 +79,6 @@ def floats(values: NDArray[Any]) -> NDArray[np.float32]:
 def bind(library: ctypes.CDLL, name: str) -> Any:
     """Return `rk_score` of an instruction set, with its argument types."""
     function = getattr(library, f"rk_score_{name}")
-    function.argtypes = (POINTER(Model), POINTER(Batch), c_void_p, c_void_p)
+    function.argtypes = (POINTER(Model), c_int64, *(c_void_p,) * 10)
     function.restype = ctypes.c_int
     return function

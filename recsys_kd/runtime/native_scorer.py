@@ -5,9 +5,8 @@ Tables, indexes and codes stay where they are mapped; bases, first layer and hea
 
 import ctypes
 from array import array
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from itertools import accumulate
+from collections.abc import Sequence
+from itertools import accumulate, pairwise
 from typing import Any
 
 import numpy as np
@@ -40,7 +39,7 @@ class NativeScorer:
         # The item's own row comes first: other item-side terms are coded by it.
         candidate_terms = sorted((t for t in student.terms if t.side != "request"), key=lambda t: t.name != "item")
         self._fields = [t.field for t in (*request_terms, *candidate_terms)]
-        self._bags = len(request.bags)
+        self._misses = ctypes.c_int64 * len(self._fields)
         self._dims = [f.dim for f in candidate.numbers]
         self._columns = len(candidate.keys)
         self.model = self._model(student, request_terms, candidate_terms, request, candidate)
@@ -133,44 +132,46 @@ class NativeScorer:
         self, requests: Sequence[Request], items: Sequence[Keys], features: Sequence[Features]
     ) -> tuple[list[Floats], dict[str, int]]:
         """Return logits per request, and how many lookups of each field used its fallback row."""
-        one = len(requests) == 1
         ends = list(accumulate(map(len, items)))
-        out = np.empty(ends[-1] if ends else 0, dtype=np.float32)
-        misses = (ctypes.c_int64 * len(self._fields))()
-        with self._batch(requests, items, features, ends) as batch:
-            if self._library.score(self.model, batch, out.ctypes.data, misses):
-                raise MemoryError("the scoring kernel found no memory to work in")
+        bags = [bag for request in requests for bag in request.bags]
+        bag_ends = list(accumulate(map(len, bags)))
+        keys = [key for request in requests for key in request.keys]
+        # One array for all small integers: NumPy takes a microsecond to tell where an array lies.
+        integers = array("q", keys + bag_ends + ends)
+        for bag in bags:
+            integers.frombytes(bag.tobytes())
+        at = integers.buffer_info()[0]
+        parts = [at + 8 * n for n in accumulate((0, len(keys), len(bag_ends), len(ends)))]
+        numbers = _joined([r.numbers for r in requests], np.float32) if self.model.numbers else None
+        candidates = _joined(items, np.int64)
+        columns, pointers = self._columns_of(features, len(candidates))
+        out = np.empty(len(candidates), dtype=np.float32)
+        misses = self._misses()
+        failed = self._library.score(
+            self.model,
+            len(requests),
+            *parts,
+            None if numbers is None else numbers.ctypes.data,
+            candidates.ctypes.data,
+            *pointers,
+            out.ctypes.data,
+            misses,
+        )
+        del columns  # alive until here, for its pointers
+        if failed:
+            raise MemoryError("the scoring kernel found no memory to work in")
+        scores = [out] if len(items) == 1 else [out[a:b] for a, b in pairwise([0, *ends])]
+        return scores, self._counted(misses)
+
+    def _counted(self, misses: Any) -> dict[str, int]:
         counted: dict[str, int] = {}
         for field, missed in zip(self._fields, misses, strict=True):
             if missed:
                 counted[field] = counted.get(field, 0) + missed
-        return ([out] if one else [out[a:b] for a, b in zip([0, *ends], ends, strict=False)]), counted
-
-    @contextmanager
-    def _batch(
-        self, requests: Sequence[Request], items: Sequence[Keys], features: Sequence[Features], ends: list[int]
-    ) -> Iterator[abi.Batch]:
-        """Lay requests one after another; what the batch points to lives while the context does."""
-        keys = array("q", [key for request in requests for key in request.keys])
-        bags = [bag for request in requests for bag in request.bags]
-        integers = array("q", [*accumulate(map(len, bags)), *ends])
-        values, numbers = _joined(bags, np.int64), _joined([r.numbers for r in requests], np.float32)
-        candidates = _joined(items, np.int64)
-        columns, column_pointers = self._columns_of(features, len(candidates))
-        start = integers.buffer_info()[0]
-        yield abi.Batch(
-            len(requests),
-            keys.buffer_info()[0],
-            start,
-            values.ctypes.data,
-            start + 8 * len(bags),
-            numbers.ctypes.data,
-            candidates.ctypes.data,
-            *column_pointers,
-        )
-        del columns
+        return counted
 
     def _columns_of(self, features: Sequence[Features], rows: int) -> tuple[list[Any], tuple[Any, Any]]:
+        """Return the candidate-side values of all requests, and pointers to them."""
         if not self._columns and not self._dims:
             return [], (None, None)
         keys = [_joined([f.keys[i] for f in features], np.int64) for i in range(self._columns)]
@@ -180,14 +181,14 @@ class NativeScorer:
         )
         if not right:
             raise ValueError(f"candidate-side values do not have one row for each of {rows} candidates")
-        pointers = tuple(
+        pointers = [
             (ctypes.c_void_p * max(1, len(arrays)))(*(abi.address(a) for a in arrays)) for arrays in (keys, numbers)
-        )
+        ]
         return [*keys, *numbers], (pointers[0], pointers[1])
 
 
 def _joined(arrays: Sequence[NDArray[Any]], kind: type) -> NDArray[Any]:
     """Return arrays one after another, as `kind` and without gaps; the one array itself where there is one."""
     if not arrays:
-        return np.zeros(0, dtype=kind)
+        return np.empty(0, dtype=kind)
     return np.ascontiguousarray(arrays[0] if len(arrays) == 1 else np.concatenate(arrays), dtype=kind)

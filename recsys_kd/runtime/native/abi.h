@@ -70,7 +70,7 @@ struct rk_model {
   float slope, offset;     // calibration of the logit
 };
 
-// Raw keys of `requests` requests one after another, with N candidates in all.
+// Keys of `requests` requests one after another, with N candidates in all.
 struct rk_batch {
   int64_t requests;
   const int64_t* keys;        // [requests, keys]

@@ -1,44 +1,53 @@
-// Raw key -> row: the lookup of recsys_kd/index.py in three steps, so that each waits for memory while others work.
+// Raw keys -> rows: the lookup of recsys_kd/index.py for a block of keys, in three steps, so that a step's reads are on
+// their way from memory while other blocks are worked on.
 #pragma once
 #include "abi.h"
 #include "simd.h"
 
 namespace {
 
-constexpr int64_t NOWHERE = -1;
-
-struct Place {
-  int64_t bucket, low, high;
-  uint64_t rest;
+// A block of keys on their way. `low` and `high` are rows between which a key must lie; equal where it is nowhere.
+struct Lookup {
+  uint64_t rest[B];
+  int64_t bucket[B];
+  int64_t low[B], high[B];
 };
 
-// Step 1: spread the key, and ask for its bucket.
-inline Place hash(const rk_index& index, int64_t key) {
+// Step 1: spread the keys, and ask for their buckets. Lanes from `size` on hold no key.
+inline void hash(const rk_index& index, const int64_t* keys, int size, Lookup& found, Fetches& fetches) {
   const uint64_t mask = index.bits == 64 ? ~0ull : (1ull << index.bits) - 1;
-  const int shift = (index.bits + 1) / 2, rest_bits = index.kept - index.top;
-  uint64_t x = static_cast<uint64_t>(key) - static_cast<uint64_t>(index.base);
-  const bool inside = x <= mask && index.count > 0;
-  x = (x * 0x9E3779B97F4A7C15ull) & mask;
-  x ^= x >> shift;
-  x = (x * 0xBF58476D1CE4E5B9ull) & mask;
-  x ^= x >> shift;
-  x >>= index.bits - index.kept;
-  const int64_t bucket = rest_bits < 64 ? static_cast<int64_t>(x >> rest_bits) : 0;
-  const uint64_t rest = rest_bits < 64 ? x & ((1ull << rest_bits) - 1) : x;
-  if (!inside || bucket < 0 || bucket >= index.buckets) return {NOWHERE, 0, 0, 0};
-  prefetch(index.starts + 4 * bucket);
-  return {bucket, 0, 0, rest};
+  const int shift = (index.bits + 1) / 2, drop = index.bits - index.kept, rest_bits = index.kept - index.top;
+  const uint64_t rest_mask = rest_bits < 64 ? (1ull << rest_bits) - 1 : ~0ull;
+  const int bucket_shift = rest_bits < 64 ? rest_bits : 0;  // of 64 bits there is one bucket
+  const int64_t buckets = rest_bits < 64 ? index.buckets : 1;
+  uint64_t own[B] = {};
+  memcpy(own, keys, sizeof(int64_t) * static_cast<size_t>(size));
+  for (int c = 0; c < B; c++) {
+    uint64_t x = own[c] - static_cast<uint64_t>(index.base);
+    const bool inside = x <= mask && c < size;
+    x = (x * 0x9E3779B97F4A7C15ull) & mask;
+    x ^= x >> shift;
+    x = (x * 0xBF58476D1CE4E5B9ull) & mask;
+    x ^= x >> shift;
+    x >>= drop;
+    const int64_t bucket = rest_bits < 64 ? static_cast<int64_t>(x >> bucket_shift) : 0;
+    found.rest[c] = x & rest_mask;
+    found.high[c] = inside && bucket >= 0 && bucket < buckets;  // step 2 needs to know no more
+    found.bucket[c] = found.high[c] ? bucket : 0;
+  }
+  for (int c = 0; c < B; c++) fetches.add(index.starts + 4 * found.bucket[c]);
 }
 
-// Step 2: read where the bucket lies, and ask for its keys.
-inline void open_bucket(const rk_index& index, Place& place) {
-  if (place.bucket == NOWHERE) return;
-  place.low = load<uint32_t>(index.starts + 4 * place.bucket);
-  place.high = load<uint32_t>(index.starts + 4 * place.bucket + 4);
-  if (place.low > place.high || place.high > index.count) place.low = place.high = 0;
-  if (place.low == place.high) return;
-  prefetch(index.rests + place.low * index.width);
-  prefetch(index.rests + place.high * index.width - 1);
+// Step 2: read where the buckets lie, and ask for their keys.
+inline void open_buckets(const rk_index& index, Lookup& found, Fetches& fetches) {
+  for (int c = 0; c < B; c++) {
+    const int64_t low = load<uint32_t>(index.starts + 4 * found.bucket[c]);
+    const int64_t high = load<uint32_t>(index.starts + 4 * found.bucket[c] + 4);
+    const int64_t right = found.high[c] & static_cast<int64_t>(low < high) & static_cast<int64_t>(high <= index.count);
+    found.low[c] = low * right;
+    found.high[c] = high * right;
+    fetches.add(index.rests + found.low[c] * index.width, index.rests + (found.high[c] - right) * index.width);
+  }
 }
 
 inline uint64_t rest_at(const rk_index& index, int64_t row) {
@@ -47,51 +56,77 @@ inline uint64_t rest_at(const rk_index& index, int64_t row) {
   return value;
 }
 
-// Keys of a bucket rise, whatever their width: bisection.
-inline int64_t bisect(const rk_index& index, int64_t low, int64_t high, uint64_t rest) {
-  const int64_t end = high;
-  while (low < high) {
-    const int64_t middle = (low + high) / 2;
-    if (rest_at(index, middle) < rest) low = middle + 1;
-    else high = middle;
-  }
-  return low < end && rest_at(index, low) == rest ? low : index.count;
-}
-
-#if defined(__AVX512BW__)
-// All keys of a bucket (8 to 16 on average) in one comparison; the mask keeps from reading past its end.
+// The keys of a bucket rise: bisection serves any width.
 template <int WIDTH>
-inline int64_t scan(const rk_index& index, int64_t low, int64_t high, uint64_t rest) {
-  constexpr int LANES = 64 / WIDTH;
-  for (; low < high; low += LANES) {
-    const int64_t left = high - low;
-    const uint64_t live = left >= LANES ? ~0ull >> (64 - LANES) : (1ull << left) - 1;
-    const uint8_t* at = index.rests + low * WIDTH;
-    uint64_t hits;
-    if (WIDTH == 1) hits = _mm512_mask_cmpeq_epi8_mask(live, _mm512_maskz_loadu_epi8(live, at), _mm512_set1_epi8(static_cast<char>(rest)));
-    else if (WIDTH == 2) hits = _mm512_mask_cmpeq_epi16_mask(static_cast<__mmask32>(live), _mm512_maskz_loadu_epi16(static_cast<__mmask32>(live), at), _mm512_set1_epi16(static_cast<short>(rest)));
-    else hits = _mm512_mask_cmpeq_epi32_mask(static_cast<__mmask16>(live), _mm512_maskz_loadu_epi32(static_cast<__mmask16>(live), at), _mm512_set1_epi32(static_cast<int>(rest)));
-    if (hits) return low + __builtin_ctzll(hits);
+struct Search {
+  static inline int64_t find(const rk_index& index, int64_t low, int64_t high, uint64_t rest) {
+    const int64_t end = high;
+    while (low < high) {
+      const int64_t middle = (low + high) / 2;
+      if (rest_at(index, middle) < rest) low = middle + 1;
+      else high = middle;
+    }
+    return low < end && rest_at(index, low) == rest ? low : index.count;
   }
-  return index.count;
-}
-#endif
+};
 
-// Step 3: the key's row; the fallback's, index.count, where it has none.
-inline int64_t find(const rk_index& index, const Place& place) {
-  if (place.low >= place.high) return index.count;
 #if defined(__AVX512BW__)
-  if (index.width == 1) return scan<1>(index, place.low, place.high, place.rest);
-  if (index.width == 2) return scan<2>(index, place.low, place.high, place.rest);
-  if (index.width == 4) return scan<4>(index, place.low, place.high, place.rest);
-#endif
-  return bisect(index, place.low, place.high, place.rest);
+// Which of `live` keys at `at` equal `rest`, one bit each; the mask keeps from reading past the last.
+template <int WIDTH>
+inline uint64_t equal(const uint8_t* at, uint64_t live, uint64_t rest);
+
+template <>
+inline uint64_t equal<1>(const uint8_t* at, uint64_t live, uint64_t rest) {
+  return _mm512_mask_cmpeq_epi8_mask(live, _mm512_maskz_loadu_epi8(live, at), _mm512_set1_epi8(static_cast<char>(rest)));
 }
 
-inline int64_t row_of(const rk_index& index, int64_t key) {
-  Place place = hash(index, key);
-  open_bucket(index, place);
-  return find(index, place);
+template <>
+inline uint64_t equal<2>(const uint8_t* at, uint64_t live, uint64_t rest) {
+  const __mmask32 mask = static_cast<__mmask32>(live);
+  return _mm512_mask_cmpeq_epi16_mask(mask, _mm512_maskz_loadu_epi16(mask, at),
+                                      _mm512_set1_epi16(static_cast<short>(rest)));
+}
+
+template <>
+inline uint64_t equal<4>(const uint8_t* at, uint64_t live, uint64_t rest) {
+  const __mmask16 mask = static_cast<__mmask16>(live);
+  return _mm512_mask_cmpeq_epi32_mask(mask, _mm512_maskz_loadu_epi32(mask, at),
+                                      _mm512_set1_epi32(static_cast<int>(rest)));
+}
+
+// All keys of a bucket (8 to 16 on average) in one comparison.
+template <int WIDTH>
+struct Scan {
+  static inline int64_t find(const rk_index& index, int64_t low, int64_t high, uint64_t rest) {
+    constexpr int LANES = 64 / WIDTH;
+    for (; low < high; low += LANES) {
+      const int64_t left = high - low;
+      const uint64_t live = left >= LANES ? ~0ull >> (64 - LANES) : (1ull << left) - 1;
+      const uint64_t hits = equal<WIDTH>(index.rests + low * WIDTH, live, rest);
+      if (hits) return low + __builtin_ctzll(hits);
+    }
+    return index.count;
+  }
+};
+template <>
+struct Search<1> : Scan<1> {};
+template <>
+struct Search<2> : Scan<2> {};
+template <>
+struct Search<4> : Scan<4> {};
+#endif
+
+template <int WIDTH>
+inline void find_all(const rk_index& index, const Lookup& found, int64_t* rows) {
+  for (int c = 0; c < B; c++) rows[c] = Search<WIDTH>::find(index, found.low[c], found.high[c], found.rest[c]);
+}
+
+// Step 3: every key's row; the fallback's, index.count, where it has none.
+inline void find(const rk_index& index, const Lookup& found, int64_t* rows) {
+  if (index.width == 1) find_all<1>(index, found, rows);
+  else if (index.width == 2) find_all<2>(index, found, rows);
+  else if (index.width == 4) find_all<4>(index, found, rows);
+  else find_all<0>(index, found, rows);
 }
 
 }  // namespace

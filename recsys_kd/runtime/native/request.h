@@ -14,7 +14,7 @@ struct Request {
 
 // z [dim] of one term: a row, a mean of rows (0 for none), or numbers. Returns false where the term adds nothing.
 inline bool read_term(const rk_model& model, const rk_term& term, const rk_batch& batch, const Request& request, float* z,
-                      int64_t* misses) {
+                      Fetches& fetches, int64_t* misses) {
   if (term.source == RK_NUMBERS) {
     memcpy(z, request.numbers + term.slot, sizeof(float) * static_cast<size_t>(term.dim));
     return true;
@@ -26,10 +26,21 @@ inline bool read_term(const rk_model& model, const rk_term& term, const rk_batch
     to = batch.bag_values + request.bag_ends[term.slot];
   }
   memset(z, 0, sizeof(float) * static_cast<size_t>(term.dim));
-  for (const int64_t* key = from; key < to; key++) {
-    const int64_t row = row_of(table.index, *key);
-    *misses += row == table.index.count;
-    add_row(table, checked(table, row), z);
+  for (const int64_t* key = from; key < to; key += B) {
+    const int size = static_cast<int>(to - key < B ? to - key : B);
+    int64_t rows[B];
+    Lookup found;
+    hash(table.index, key, size, found, fetches);
+    fetches.rest();
+    open_buckets(table.index, found, fetches);
+    fetches.rest();
+    find(table.index, found, rows);
+    for (int c = 0; c < size; c++) fetch_row(table, checked(table, rows[c]), fetches);
+    fetches.rest();
+    for (int c = 0; c < size; c++) {
+      *misses += rows[c] == table.index.count;
+      add_row(table, checked(table, rows[c]), z);
+    }
   }
   const int64_t count = to - from;
   for (int k = 0; count > 1 && k < term.dim; k++) z[k] /= static_cast<float>(count);

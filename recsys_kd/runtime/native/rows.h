@@ -16,10 +16,9 @@ inline int64_t checked(const rk_table& table, int64_t row) {
   return static_cast<uint64_t>(row) < static_cast<uint64_t>(table.rows) ? row : table.rows - 1;
 }
 
-inline void prefetch_row(const rk_table& table, int64_t row) {
+inline void fetch_row(const rk_table& table, int64_t row, Fetches& fetches) {
   const uint8_t* at = table.data + row * stride(table);
-  prefetch(at);
-  prefetch(at + stride(table) - 1);
+  fetches.add(at, at + stride(table) - 1);
 }
 
 // float16 -> float32; subnormal numbers too, also where the host flushes those of float32 to zero.
@@ -35,29 +34,41 @@ inline float half(uint32_t bits) {
   return value;
 }
 
-// z[k, c] = code k of candidate c's row * scale + offset.
-inline void decode(const rk_table& table, const int64_t* rows, float* z) {
+// A block's float16 pairs -> scale and offset.
+inline void halves(const uint32_t* pairs, float* scale, float* offset) {
+#if defined(__F16C__) && defined(__AVX512F__)
+  for (int c = 0; c < B; c += 16) {
+    const __m512i pair = _mm512_loadu_si512(pairs + c);
+    _mm512_storeu_ps(scale + c, _mm512_cvtph_ps(_mm512_cvtepi32_epi16(pair)));
+    _mm512_storeu_ps(offset + c, _mm512_cvtph_ps(_mm512_cvtepi32_epi16(_mm512_srli_epi32(pair, 16))));
+  }
+#else
+  for (int c = 0; c < B; c++) {
+    scale[c] = half(pairs[c] & 0xffffu);
+    offset[c] = half(pairs[c] >> 16);
+  }
+#endif
+}
+
+inline int words(const rk_table& table) { return static_cast<int>((code_bytes(table) + 3) / 4) + 1; }
+
+// z[k, c] = code k of candidate c's row * scale + offset; `room` [words(table), B] is for the rows as they lie.
+inline void decode(const rk_table& table, const int64_t* rows, uint32_t* room, float* z) {
   const int64_t bytes = code_bytes(table), step = bytes + OVERHEAD;
-  const int per_word = 32 / table.bits;
+  const int per_word = 32 / table.bits, count = words(table) - 1;
   const uint32_t mask = (1u << table.bits) - 1;
-  const uint8_t* at[B];
-  uint32_t words[B];
-  alignas(64) float scale[B], offset[B];
   for (int c = 0; c < B; c++) {
-    at[c] = table.data + rows[c] * step;
-    words[c] = load<uint32_t>(at[c] + bytes);
-  }
-  for (int c = 0; c < B; c++) {
-    scale[c] = half(words[c] & 0xffffu);
-    offset[c] = half(words[c] >> 16);
-  }
-  for (int k = 0; k < table.dim; k += per_word) {
+    const uint8_t* at = table.data + rows[c] * step;
     // A word that starts with the last code ends within scale and offset, so in the row.
-    for (int c = 0; c < B; c++) words[c] = load<uint32_t>(at[c] + static_cast<int64_t>(k) * table.bits / 8);
-    const int count = table.dim - k < per_word ? table.dim - k : per_word;
-    for (int i = 0; i < count; i++, z += B)
-      for (int c = 0; c < B; c++)
-        z[c] = static_cast<float>(static_cast<int32_t>((words[c] >> (i * table.bits)) & mask)) * scale[c] + offset[c];
+    for (int i = 0; i < count; i++) room[i * B + c] = load<uint32_t>(at + 4 * i);
+    room[count * B + c] = load<uint32_t>(at + bytes);
+  }
+  alignas(64) float scale[B], offset[B];
+  halves(room + count * B, scale, offset);
+  for (int k = 0; k < table.dim; k++, z += B) {
+    const uint32_t* word = room + k / per_word * B;
+    const int shift = k % per_word * table.bits;
+    for (int c = 0; c < B; c++) z[c] = static_cast<float>(static_cast<int32_t>((word[c] >> shift) & mask)) * scale[c] + offset[c];
   }
 }
 

@@ -10,11 +10,12 @@
 #endif
 
 #if defined(__AVX512F__)
+// RK_TILE: outputs at once, as many as there are registers for twice their sums.
 #define RK_LANES 16
 #define RK_TILE 8
 #elif defined(__AVX2__)
 #define RK_LANES 8
-#define RK_TILE 4
+#define RK_TILE 6
 #else
 #define RK_LANES 4
 #define RK_TILE 4
@@ -39,40 +40,77 @@ inline T load(const void* from) {
 
 inline void store(float* to, Floats value) { memcpy(to, &value, sizeof value); }
 
-inline void prefetch(const void* at) { __builtin_prefetch(at, 0, 3); }
+inline Floats positive(Floats x) { return x > 0.0f ? x : Floats{}; }
 
-// y[j] = init[j] + sum over k of x[k] * weight[k, j], for J of the outputs and both vectors of a block.
+// Cache lines to ask for. Asking for many at once stalls, since a core has few line buffers (16 at Intel's): they are
+// collected, and asked for a few at a time between pieces of arithmetic.
+struct Fetches {
+  const uint8_t** lines;
+  int count, next, each;
+
+  inline void add(const uint8_t* at) { lines[count++] = at; }
+  // Both ends of something shorter than a cache line; the second where it lies in another.
+  inline void add(const uint8_t* first, const uint8_t* last) {
+    lines[count] = first;
+    lines[count + 1] = last;
+    count += 1 + (((reinterpret_cast<uintptr_t>(first) ^ reinterpret_cast<uintptr_t>(last)) >> 6) != 0);
+  }
+  // Shares what was collected out over so many pieces of arithmetic.
+  inline void share(int pieces) { each = count / pieces + 1; }
+  inline void some() {
+    for (int i = 0; i < each && next < count; i++) __builtin_prefetch(lines[next++], 0, 3);
+  }
+  inline void rest() {
+    while (next < count) __builtin_prefetch(lines[next++], 0, 3);
+    count = next = 0;
+  }
+};
+
+// The sums of outputs 0 .. J-1 for both vectors of a block. A chain of members, not arrays: compilers keep the members
+// in registers from the first to the last instruction, which they do not do for arrays.
 template <int J>
-inline void tile(const float* x, int in, const float* weight, int out, const float* init, float* y) {
-  Floats low[J], high[J];
-  for (int j = 0; j < J; j++) low[j] = high[j] = init[j] - Floats{};
-  for (int k = 0; k < in; k++) {
-    const Floats a = load<Floats>(x + k * B), b = load<Floats>(x + k * B + RK_LANES);
-    for (int j = 0; j < J; j++) {
-      const float w = weight[static_cast<int64_t>(k) * out + j];
-      low[j] += a * w;
-      high[j] += b * w;
-    }
+struct Sums : Sums<J - 1> {
+  Floats low, high;
+  inline explicit Sums(const float* init) : Sums<J - 1>(init) { low = high = Floats{} + init[J - 1]; }
+  inline void add(Floats a, Floats b, const float* weight) {
+    Sums<J - 1>::add(a, b, weight);
+    low += a * weight[J - 1];
+    high += b * weight[J - 1];
   }
-  for (int j = 0; j < J; j++) {
-    store(y + j * B, low[j]);
-    store(y + j * B + RK_LANES, high[j]);
+  template <bool RELU>
+  inline void write(float* y) const {
+    Sums<J - 1>::template write<RELU>(y);
+    store(y + (J - 1) * B, RELU ? positive(low) : low);
+    store(y + (J - 1) * B + RK_LANES, RELU ? positive(high) : high);
   }
+};
+
+template <>
+struct Sums<0> {
+  inline explicit Sums(const float*) {}
+  inline void add(Floats, Floats, const float*) {}
+  template <bool RELU>
+  inline void write(float*) const {}
+};
+
+template <int J, bool RELU>
+inline void tile(const float* x, int in, const float* weight, int64_t step, const float* init, float* y) {
+  Sums<J> sums(init);
+  for (int k = 0; k < in; k++, x += B, weight += step) sums.add(load<Floats>(x), load<Floats>(x + RK_LANES), weight);
+  sums.template write<RELU>(y);
 }
 
-// A layer for one block: x [in, B] -> y [out, B].
-inline void affine(const float* x, int in, const float* weight, int out, const float* init, float* y) {
+// One block through a layer: y [out, B] = init [out] + weight [in, step] (the first `out` of each row) x [in, B].
+template <bool RELU>
+inline void affine(const float* x, int in, const float* weight, int64_t step, int out, const float* init, float* y,
+                   Fetches& fetches) {
   int j = 0;
-  for (; j + RK_TILE <= out; j += RK_TILE) tile<RK_TILE>(x, in, weight + j, out, init + j, y + j * B);
-  if (RK_TILE > 4 && j + 4 <= out) {
-    tile<4>(x, in, weight + j, out, init + j, y + j * B);
-    j += 4;
+  for (; j + RK_TILE <= out; j += RK_TILE) {
+    tile<RK_TILE, RELU>(x, in, weight + j, step, init + j, y + j * B);
+    fetches.some();
   }
-  for (; j < out; j++) tile<1>(x, in, weight + j, out, init + j, y + j * B);
-}
-
-inline void relu(float* x, int count) {
-  for (int i = 0; i < count * B; i++) x[i] = x[i] > 0.0f ? x[i] : 0.0f;
+  for (; j + 4 <= out; j += 4) tile<4, RELU>(x, in, weight + j, step, init + j, y + j * B);
+  for (; j < out; j++) tile<1, RELU>(x, in, weight + j, step, init + j, y + j * B);
 }
 
 }  // namespace
