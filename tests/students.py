@@ -72,7 +72,9 @@ class Maker:
         self.arrays[f"mean.{name}"] = self.weights(dim)
         return name
 
-    def field(self, name: str, kind: str, side: Side, *, strings: bool = False, vocabulary: str | None = None, dim: int = 1) -> None:
+    def field(
+        self, name: str, kind: str, side: Side, *, strings: bool = False, vocabulary: str | None = None, dim: int = 1
+    ) -> None:
         """Add a field, and its vocabulary unless it shares one."""
         lookup = kind in ("id", "categorical", "bag")
         if lookup and vocabulary is None:

@@ -59,7 +59,7 @@ def _numbers(student: CompiledStudent, term: Term) -> Affine:
 class Candidates:
     """All candidate terms stacked: z [K] of all of them -> h [H], sums to square [Q], s.
 
-    matrix [K, H + Q + 1]. base [H + d + 1]: what the terms' means add. weight [Q]: what each square counts in the logit.
+    matrix [K, H + Q + 1]. base [H + d + 1]: what the terms' means add. weight [Q]: what each square counts.
     constant: means of those sums that are no part of S. rotation [d, q] or None: S is read in q < d turned coordinates,
     which suffice where candidates have fewer numbers than S: |S|^2 = |S turned|^2 + what the request alone decides.
     """

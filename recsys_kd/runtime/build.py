@@ -1,26 +1,19 @@
 """Builds the native kernel: `python -m recsys_kd.runtime.build`. Without a compiler the NumPy twin serves instead.
 
-The library's name holds the hash of its sources and flags: it is built once, and a stale one is never loaded. Only a C++
-compiler is needed, no Python headers.
+Only a C++ compiler is needed, no Python headers. A second call finds the library and does nothing.
 """
 
-import hashlib
 import os
-import platform
 import shutil
 import subprocess
 import sys
 import tempfile
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-NATIVE = Path(__file__).parent / "native"
-_FLAGS = ("-std=c++17", "-O3", "-ffp-contract=fast", "-fPIC", "-fvisibility=hidden", "-Wall", "-Wextra")
-_SETS = {
-    "avx512": ("-mavx512f", "-mavx512bw", "-mavx512vl", "-mavx512dq", "-mfma", "-mprefer-vector-width=512"),
-    "avx2": ("-mavx2", "-mfma"),
-    "baseline": (),
-}
+from recsys_kd.runtime.sources import FLAGS, NATIVE, SETS, instruction_sets, library_path
+
 _PER_SET = ("score", "keys")
 
 
@@ -28,55 +21,51 @@ class BuildFailed(RuntimeError):
     """The compiler is missing or refuses the sources."""
 
 
-def instruction_sets() -> tuple[str, ...]:
-    """Return the sets that are built for this platform, best first."""
-    return tuple(_SETS) if platform.machine().lower() in ("x86_64", "amd64") else ("baseline",)
-
-
-def library_path(folder: Path = NATIVE) -> Path:
-    """Return where the library of these sources lies, built or not."""
-    digest = hashlib.sha256(repr((_FLAGS, _SETS, instruction_sets())).encode())
-    for source in sorted(NATIVE.glob("*.[ch]*")):
-        digest.update(source.name.encode() + source.read_bytes())
-    return folder / f"kernel-{digest.hexdigest()[:12]}.so"
-
-
-def compiler() -> str | None:
-    """Return the C++ compiler: $CXX, or the first of c++, g++ and clang++ that is there."""
+def compiler() -> str:
+    """Return the C++ compiler: $CXX, or the first of c++, g++ and clang++ that is there. Raises: BuildFailed."""
     wanted = os.environ.get("CXX")
-    return shutil.which(wanted) if wanted else next((p for n in ("c++", "g++", "clang++") if (p := shutil.which(n))), None)
+    for name in [wanted] if wanted else ["c++", "g++", "clang++"]:
+        if path := shutil.which(name):
+            return path
+    looked = f"CXX={wanted} is not on PATH" if wanted else "no C++ compiler on PATH (c++, g++ or clang++)"
+    raise BuildFailed(f"{looked}; install one, or name it in CXX")
 
 
-def _run(command: list[str]) -> None:
+def run(command: Sequence[str]) -> None:
+    """Run a compiler. Raises: BuildFailed with what it says."""
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
         raise BuildFailed(f"`{' '.join(command)}` failed:\n{done.stderr.strip()}")
 
 
-def compile_library(target: Path, extra: tuple[str, ...] = ()) -> None:
-    """Compile and link into `target`, which appears whole or not at all. Raises: BuildFailed."""
+def compile_objects(folder: Path, extra: Sequence[str] = ()) -> list[str]:
+    """Compile every source for every instruction set into `folder`; return the object files. Raises: BuildFailed."""
     cxx = compiler()
-    if cxx is None:
-        raise BuildFailed("no C++ compiler on PATH (c++, g++ or clang++); install one, or name it in CXX")
+    units = [("dispatch", instruction_sets()[-1])]
+    units += [(unit, name) for name in instruction_sets() for unit in _PER_SET]
+    objects = [str(folder / f"{unit}-{name}.o") for unit, name in units]
+    commands = [
+        [cxx, *FLAGS, *extra, *SETS[name], f"-DRK_NAME={name}", "-c", str(NATIVE / f"{unit}.cpp"), "-o", made]
+        for (unit, name), made in zip(units, objects, strict=True)
+    ]
+    with ThreadPoolExecutor() as pool:
+        list(pool.map(run, commands))
+    return objects
+
+
+def compile_library(target: Path) -> None:
+    """Compile and link into `target`, which appears whole or not at all. Raises: BuildFailed."""
     target.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=".building-", dir=target.parent) as folder:
-        units = [("dispatch", "any", ())]
-        units += [(unit, name, _SETS[name]) for name in instruction_sets() for unit in _PER_SET]
-        objects = [str(Path(folder) / f"{unit}-{name}.o") for unit, name, _ in units]
-        commands = [
-            [cxx, *_FLAGS, *extra, *flags, f"-DRK_NAME={name}", "-c", str(NATIVE / f"{unit}.cpp"), "-o", out]
-            for (unit, name, flags), out in zip(units, objects, strict=True)
-        ]
-        with ThreadPoolExecutor() as pool:
-            list(pool.map(_run, commands))
-        linked = Path(folder) / target.name
+    with tempfile.TemporaryDirectory(prefix=".building-", dir=target.parent) as name:
+        linked = Path(name) / target.name
+        objects = compile_objects(Path(name))
         # The C library is all it needs: a host's own C++ runtime is never met.
-        _run([cxx, *extra, "-shared", "-nodefaultlibs", *objects, "-lc", "-lgcc", "-o", str(linked)])
+        run([compiler(), "-shared", "-nodefaultlibs", *objects, "-lc", "-lgcc", "-o", str(linked)])
         linked.replace(target)
 
 
 def build() -> Path:
-    """Return the library, building it if it is not there; libraries of other sources are removed. Raises: BuildFailed."""
+    """Return the library, built if it was not there, and remove those of other sources. Raises: BuildFailed."""
     path = library_path()
     if not path.exists():
         compile_library(path)

@@ -85,7 +85,9 @@ class Encoder:
         self.item = schema.field(ITEM)
         self.request_slots = Slots.of(schema.of(side="request"))
         self.candidate_slots = Slots.of(schema.of(side="candidate"))
-        self._strings = {f.name: schema.vocabularies[f.vocabulary].keys == "string" for f in schema.fields if f.vocabulary}
+        self._strings = {
+            f.name: schema.vocabularies[f.vocabulary].keys == "string" for f in schema.fields if f.vocabulary
+        }
         self._mean, self._std = _standards(self.request_slots.numbers)
 
     def request(self, given: Mapping[str, Any]) -> Request:
@@ -188,7 +190,9 @@ class Encoder:
 
 
 def _is_list(values: Any) -> bool:
-    return isinstance(values, list | np.ndarray | tuple) or (isinstance(values, Sequence) and not isinstance(values, str | bytes))
+    return isinstance(values, list | np.ndarray | tuple) or (
+        isinstance(values, Sequence) and not isinstance(values, str | bytes)
+    )
 
 
 def _check_names(given: Mapping[str, Any], known: frozenset[str], what: str) -> None:

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from recsys_kd.errors import OutsideError
 from recsys_kd.runtime.abi import VERSION, bind
-from recsys_kd.runtime.build import instruction_sets, library_path
+from recsys_kd.runtime.sources import instruction_sets, library_path
 
 NAMES = ("avx512", "avx2", "baseline", "numpy")
 VARIABLE = "RECSYS_KD_KERNEL"

@@ -69,9 +69,7 @@ class NativeScorer:
         layers = [abi.Layer(*w.shape, self._keep(w), self._keep(b)) for w, b in head(student)]
         tables = [self._table(student.tables[name], student.indexes[name]) for name in self._tables]
         mine = [self._request_term(t, affine(student, t), request) for t in request_terms]
-        theirs = [
-            self._candidate_term(student, t, a, candidate) for t, a in zip(candidate_terms, affines, strict=True)
-        ]
+        theirs = [self._candidate_term(student, t, a, candidate) for t, a in zip(candidate_terms, affines, strict=True)]
         return abi.Model(
             *(student.first, student.width, len(tables), len(mine), len(theirs), len(layers)),
             *(len(request.keys), len(request.bags), sum(f.dim for f in request.numbers)),

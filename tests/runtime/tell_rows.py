@@ -28,7 +28,9 @@ def row_teller(index: KeyIndex, kernel: Kernel) -> RowTeller:
     data = np.zeros((len(rows), 2 + 4), dtype=np.uint8)
     data[:, 0], data[:, 1] = rows % 256, rows // 256
     data[:, 2:] = np.array([1.0, 0.0], dtype=np.float16).view(np.uint8)
-    schema = Schema((Field("item_id", "id", "item", "item_id"),), {"item_id": Vocabulary("item_id", len(rows), "int64")})
+    schema = Schema(
+        (Field("item_id", "id", "item", "item_id"),), {"item_id": Vocabulary("item_id", len(rows), "int64")}
+    )
     zero = np.zeros(1, dtype=np.float32)
     arrays = {
         "basis.item": np.array([[0.0, 0.0, 1.0], [0.0, 0.0, 256.0]], dtype=np.float32),

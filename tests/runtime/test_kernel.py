@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 
 from recsys_kd.ids import hash_string
 from recsys_kd.index import KeyIndex
-from recsys_kd.runtime.build import library_path
 from recsys_kd.runtime.library import Kernel, load_library, supported
 from recsys_kd.runtime.ranker import Ranker
+from recsys_kd.runtime.sources import library_path
 from tests.students import Shape, student
 
 NUMPY = Kernel(None, "numpy")
@@ -136,7 +136,18 @@ def found_rows(kernel, index, asked):
 
 
 def test_strings_are_hashed_as_blake2b_whatever_their_length():
-    texts = ["", "a", "é", "日本", "x" * 127, "y" * 128, "z" * 129, "w" * 300, "nul\0inside", *(f"sku-{i}" for i in range(70))]
+    texts = [
+        "",
+        "a",
+        "é",
+        "日本",
+        "x" * 127,
+        "y" * 128,
+        "z" * 129,
+        "w" * 300,
+        "nul\0inside",
+        *(f"sku-{i}" for i in range(70)),
+    ]
     texts += [c * n for n in range(120, 140) for c in "ab"]
     want = [hash_string(t) for t in texts]
     for kernel in NATIVE:
