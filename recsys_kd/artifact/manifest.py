@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from recsys_kd.schema import Schema
+from recsys_kd.artifact.typed import typed
+from recsys_kd.schema import Field, Schema, Vocabulary
 from recsys_kd.tables import Bits, Term
 
 FORMAT = 3
@@ -28,6 +29,14 @@ class Golden:
     candidates: list[int]
     features: dict[str, list[Any]]
     logits: list[float]
+
+
+@dataclass(frozen=True)
+class FileEntry:
+    """A file beside the manifest."""
+
+    bytes: int
+    sha256: str
 
 
 @dataclass(frozen=True)
@@ -96,17 +105,23 @@ class Manifest:
             raise ValueError(f"format {data['format']!r}, this version reads {FORMAT}")
         if set(data["files"]) != {WEIGHTS}:
             raise ValueError(f"files {sorted(data['files'])}, expected {WEIGHTS}")
+        weights = typed(FileEntry, data["files"][WEIGHTS])
         return Manifest(
-            Schema.from_json(data["schema"]),
+            _schema(data["schema"]),
             data["width"],
             data["first"],
-            tuple(Term(**t) for t in data["terms"]),
-            {table: TableEntry(**entry) for table, entry in data["tables"].items()},
-            data["files"][WEIGHTS]["bytes"],
-            data["files"][WEIGHTS]["sha256"],
-            Lineage(**data["lineage"]),
-            tuple(Golden(**g) for g in data["golden"]),
+            tuple(typed(Term, t) for t in data["terms"]),
+            {table: typed(TableEntry, entry) for table, entry in data["tables"].items()},
+            weights.bytes,
+            weights.sha256,
+            typed(Lineage, data["lineage"]),
+            tuple(typed(Golden, g) for g in data["golden"]),
         )
+
+
+def _schema(data: Any) -> Schema:
+    vocabularies = [typed(Vocabulary, v) for v in data["vocabularies"]]
+    return Schema(tuple(typed(Field, f) for f in data["fields"]), {v.name: v for v in vocabularies})
 
 
 def canonical(data: Mapping[str, Any]) -> bytes:

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from recsys_kd.artifact.errors import ArtifactRefused
 from recsys_kd.artifact.manifest import MANIFEST, WEIGHTS, Manifest, TableEntry, canonical, digest_of
+from recsys_kd.artifact.rules import schema_fault, term_fault, terms_fault
 from recsys_kd.artifact.tensors import BadTensors, load
 from recsys_kd.artifact.write import Artifact
 from recsys_kd.index import BadIndex, KeyIndex
@@ -59,7 +60,8 @@ def _check_files(path: Path) -> None:
 def _map(file: Path, artifact: Path, limit: int | None) -> memoryview:
     """Map a regular file through one descriptor, symbolic links refused."""
     try:
-        handle = os.open(file, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        # O_NONBLOCK: a pipe in place of a file is not waited for.
+        handle = os.open(file, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)
     except OSError as error:
         raise ArtifactRefused(artifact, "regular-file", f"{file.name}: {error.strerror}") from None
     try:
@@ -81,6 +83,8 @@ def _parse_manifest(path: Path, text: bytes) -> Manifest:
         manifest = Manifest.from_json(data)
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise ArtifactRefused(path, "manifest", f"{type(error).__name__}: {error}") from None
+    if fault := schema_fault(manifest.schema):
+        raise ArtifactRefused(path, "schema", fault)
     if data["fingerprint"] != manifest.schema.fingerprint:
         raise ArtifactRefused(path, "fingerprint", "the schema does not have the fingerprint that the manifest gives")
     return manifest
@@ -171,9 +175,8 @@ def _assemble(path: Path, manifest: Manifest, tensors: Tensors) -> CompiledStude
     views: dict[str, tuple[str, int]] = {}
     for term in manifest.terms:
         _check_term(take, manifest, term, views)
-    items = [(t.table, t.kind, t.layout) for t in manifest.terms if t.name == "item" and t.side == "item"]
-    if items != [("item", "row", "folded")]:
-        raise take.refuse("terms", f"one folded term 'item' over table 'item' is needed, found {items}")
+    if fault := terms_fault(manifest):
+        raise take.refuse("terms", fault)
     used = sorted({table for table, _ in views.values()})
     if used != sorted(manifest.tables):
         raise take.refuse("tensor-names", f"tables name {sorted(manifest.tables)}, terms use {used}")
@@ -196,20 +199,12 @@ def _assemble(path: Path, manifest: Manifest, tensors: Tensors) -> CompiledStude
 
 def _check_term(take: _Assembler, manifest: Manifest, term: Term, views: dict[str, tuple[str, int]]) -> None:
     """Check a term against the schema, and note its view's table and width."""
-    try:
-        field = manifest.schema.field(term.field)
-    except KeyError:
-        raise take.refuse("terms", f"term '{term.name}' names field '{term.field}', which the schema lacks") from None
-    if field.side != term.side or (term.table is None) != (term.kind in ("dense", "vector")):
-        raise take.refuse("terms", f"term '{term.name}' disagrees with field '{field.name}' on side or table")
-    if term.kind not in ("row", "bag", "dense", "vector") or term.layout not in ("compact", "folded"):
-        raise take.refuse("terms", f"term '{term.name}' has kind {term.kind!r} and layout {term.layout!r}")
+    if fault := term_fault(manifest, term):
+        raise take.refuse("terms", fault)
     if term.table is not None:
         dim = manifest.width + 1 if term.layout == "compact" else manifest.first + manifest.width + 1
         if term.view is None or views.setdefault(term.view, (term.table, dim)) != (term.table, dim):
             raise take.refuse("terms", f"view '{term.view}' is used both compact and folded, or of two tables")
-    elif field.is_lookup or field.dim < 1:
-        raise take.refuse("terms", f"term '{term.name}' has no table though '{field.name}' is looked up")
 
 
 def _term_arrays(take: _Assembler, manifest: Manifest, term: Term) -> dict[str, NDArray[np.float32]]:

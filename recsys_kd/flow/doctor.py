@@ -11,6 +11,7 @@ import psutil
 
 from recsys_kd.errors import RecsysKdError
 from recsys_kd.registry.sqlite import SqliteRegistry
+from recsys_kd.runtime.library import KernelUnavailable, kernel
 
 WANTED = {"torch": "2.13.0", "torchrec": "1.8.0", "pyarrow": "26.0", "numpy": "2.", "pandas": "2.3"}
 _FBGEMM = ("fbgemm-gpu-cpu", "fbgemm-gpu")
@@ -74,6 +75,15 @@ def _store(store: Path) -> list[Finding]:
     return [Finding("store", "ok", str(store)), Finding("registry", "ok", f"{len(models)} model(s) registered")]
 
 
+def _kernel() -> Finding:
+    """Say which kernel scores; NumPy is no error, but slow."""
+    try:
+        chosen = kernel()
+    except KernelUnavailable as error:
+        return Finding("scorer", "error", str(error))
+    return Finding("scorer", "ok" if chosen.library else "warning", chosen.detail)
+
+
 def examine(store: Path) -> list[Finding]:
     """Return all findings for this machine and a store."""
     python = Finding("python", "ok" if sys.version_info >= (3, 11) else "error", sys.version.split()[0])
@@ -81,6 +91,7 @@ def examine(store: Path) -> list[Finding]:
     return [
         python,
         *_versions(),
+        _kernel(),
         Finding(
             "redis-server", "ok" if redis else "warning", redis or "not found; only the batch jobs and tests need it"
         ),

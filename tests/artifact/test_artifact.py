@@ -154,7 +154,7 @@ def _format(data, tensors):
         (_term_field, "terms"),
         (_no_item_term, "terms"),
         (_two_item_terms, "terms"),
-        (_float_bits, "shapes"),
+        (_float_bits, "manifest"),
         (_term_side, "terms"),
         (_fingerprint, "fingerprint"),
         (_golden, "golden"),

@@ -1,0 +1,84 @@
+"""The kernel's structs (native/abi.h), field by field, and pointers into NumPy arrays."""
+
+import ctypes
+from ctypes import POINTER, Structure, c_float, c_int32, c_int64, c_void_p
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+VERSION = 1
+KEY, BAG, NUMBERS, ITEM, CODES = range(5)
+"""What a term reads (`rk_source`)."""
+
+
+class Index(Structure):
+    """`rk_index`."""
+
+    _fields_ = (
+        *((n, c_int64) for n in ("base", "count", "buckets")),
+        *((n, c_int32) for n in ("bits", "kept", "top", "width")),
+        *((n, c_void_p) for n in ("starts", "rests")),
+    )
+
+
+class Table(Structure):
+    """`rk_table`."""
+
+    _fields_ = (("data", c_void_p), ("rows", c_int64), ("dim", c_int32), ("bits", c_int32), ("index", Index))
+
+
+class Term(Structure):
+    """`rk_term`."""
+
+    _fields_ = (
+        *((n, c_int32) for n in ("source", "slot", "table", "dim", "square", "code_bytes")),
+        *((n, c_void_p) for n in ("codes", "matrix", "mean")),
+    )
+
+
+class Layer(Structure):
+    """`rk_layer`."""
+
+    _fields_ = (("inputs", c_int32), ("outputs", c_int32), ("weight", c_void_p), ("bias", c_void_p))
+
+
+class Model(Structure):
+    """`rk_model`."""
+
+    _fields_ = (
+        *((n, c_int32) for n in ("first", "width", "tables", "request_terms", "candidate_terms", "layers")),
+        *((n, c_int32) for n in ("keys", "bags", "numbers", "inputs", "squares", "rotated")),
+        ("table", POINTER(Table)),
+        ("request_term", POINTER(Term)),
+        ("candidate_term", POINTER(Term)),
+        ("layer", POINTER(Layer)),
+        *((n, c_void_p) for n in ("base", "rotation", "matrix", "constant", "weight")),
+        ("slope", c_float),
+        ("offset", c_float),
+    )
+
+
+def address(array: NDArray[Any]) -> int:
+    """Return where an array's first value lies; the array must outlive the use, and lie without gaps."""
+    if not array.flags.c_contiguous:
+        raise ValueError("an array with gaps was to be handed to the kernel")
+    return int(array.ctypes.data)
+
+
+def struct_array(kind: type[Structure], items: list[Any]) -> Any:
+    """Return a ctypes array of structs, with room for one at least, so that it has an address."""
+    return (kind * max(1, len(items)))(*items)
+
+
+def floats(values: NDArray[Any]) -> NDArray[np.float32]:
+    """Return values as float32 without gaps, rounded once."""
+    return np.ascontiguousarray(values, dtype=np.float32)
+
+
+def bind(library: ctypes.CDLL, name: str) -> Any:
+    """Return `rk_score` of an instruction set, with its argument types."""
+    function = getattr(library, f"rk_score_{name}")
+    function.argtypes = (POINTER(Model), c_int64, *(c_void_p,) * 10)
+    function.restype = ctypes.c_int
+    return function

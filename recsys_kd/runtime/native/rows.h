@@ -1,0 +1,87 @@
+// Coded rows -> numbers. One cache line or two per row: scale and offset lie in the row itself.
+#pragma once
+#include "abi.h"
+#include "simd.h"
+
+namespace {
+
+constexpr int OVERHEAD = 4;
+
+inline int64_t code_bytes(const rk_table& table) { return (static_cast<int64_t>(table.dim) * table.bits + 7) / 8; }
+
+inline int64_t stride(const rk_table& table) { return code_bytes(table) + OVERHEAD; }
+
+// A row that lies in the table whatever was asked for.
+inline int64_t checked(const rk_table& table, int64_t row) {
+  return static_cast<uint64_t>(row) < static_cast<uint64_t>(table.rows) ? row : table.rows - 1;
+}
+
+inline void fetch_row(const rk_table& table, int64_t row, Fetches& fetches) {
+  const uint8_t* at = table.data + row * stride(table);
+  fetches.add(at, at + stride(table) - 1);
+}
+
+// float16 -> float32; subnormal numbers too, also where the host flushes those of float32 to zero.
+inline float half(uint32_t bits) {
+  const uint32_t sign = (bits & 0x8000u) << 16, rest = bits & 0x7fffu;
+  const uint32_t normal = (rest << 13) + (112u << 23) + (rest >= 0x7c00u ? 112u << 23 : 0u);
+  const float small = static_cast<float>(static_cast<int32_t>(rest)) * 0x1p-24f;
+  uint32_t small_bits;
+  memcpy(&small_bits, &small, 4);
+  const uint32_t all = sign | (rest < 0x400u ? small_bits : normal);
+  float value;
+  memcpy(&value, &all, 4);
+  return value;
+}
+
+// A block's float16 pairs -> scale and offset.
+inline void halves(const uint32_t* pairs, float* scale, float* offset) {
+#if defined(__F16C__) && defined(__AVX512F__)
+  for (int c = 0; c < B; c += 16) {
+    const __m512i pair = _mm512_loadu_si512(pairs + c);
+    _mm512_storeu_ps(scale + c, _mm512_cvtph_ps(_mm512_cvtepi32_epi16(pair)));
+    _mm512_storeu_ps(offset + c, _mm512_cvtph_ps(_mm512_cvtepi32_epi16(_mm512_srli_epi32(pair, 16))));
+  }
+#else
+  for (int c = 0; c < B; c++) {
+    scale[c] = half(pairs[c] & 0xffffu);
+    offset[c] = half(pairs[c] >> 16);
+  }
+#endif
+}
+
+inline int words(const rk_table& table) { return static_cast<int>((code_bytes(table) + 3) / 4) + 1; }
+
+// z[k, c] = code k of candidate c's row * scale + offset; `room` [words(table), B] is for the rows as they lie.
+inline void decode(const rk_table& table, const int64_t* rows, uint32_t* room, float* z) {
+  const int64_t bytes = code_bytes(table), step = bytes + OVERHEAD;
+  const int per_word = 32 / table.bits, count = words(table) - 1;
+  const uint32_t mask = (1u << table.bits) - 1;
+  for (int c = 0; c < B; c++) {
+    const uint8_t* at = table.data + rows[c] * step;
+    // A word that starts with the last code ends within scale and offset, so in the row.
+    for (int i = 0; i < count; i++) room[i * B + c] = load<uint32_t>(at + 4 * i);
+    room[count * B + c] = load<uint32_t>(at + bytes);
+  }
+  alignas(64) float scale[B], offset[B];
+  halves(room + count * B, scale, offset);
+  for (int k = 0; k < table.dim; k++, z += B) {
+    const uint32_t* word = room + k / per_word * B;
+    const int shift = k % per_word * table.bits;
+    for (int c = 0; c < B; c++) z[c] = static_cast<float>(static_cast<int32_t>((word[c] >> shift) & mask)) * scale[c] + offset[c];
+  }
+}
+
+// z[k] += code k of one row * scale + offset.
+inline void add_row(const rk_table& table, int64_t row, float* z) {
+  const int64_t bytes = code_bytes(table);
+  const uint8_t* at = table.data + row * (bytes + OVERHEAD);
+  const uint32_t tail = load<uint32_t>(at + bytes);
+  const float scale = half(tail & 0xffffu), offset = half(tail >> 16);
+  for (int k = 0; k < table.dim; k++) {
+    const int code = table.bits == 8 ? at[k] : (at[k / 2] >> (k % 2 * 4)) & 15;
+    z[k] += static_cast<float>(code) * scale + offset;
+  }
+}
+
+}  // namespace

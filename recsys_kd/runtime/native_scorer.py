@@ -1,0 +1,192 @@
+"""A compiled student in the form the native kernel reads, and calls to it.
+
+Tables, indexes and codes stay where they are mapped; bases, first layer and head are multiplied out once, here.
+"""
+
+import ctypes
+from array import array
+from collections.abc import Sequence
+from itertools import accumulate, pairwise
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from recsys_kd.index import KeyIndex, layout
+from recsys_kd.runtime import abi
+from recsys_kd.runtime.affine import Affine, affine, calibration, constants, head, stack
+from recsys_kd.runtime.encode import Features, Keys, Request, Slots
+from recsys_kd.runtime.library import Library
+from recsys_kd.tables import CodedRows, CompiledStudent, Term
+
+Floats = NDArray[np.float32]
+
+
+def can_score(student: CompiledStudent) -> bool:
+    """Return whether the kernel knows every part of a student: coded tables, one row per candidate and lookup."""
+    coded = all(isinstance(table, CodedRows) for table in student.tables.values())
+    return coded and all(t.kind in ("row", "dense", "vector") for t in student.terms if t.side != "request")
+
+
+class NativeScorer:
+    """Scores with the kernel; stateless, so any number of threads may call it at once."""
+
+    def __init__(self, student: CompiledStudent, request: Slots, candidate: Slots, library: Library) -> None:
+        self._kept: list[Any] = [student]
+        self._library = library
+        self._tables = list(student.tables)
+        request_terms = [t for t in student.terms if t.side == "request"]
+        # The item's own row comes first: other item-side terms are coded by it.
+        candidate_terms = sorted((t for t in student.terms if t.side != "request"), key=lambda t: t.name != "item")
+        self._fields = [t.field for t in (*request_terms, *candidate_terms)]
+        self._misses = ctypes.c_int64 * len(self._fields)
+        self._dims = [f.dim for f in candidate.numbers]
+        self._columns = len(candidate.keys)
+        self.model = self._model(student, request_terms, candidate_terms, request, candidate)
+
+    def _keep(self, values: NDArray[Any]) -> int:
+        """Return the address of values as float32 that will live as long as this does."""
+        array = abi.floats(values)
+        self._kept.append(array)
+        return abi.address(array)
+
+    def _structs(self, kind: type[ctypes.Structure], items: list[Any]) -> Any:
+        made = abi.struct_array(kind, items)
+        self._kept.append(made)
+        return made
+
+    def _model(
+        self,
+        student: CompiledStudent,
+        request_terms: list[Term],
+        candidate_terms: list[Term],
+        request: Slots,
+        candidate: Slots,
+    ) -> abi.Model:
+        affines = [affine(student, term) for term in candidate_terms]
+        stacked = stack(affines, student.first, student.width)
+        slope, offset = calibration(student)
+        layers = [abi.Layer(*w.shape, self._keep(w), self._keep(b)) for w, b in head(student)]
+        tables = [self._table(student.tables[name], student.indexes[name]) for name in self._tables]
+        mine = [self._request_term(t, affine(student, t), request) for t in request_terms]
+        theirs = [self._candidate_term(student, t, a, candidate) for t, a in zip(candidate_terms, affines, strict=True)]
+        return abi.Model(
+            *(student.first, student.width, len(tables), len(mine), len(theirs), len(layers)),
+            *(len(request.keys), len(request.bags), sum(f.dim for f in request.numbers)),
+            *(len(stacked.matrix), len(stacked.weight), len(stacked.weight) - len(stacked.constant)),
+            self._structs(abi.Table, tables),
+            self._structs(abi.Term, mine),
+            self._structs(abi.Term, theirs),
+            self._structs(abi.Layer, layers),
+            self._keep(constants(student, stacked)),
+            None if stacked.rotation is None else self._keep(stacked.rotation),
+            self._keep(stacked.matrix),
+            self._keep(stacked.constant),
+            self._keep(stacked.weight),
+            slope,
+            offset,
+        )
+
+    def _table(self, table: Any, index: KeyIndex) -> abi.Table:
+        top, width = layout(len(index), index.kept)
+        starts, rests = np.ascontiguousarray(index.starts), np.ascontiguousarray(index.rests)
+        data = np.ascontiguousarray(table.data)
+        self._kept += [starts, rests, data]
+        entry = abi.Index(
+            *(index.base, len(index), len(starts) - 1, index.bits, index.kept, top, width),
+            abi.address(starts),
+            abi.address(rests),
+        )
+        return abi.Table(abi.address(data), table.rows, table.dim, table.bits, entry)
+
+    def _number(self, table: str | None) -> int:
+        return self._tables.index(table) if table is not None else 0
+
+    def _request_term(self, term: Term, parts: Affine, slots: Slots) -> abi.Term:
+        if term.kind == "bag":
+            source, slot = abi.BAG, [f.name for f in slots.bags].index(term.field)
+        elif term.kind == "row":
+            source, slot = abi.KEY, [f.name for f in slots.keys].index(term.field)
+        else:
+            names = [f.name for f in slots.numbers]
+            source, slot = abi.NUMBERS, sum(f.dim for f in slots.numbers[: names.index(term.field)])
+        maps = self._keep(parts.matrix), self._keep(parts.mean)
+        return abi.Term(source, slot, self._number(term.table), len(parts.matrix), parts.square, 0, None, *maps)
+
+    def _candidate_term(self, student: CompiledStudent, term: Term, parts: Affine, slots: Slots) -> abi.Term:
+        source, slot, codes = abi.ITEM, 0, None
+        if term.table is None:
+            source, slot = abi.NUMBERS, [f.name for f in slots.numbers].index(term.field)
+        elif term.side == "candidate":
+            source, slot = abi.KEY, [f.name for f in slots.keys].index(term.field)
+        elif term.name != "item":
+            source, codes = abi.CODES, np.ascontiguousarray(student.codes[term.name])
+            self._kept.append(codes)
+        where = (None, 0) if codes is None else (abi.address(codes), codes.itemsize)
+        common = source, slot, self._number(term.table), len(parts.matrix), parts.square
+        return abi.Term(*common, where[1], where[0], None, None)
+
+    def score(
+        self, requests: Sequence[Request], items: Sequence[Keys], features: Sequence[Features]
+    ) -> tuple[list[Floats], dict[str, int]]:
+        """Return logits per request, and how many lookups of each field used its fallback row."""
+        ends = list(accumulate(map(len, items)))
+        bags = [bag for request in requests for bag in request.bags]
+        bag_ends = list(accumulate(map(len, bags)))
+        keys = [key for request in requests for key in request.keys]
+        # One array for all small integers: NumPy takes a microsecond to tell where an array lies.
+        integers = array("q", keys + bag_ends + ends)
+        for bag in bags:
+            integers.frombytes(bag.tobytes())
+        at = integers.buffer_info()[0]
+        parts = [at + 8 * n for n in accumulate((0, len(keys), len(bag_ends), len(ends)))]
+        numbers = _joined([r.numbers for r in requests], np.float32) if self.model.numbers else None
+        candidates = _joined(items, np.int64)
+        columns, pointers = self._columns_of(features, len(candidates))
+        out = np.empty(len(candidates), dtype=np.float32)
+        misses = self._misses()
+        failed = self._library.score(
+            self.model,
+            len(requests),
+            *parts,
+            None if numbers is None else numbers.ctypes.data,
+            candidates.ctypes.data,
+            *pointers,
+            out.ctypes.data,
+            misses,
+        )
+        del columns  # alive until here, for its pointers
+        if failed:
+            raise MemoryError("the scoring kernel found no memory to work in")
+        scores = [out] if len(items) == 1 else [out[a:b] for a, b in pairwise([0, *ends])]
+        return scores, self._counted(misses)
+
+    def _counted(self, misses: Any) -> dict[str, int]:
+        counted: dict[str, int] = {}
+        for field, missed in zip(self._fields, misses, strict=True):
+            if missed:
+                counted[field] = counted.get(field, 0) + missed
+        return counted
+
+    def _columns_of(self, features: Sequence[Features], rows: int) -> tuple[list[Any], tuple[Any, Any]]:
+        """Return the candidate-side values of all requests, and pointers to them."""
+        if not self._columns and not self._dims:
+            return [], (None, None)
+        keys = [_joined([f.keys[i] for f in features], np.int64) for i in range(self._columns)]
+        numbers = [_joined([f.numbers[i] for f in features], np.float32) for i in range(len(self._dims))]
+        right = all(k.shape == (rows,) for k in keys) and all(
+            x.shape == (rows, dim) for x, dim in zip(numbers, self._dims, strict=True)
+        )
+        if not right:
+            raise ValueError(f"candidate-side values do not have one row for each of {rows} candidates")
+        pointers = [
+            (ctypes.c_void_p * max(1, len(arrays)))(*(abi.address(a) for a in arrays)) for arrays in (keys, numbers)
+        ]
+        return [*keys, *numbers], (pointers[0], pointers[1])
+
+
+def _joined(arrays: Sequence[NDArray[Any]], kind: type) -> NDArray[Any]:
+    """Return arrays one after another, as `kind` and without gaps; the one array itself where there is one."""
+    if not arrays:
+        return np.empty(0, dtype=kind)
+    return np.ascontiguousarray(arrays[0] if len(arrays) == 1 else np.concatenate(arrays), dtype=kind)
