@@ -31,12 +31,9 @@ class Shape:
 
 def coded(rng: np.random.Generator, rows: int, dim: int, bits: Bits) -> CodedRows:
     """Return a table of random codes, its values within about 1.5 of zero."""
-    data = np.empty((rows, code_bytes(dim, bits) + 4), dtype=np.uint8)
-    data[:, :-4] = rng.integers(0, 256, (rows, data.shape[1] - 4), dtype=np.uint8)
-    tail = np.empty((rows, 2), dtype=np.float16)
-    tail[:, 0] = rng.uniform(0.5, 1.5, rows) * 2 / (2**bits - 1)
-    tail[:, 1] = rng.uniform(-1.2, -0.8, rows)
-    data[:, -4:] = tail.view(np.uint8)
+    codes = rng.integers(0, 256, (rows, code_bytes(dim, bits)), dtype=np.uint8)
+    scale = (rng.uniform(0.5, 1.5, (rows, 1)) * 2 / (2**bits - 1)).astype(np.float16)
+    data = np.concatenate([codes, scale.view(np.uint8)], axis=1)
     return CodedRows(data, bits, dim)
 
 

@@ -10,7 +10,7 @@ import pytest
 import recsys_kd.artifact.read
 import recsys_kd.runtime.ranker
 from recsys_kd.artifact.errors import ArtifactRefused
-from recsys_kd.artifact.manifest import MANIFEST, WEIGHTS, canonical, digest_of
+from recsys_kd.artifact.manifest import FORMAT, MANIFEST, WEIGHTS, canonical, digest_of
 from recsys_kd.runtime.ranker import Ranker
 from tests.attacks.small import Original, small_artifact
 
@@ -58,9 +58,7 @@ def at(index, value):
 
 
 def scale(value):
-    return lambda rows: np.concatenate(
-        [rows[:, :-4], np.tile(np.float16([value, 0]).view(np.uint8), (len(rows), 1))], 1
-    )
+    return lambda rows: np.concatenate([rows[:, :-2], np.tile(np.float16([value]).view(np.uint8), (len(rows), 1))], 1)
 
 
 def field(data, name):
@@ -95,7 +93,7 @@ def swap_keys(rests):
 
 ATTACKS = [
     # The manifest: its form, and the types of what it holds.
-    ("manifest", "another format", put("format", value=3)),
+    ("manifest", "another format", put("format", value=FORMAT + 1)),
     ("manifest", "a key too few", drop("width")),
     ("manifest", "a key too many", put("more", value=1)),
     ("manifest", "a term that lacks a key", drop("terms", 0, "view")),

@@ -23,18 +23,18 @@ class RowTeller:
 
 
 def row_teller(index: KeyIndex, kernel: Kernel) -> RowTeller:
-    """Row i holds i in two codes of 8 bits, z = (low, high); its logit is low + 256 high."""
+    """Row i holds i in two codes of 8 bits, z = (low, high) - 127.5; its logit is low + 256 high."""
     rows = np.arange(len(index) + 1)
-    data = np.zeros((len(rows), 2 + 4), dtype=np.uint8)
+    data = np.zeros((len(rows), 2 + 2), dtype=np.uint8)
     data[:, 0], data[:, 1] = rows % 256, rows // 256
-    data[:, 2:] = np.array([1.0, 0.0], dtype=np.float16).view(np.uint8)
+    data[:, 2:] = np.array([1.0], dtype=np.float16).view(np.uint8)
     schema = Schema(
         (Field("item_id", "id", "item", "item_id"),), {"item_id": Vocabulary("item_id", len(rows), "int64")}
     )
     zero = np.zeros(1, dtype=np.float32)
     arrays = {
         "basis.item": np.array([[0.0, 0.0, 1.0], [0.0, 0.0, 256.0]], dtype=np.float32),
-        "mean.item": np.zeros(3, dtype=np.float32),
+        "mean.item": np.array([0.0, 0.0, 257 * 127.5], dtype=np.float32),
         "bias": zero,
         "hidden.0.bias": zero,
         "out.weight": zero,

@@ -21,7 +21,7 @@ struct rk_index {
   const uint8_t* rests;   // uint8 [count, width]
 };
 
-// recsys_kd/tables.py, CodedRows: codes, then float16 scale and offset, in every row. Row index.count is the fallback.
+// recsys_kd/tables.py, CodedRows: codes, then a float16 scale, in every row. Row index.count is the fallback.
 struct rk_table {
   const uint8_t* data;
   int64_t rows;
