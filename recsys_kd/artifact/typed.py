@@ -11,7 +11,8 @@ T = TypeVar("T")
 
 def typed(kind: type[T], data: Any) -> T:
     """Return `kind` made of a JSON object with just its fields. Raises: ValueError naming the field that is wrong."""
-    hints = _hints(kind)
+    key: Any = kind  # mypy doubts that a type variable can be a key
+    hints = _hints(key)
     if not isinstance(data, dict) or set(data) != set(hints):
         raise ValueError(f"{kind.__name__} needs keys {sorted(hints)}, got {_shown(data)}")
     for name, value in data.items():
