@@ -108,7 +108,11 @@ class KeyIndex:
 
     @cached_property
     def images(self) -> NDArray[np.uint64]:
-        """The kept bits of the spread keys in row order, put together again from buckets and rests; rising."""
+        """The kept bits of the spread keys in row order, rising; 8 bytes a key, so kept only once it is asked for."""
+        return self._images()
+
+    def _images(self) -> NDArray[np.uint64]:
+        """Put the spread keys together again from buckets and rests."""
         sizes = self.starts[1:].astype(np.int64) - self.starts[:-1].astype(np.int64)
         bucket = np.repeat(np.arange(len(sizes), dtype=np.uint64), sizes)
         low = self.kept - layout(len(self), self.kept)[0]
@@ -132,7 +136,8 @@ class KeyIndex:
             raise BadIndex("its buckets do not follow each other from the first row to the last")
         if self.kept - top < 64 and self._rest.max(initial=0) >> np.uint64(self.kept - top):
             raise BadIndex(f"a key has more than {self.kept} bits")
-        if (self.images[1:] <= self.images[:-1]).any():
+        images = self._images()
+        if (images[1:] <= images[:-1]).any():
             raise BadIndex("its keys are not strictly increasing")
 
     def rows(self, keys: Keys) -> NDArray[np.int64]:

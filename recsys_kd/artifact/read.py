@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from recsys_kd.artifact.errors import ArtifactRefused
 from recsys_kd.artifact.manifest import MANIFEST, WEIGHTS, Manifest, TableEntry, canonical, digest_of
 from recsys_kd.artifact.rules import schema_fault, term_fault, terms_fault
+from recsys_kd.artifact.signing import SIGNATURE, SIZE, signature_fault
 from recsys_kd.artifact.tensors import BadTensors, load
 from recsys_kd.artifact.write import Artifact
 from recsys_kd.index import BadIndex, KeyIndex
@@ -30,6 +31,8 @@ def open_artifact(path: Path) -> tuple[Artifact, CompiledStudent]:
         raise ArtifactRefused(
             path, "manifest-digest", f"the manifest's sha256 is {digest_of(text)[:12]}, not the folder's name"
         )
+    if fault := signature_fault(text, _signature(path)):
+        raise ArtifactRefused(path, "signature", fault)
     manifest = _parse_manifest(path, text)
     weights = _map(path / WEIGHTS, path, None)
     if len(weights) != manifest.weights_bytes:
@@ -53,8 +56,17 @@ def _check_files(path: Path) -> None:
     if not path.is_dir():
         raise ArtifactRefused(path, "exists", "there is no such folder")
     names = {entry.name for entry in os.scandir(path)}
-    if names != {MANIFEST, WEIGHTS}:
+    if names - {SIGNATURE} != {MANIFEST, WEIGHTS}:
         raise ArtifactRefused(path, "files", f"it holds {sorted(names)}, expected {[MANIFEST, WEIGHTS]}")
+
+
+def _signature(path: Path) -> bytes | None:
+    if SIGNATURE not in {entry.name for entry in os.scandir(path)}:
+        return None
+    signature = bytes(_map(path / SIGNATURE, path, SIZE))
+    if len(signature) != SIZE:
+        raise ArtifactRefused(path, "signature", f"{SIGNATURE} has {len(signature)} bytes, a signature {SIZE}")
+    return signature
 
 
 def _map(file: Path, artifact: Path, limit: int | None) -> memoryview:

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from recsys_kd.artifact.errors import StoreUnwritable
 from recsys_kd.artifact.manifest import MANIFEST, WEIGHTS, Golden, Lineage, Manifest, TableEntry, canonical, digest_of
+from recsys_kd.artifact.signing import SIGNATURE, sign
 from recsys_kd.artifact.tensors import dump
 from recsys_kd.tables import CodedRows, CompiledStudent, code_matrix
 
@@ -94,10 +95,26 @@ def write_artifact(
     )
     text = canonical(manifest.to_json())
     digest = digest_of(text)
-    final = store / model / digest
+    final, signature = store / model / digest, sign(text)
+    signed = {SIGNATURE: signature} if signature else {}
     if not final.exists():
-        _publish(final, {WEIGHTS: weights, MANIFEST: text})
+        _publish(final, {WEIGHTS: weights, MANIFEST: text, **signed})
+    elif signature and not (final / SIGNATURE).exists():
+        _add(final, SIGNATURE, signature)
     return Artifact(final, digest, manifest)
+
+
+def _add(folder: Path, name: str, data: bytes) -> None:
+    """Add a file to an artifact that is there already, whole or not at all: written beside it, then moved in."""
+    building = folder.parent / f".building-{uuid.uuid4().hex}"
+    try:
+        _write(building, data)
+        building.rename(folder / name)
+        sync_folder(folder)
+    except OSError as error:
+        raise StoreUnwritable(folder, error.strerror or str(error)) from None
+    finally:
+        building.unlink(missing_ok=True)
 
 
 def _publish(final: Path, files: Mapping[str, bytes]) -> None:

@@ -125,7 +125,7 @@ ATTACKS = [
     # The tensors: names, types, shapes, values.
     ("tensor-names", "an array too few", lambda data, tensors: tensors.pop("array.bias")),
     ("tensor-names", "an array too many", lambda data, tensors: tensors.update(more=np.zeros(1, np.uint8))),
-    ("tensor-names", "a table that no term uses", lambda data, tensors: data["tables"].update(x=data["tables"]["item"])),
+    ("tensor-names", "a table that no term uses", lambda data, _: data["tables"].update(x=data["tables"]["item"])),
     ("shapes", "width nought", put("width", value=0)),
     ("shapes", "bits that rows are not coded in", put("tables", "item", "bits", value=5)),
     ("shapes", "minus one number per row", put("tables", "item", "dim", value=-1)),

@@ -3,7 +3,7 @@
 // Python's headers are not needed: these five functions are in its stable ABI. They are weak, so that a host which
 // hides them costs speed only.
 #include "abi.h"
-#include "strings.h"
+#include "blake2b.h"
 
 extern "C" {
 __attribute__((weak)) void* PyList_GetItem(void* list, intptr_t at);  // a borrowed reference
