@@ -78,7 +78,7 @@ rk_table table(Memory& memory, Input& input) {
     for (int64_t i = 0; i <= index.buckets; i++) starts[i] = static_cast<uint32_t>(i * index.count / index.buckets);
   index.starts = reinterpret_cast<uint8_t*>(starts);
   index.rests = memory.make<uint8_t>(index.count * index.width, input, true);
-  made.data = memory.make<uint8_t>(made.rows * ((static_cast<int64_t>(made.dim) * made.bits + 7) / 8 + 4), input, true);
+  made.data = memory.make<uint8_t>(made.rows * ((static_cast<int64_t>(made.dim) * made.bits + 7) / 8 + 2), input, true);
   return made;
 }
 
