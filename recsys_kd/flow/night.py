@@ -1,14 +1,10 @@
 """One model's night, end to end: read, teach, distil, compress, evaluate from disk, gate, register, report."""
 
-import getpass
-import os
 import time
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
 import torch
 
 from recsys_kd.artifact.errors import ArtifactRefused
@@ -30,6 +26,9 @@ from recsys_kd.flow.evaluation import (
     score_test,
     scoring_time,
 )
+from recsys_kd.flow.proof import score_one
+from recsys_kd.flow.provenance import digest_of_files, recipe_digest
+from recsys_kd.flow.publication import promote, register
 from recsys_kd.flow.recovery import recovery_stage
 from recsys_kd.flow.reporting import build_report
 from recsys_kd.flow.training import Trained, student_of, train
@@ -37,7 +36,6 @@ from recsys_kd.models.student import Student
 from recsys_kd.progress import Progress
 from recsys_kd.registry.protocol import Pointer, Registry, Version
 from recsys_kd.registry.sqlite import SqliteRegistry
-from recsys_kd.runtime.ranker import Ranker
 from recsys_kd.settings import Recipe
 
 REGISTRY = "registry.sqlite"
@@ -56,7 +54,7 @@ class Night:
     report_json: Path
     seconds: float
     scored: dict[str, Any]
-    """One request, scored through what the registry's champion (or this version) names."""
+    """One request of the log, scored through what the registry names as this version."""
 
     def to_json(self) -> dict[str, Any]:
         """Return plain values for `--json`."""
@@ -82,24 +80,27 @@ def open_registry(recipe: Recipe) -> Registry:
 
 
 def read(recipe: Recipe, stages: Stages) -> tuple[Dataset, str]:
-    """Return the encoded log and its digest."""
+    """Return the encoded log, and the digest of all that it holds."""
     files = list_files(recipe.data.path)
     more = [recipe.data.catalogue] if recipe.data.catalogue else []
-    digest = content_key([*files, *more], recipe.data.path)
     extra = {"teacher": recipe.teacher.column} if recipe.teacher.column else None
-    key = key_of("read", digest, recipe.data, recipe.split, extra)
-    folder = stages.run("read", key, lambda out: _encode(recipe, out, stages.progress, extra))
+    key = key_of("read", content_key([*files, *more], recipe.data.path), recipe.data, recipe.split, extra)
+    bad_rows = recipe.work / f"quarantine-{key}.parquet"
+
+    def make(out: Path) -> None:
+        encode(recipe.data, recipe.split, out / "rows", stages.progress, extra, bad_rows)
+        (out / "digest").write_text(digest_of_files(out / "rows"))
+
+    folder = stages.run("read", key, make)
     dataset = Dataset.open(folder / "rows")
     stages.progress.note(f"rows: {dataset.counts.line()}")
+    if dataset.counts.bad:
+        stages.progress.note(f"bad rows are in {bad_rows}")
     if dataset.counts.files_without_checksums:
         stages.progress.note(
             f"{dataset.counts.files_without_checksums} file(s) have no page checksums: flipped bytes would go unseen"
         )
-    return dataset, digest
-
-
-def _encode(recipe: Recipe, out: Path, progress: Progress, extra: Mapping[str, str] | None) -> None:
-    encode(recipe.data, recipe.split, out / "rows", progress, extra, recipe.work / "quarantine.parquet")
+    return dataset, (folder / "digest").read_text()
 
 
 def check_budget(recipe: Recipe, dataset: Dataset) -> None:
@@ -123,8 +124,9 @@ def run(recipe: Recipe, progress: Progress, *, ceiling: Any = None, command: str
     trained = train(recipe, dataset, data_digest, stages)
     compressed = compress(recipe, dataset, trained, stages, "student")
     twin = compress(recipe, dataset, trained, stages, "control")
+    seen = registry.epoch(recipe.name)  # before the champion is read: see `promote`
     champion = registry.pointer(recipe.name, "champion")
-    digests = {"data": data_digest, "recipe": key_of(recipe), "teacher": trained.teacher.digest}
+    digests = {"data": data_digest, "recipe": recipe_digest(recipe), "teacher": trained.teacher.digest}
     parents = [champion.digest] if champion else []
     artifact = compression.publish_artifact(recipe.store, recipe.name, compressed, dataset, digests, parents)
     logits, fallback = score_all(trained, compressed, twin, artifact, dataset)
@@ -135,7 +137,6 @@ def run(recipe: Recipe, progress: Progress, *, ceiling: Any = None, command: str
     size = trained.teacher.bytes or artifact.bytes_on_disk
     subject = Subject(artifact.digest, data_digest, artifact.bytes_on_disk, size, live is not None)
     verdict = decide(recipe.gate, evaluation, subject, recipe.evaluate.k)
-    version_, pointer = register(registry, recipe, artifact, verdict)
     torch_models = {"teacher": trained.teacher.model, "student": trained.student.model}
     times = scoring_time(dataset, torch_models, artifact.path)
     report = build_report(
@@ -143,9 +144,12 @@ def run(recipe: Recipe, progress: Progress, *, ceiling: Any = None, command: str
         export_gap(logits["served"], logits["recovered"]), ceiling(dataset) if ceiling else None,
         twin.plan.predicted_bytes,
     )  # fmt: skip
+    # All that can still fail comes before the model goes live.
+    version = register(registry, recipe.name, artifact)
+    scored = score_one(Path(version.path), recipe)
     html, js = write_report(report, recipe.store / recipe.name / "reports" / artifact.digest[:12])
-    scored = score_one(artifact.path, dataset)
-    return Night(verdict, artifact, version_, pointer, evaluation, html, js, time.perf_counter() - start, scored)
+    pointer = promote(registry, version, verdict, seen)
+    return Night(verdict, artifact, version, pointer, evaluation, html, js, time.perf_counter() - start, scored)
 
 
 def compress(
@@ -207,32 +211,3 @@ def champion_logits(
         progress.note("today's champion takes other inputs; it is not compared")
         return None
     return score_compiled(student, dataset)[0]
-
-
-def register(
-    registry: Registry, recipe: Recipe, artifact: Artifact, verdict: Verdict
-) -> tuple[Version, Pointer | None]:
-    """Register the artifact; make it champion if the gate lets it through."""
-    who = getpass.getuser() if os.environ.get("USER") or hasattr(os, "getuid") else "unknown"
-    version_ = registry.register(recipe.name, artifact.digest, artifact.path, asdict(artifact.manifest.lineage), who)
-    champion = registry.pointer(recipe.name, "champion")
-    if champion is not None and champion.digest == artifact.digest:
-        return version_, champion
-    if not verdict.passed:
-        return version_, champion
-    Ranker.open(artifact.path)
-    return version_, registry.promote(
-        recipe.name, version_.number, verdict, registry.epoch(recipe.name), who, "the gate passed it"
-    )
-
-
-def score_one(path: Path, dataset: Dataset) -> dict[str, Any]:
-    """Return one test request scored through the artifact, as serving would."""
-    ranker = Ranker.open(path)
-    golden = compression.golden_query(ranker.student, dataset, dataset.splits["test"].start, dataset.keys("item")[:5])
-    probability = 1.0 / (1.0 + np.exp(-np.array(golden.logits)))
-    return {
-        "user": golden.ids,
-        "candidates": golden.candidates,
-        "probability": [round(float(p), 6) for p in probability],
-    }
