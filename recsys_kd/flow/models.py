@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 from recsys_kd.batch import Batch, RankingModel
 from recsys_kd.data.dataset import Dataset
 from recsys_kd.distil.calibration import Platt, fit_platt
-from recsys_kd.distil.loop import Fit, score_rows
+from recsys_kd.distil.loop import Fit, score_rows, scored
 from recsys_kd.distil.soft_labels import load_soft_labels, make_soft_labels, save_soft_labels
 from recsys_kd.distil.student_training import fit_student
 from recsys_kd.distil.teacher_training import fit_teacher
@@ -43,6 +43,10 @@ def read_fit(folder: Path) -> dict[str, Any]:
     return found
 
 
+class NotProbabilities(InputError):
+    """A precomputed teacher's probabilities are not."""
+
+
 class LoggedTeacher:
     """A teacher known by its logits for every row of the log: the shop's own scores, or a plugged-in model's."""
 
@@ -64,6 +68,12 @@ def logged_logits(dataset: Dataset, recipe: Recipe) -> Floats:
     values = np.asarray(dataset.column("teacher"), dtype=np.float32)
     if recipe.teacher.scores == "logit":
         return values
+    outside = int(((values < 0) | (values > 1)).sum())
+    if outside:
+        raise NotProbabilities(
+            f"teacher.column: '{recipe.teacher.column}' holds {outside:,} values outside [0, 1] among {len(values):,}, "
+            "so they are not probabilities; for logits set teacher.scores: logit"
+        )
     p = np.clip(values, 1e-6, 1 - 1e-6)
     logit: Floats = np.log(p / (1 - p)).astype(np.float32)
     return logit
@@ -126,7 +136,8 @@ def calibrated_soft_labels(dataset: Dataset, folder: Path) -> Floats:
     logits = load_soft_labels(folder / "soft_labels.parquet", row_id, dataset.schema.fingerprint)
     known = np.isfinite(logits)
     label = np.asarray(dataset.column("label")[rows.start : rows.stop], dtype=np.float32)
-    platt = fit_platt(logits[known], label[known])
+    weight = np.asarray(dataset.column("weight")[rows.start : rows.stop], dtype=np.float32)
+    platt = fit_platt(logits[known], label[known], weight[known])
     out = np.full(len(dataset), np.nan, dtype=np.float32)
     out[rows.start : rows.stop] = platt(logits)
     return out
@@ -155,9 +166,8 @@ def train_student(
 
 def calibrate(model: RankingModel, dataset: Dataset) -> Platt:
     """Return the Platt scaling of a model on the validation rows."""
-    rows = dataset.splits["validation"]
-    label = np.asarray(dataset.column("label")[rows.start : rows.stop], dtype=np.float32)
-    return fit_platt(score_rows(model, dataset, rows), label)
+    found = scored(model, dataset, dataset.splits["validation"])
+    return fit_platt(found.logit, found.label, found.weight)
 
 
 def load_student(recipe: Recipe, schema: Schema, folder: Path) -> tuple[Student, Platt]:
