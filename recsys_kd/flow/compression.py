@@ -204,9 +204,9 @@ def score_sample(student: CompiledStudent, dataset: Dataset, sample: NDArray[np.
 def recalibrated(student: CompiledStudent, dataset: Dataset) -> CompiledStudent:
     """Return the student with Platt scaling fitted to itself on validation: pruning makes it a little too sure."""
     sample = evenly(dataset.splits["validation"], _CALIBRATION_ROWS)
-    label = np.asarray(dataset.column("label")[sample], dtype=np.float32)
+    label, weight = (np.asarray(dataset.column(name)[sample], dtype=np.float32) for name in ("label", "weight"))
     plain = calibrated(student, IDENTITY)
-    return calibrated(student, fit_platt(score_sample(plain, dataset, sample), label))
+    return calibrated(student, fit_platt(score_sample(plain, dataset, sample), label, weight))
 
 
 def calibrated(student: CompiledStudent, platt: Platt) -> CompiledStudent:

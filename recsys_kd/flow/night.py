@@ -171,13 +171,7 @@ def score_all(
     """Return every model's test logits, and the share of fallback lookups before and after pruning."""
     teacher = Calibrated(trained.teacher.model, models.calibrate(trained.teacher.model, dataset))
     pruned, _ = score_compiled(compressed.pruned, dataset)
-    served, after = score_compiled(open_artifact(artifact.path)[1], dataset)
-    batch = dataset.batch(slice(dataset.splits["test"].start, dataset.splits["test"].stop))
-    before = {}
-    for name in after:
-        field = dataset.schema.field(name)
-        rows = batch.bags[name].values if field.kind == "bag" else batch.ids[name]
-        before[name] = float((rows == dataset.schema.rows(field) - 1).mean()) if len(rows) else 0.0
+    served, fallback = score_compiled(open_artifact(artifact.path)[1], dataset)
     logits = {
         "teacher": score_test(teacher, dataset),
         "control": score_test(trained.control, dataset),
@@ -187,7 +181,7 @@ def score_all(
         "recovered": score_compiled(compressed.recovered, dataset)[0],
         "served": served,
     }
-    return logits, {"before": before, "after": after}
+    return logits, fallback.shares()
 
 
 def champion_logits(
