@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from safetensors.torch import load_file, save_file
+from torch import nn
 
 from recsys_kd.batch import Batch, RankingModel
 from recsys_kd.data.dataset import Dataset
@@ -20,12 +21,13 @@ from recsys_kd.distil.teacher_training import fit_teacher
 from recsys_kd.errors import InputError
 from recsys_kd.models.plugins import BUILT_IN, find_teacher
 from recsys_kd.models.student import Student
-from recsys_kd.models.teacher import Teacher, teacher_digest
+from recsys_kd.models.teacher import Teacher, table_bytes, teacher_digest
 from recsys_kd.progress import Progress
 from recsys_kd.schema import Schema
 from recsys_kd.settings import Recipe
 
 Floats = NDArray[np.float32]
+_GROUPS = ("timestamp", "request")
 
 
 class MissingTeacherColumn(InputError):
@@ -41,6 +43,10 @@ def read_fit(folder: Path) -> dict[str, Any]:
     path = folder / "fit.json"
     found: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {"epochs": [], "best": 0}
     return found
+
+
+class RatioOfNothing(InputError):
+    """The budget is a share of a teacher whose size nobody knows."""
 
 
 class NotProbabilities(InputError):
@@ -85,6 +91,11 @@ def check_teacher(recipe: Recipe) -> None:
         find_teacher(recipe.teacher.kind)
     if recipe.teacher.kind == "precomputed" and recipe.teacher.column is None:
         raise MissingTeacherColumn("teacher.column: kind `precomputed` needs the log column that holds the scores")
+    if recipe.compress.ratio is not None and recipe.teacher.kind != "dcnv2":
+        raise RatioOfNothing(
+            f"compress.ratio: {recipe.compress.ratio:g} is a share of the teacher's bytes, and one of kind "
+            f"'{recipe.teacher.kind}' has none; give compress.bytes, such as 20MB, instead"
+        )
 
 
 def train_teacher(recipe: Recipe, dataset: Dataset, folder: Path, progress: Progress) -> None:
@@ -125,7 +136,10 @@ def soft_labels(recipe: Recipe, dataset: Dataset, teacher: Path | None, folder: 
             where = folder / f"teacher-{len(list(folder.iterdir()))}"
             return score_rows(fitted.model, dataset, score), fitted.model.save(where)
 
-        logits, digests = make_soft_labels(dataset, recipe.soft_labels, rows, recipe.seed, fit_and_score)
+        if recipe.soft_labels.protocol == "in_sample":
+            progress.note("warning: in_sample soft labels come from a teacher that has seen these very labels")
+        times, requests = (np.asarray(dataset.column(c)[rows.start : rows.stop], np.int64) for c in _GROUPS)
+        logits, digests = make_soft_labels(recipe.soft_labels, rows, recipe.seed, times, requests, fit_and_score)
     save_soft_labels(folder / "soft_labels.parquet", row_id, logits, digests, dataset.schema.fingerprint)
 
 
@@ -202,5 +216,5 @@ def teacher_bytes(recipe: Recipe, schema: Schema) -> int:
     """Return what a teacher of this schema will weigh, before it is trained."""
     if recipe.teacher.kind != "dcnv2":
         return 0
-    with torch.random.fork_rng():
-        return Teacher(schema, recipe.teacher).bytes_in_memory()
+    with torch.device("meta"):
+        return Teacher(schema, recipe.teacher, nn.Identity()).bytes_in_memory() + table_bytes(schema, recipe.teacher)

@@ -1,7 +1,7 @@
 """One model's night, end to end: read, teach, distil, compress, evaluate from disk, gate, register, report."""
 
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -36,7 +36,7 @@ from recsys_kd.models.student import Student
 from recsys_kd.progress import Progress
 from recsys_kd.registry.protocol import Pointer, Registry, Version
 from recsys_kd.registry.sqlite import SqliteRegistry
-from recsys_kd.settings import Recipe
+from recsys_kd.settings import FieldConfig, Recipe
 
 REGISTRY = "registry.sqlite"
 
@@ -92,7 +92,7 @@ def read(recipe: Recipe, stages: Stages) -> tuple[Dataset, str]:
         (out / "digest").write_text(digest_of_files(out / "rows"))
 
     folder = stages.run("read", key, make)
-    dataset = Dataset.open(folder / "rows")
+    dataset = with_missing(Dataset.open(folder / "rows"), recipe.data.fields)
     stages.progress.note(f"rows: {dataset.counts.line()}")
     if dataset.counts.bad:
         stages.progress.note(f"bad rows are in {bad_rows}")
@@ -101,6 +101,30 @@ def read(recipe: Recipe, stages: Stages) -> tuple[Dataset, str]:
             f"{dataset.counts.files_without_checksums} file(s) have no page checksums: flipped bytes would go unseen"
         )
     return dataset, (folder / "digest").read_text()
+
+
+def with_missing(dataset: Dataset, fields: tuple[FieldConfig, ...]) -> Dataset:
+    """Return the log with what its recipe says of missing numbers in the schema, which goes along to serving."""
+    said = {f.name: f.missing for f in fields if f.kind in ("dense", "vector")}
+    known = tuple(replace(f, missing=said.get(f.name, f.missing)) for f in dataset.schema.fields)
+    return replace(dataset, schema=replace(dataset.schema, fields=known))
+
+
+def check(recipe: Recipe) -> None:
+    """Raise for what is wrong with a recipe whatever the log holds: UnknownTeacher, RatioOfNothing, BadBudget, .."""
+    models.check_teacher(recipe)
+    compression.budget_of(recipe.compress, 0)
+
+
+def judge(recipe: Recipe, evaluation: Evaluation, artifact: Artifact, data_digest: str, teacher_bytes: int) -> Verdict:
+    """Return the gate's verdict; a teacher without bytes of its own (0) is not compared with in size."""
+    size, champion = artifact.bytes_on_disk, "champion" in evaluation.metrics
+    subject = Subject(artifact.digest, data_digest, size, teacher_bytes or size, champion)
+    verdict = decide(recipe.gate, evaluation, subject, recipe.evaluate.k)
+    if teacher_bytes:
+        return verdict
+    checks = tuple(c for c in verdict.checks if c.name != "size")
+    return replace(verdict, checks=checks, passed=all(c.passed for c in checks if c.gates))
 
 
 def check_budget(recipe: Recipe, dataset: Dataset) -> None:
@@ -115,7 +139,7 @@ def run(recipe: Recipe, progress: Progress, *, ceiling: Any = None, command: str
     start = time.perf_counter()
     if recipe.threads:
         torch.set_num_threads(recipe.threads)
-    models.check_teacher(recipe)
+    check(recipe)
     remove_leftovers(recipe.work)
     registry = open_registry(recipe)
     stages = Stages(recipe.work, progress)
@@ -134,9 +158,7 @@ def run(recipe: Recipe, progress: Progress, *, ceiling: Any = None, command: str
     if live is not None:
         logits["champion"] = live
     evaluation = evaluate_models(logits, dataset, recipe.evaluate, progress)
-    size = trained.teacher.bytes or artifact.bytes_on_disk
-    subject = Subject(artifact.digest, data_digest, artifact.bytes_on_disk, size, live is not None)
-    verdict = decide(recipe.gate, evaluation, subject, recipe.evaluate.k)
+    verdict = judge(recipe, evaluation, artifact, data_digest, trained.teacher.bytes)
     torch_models = {"teacher": trained.teacher.model, "student": trained.student.model}
     times = scoring_time(dataset, torch_models, artifact.path)
     report = build_report(

@@ -2,12 +2,12 @@
 
 Scores of one candidate agree to 1e-6 whatever others are in the request (matrix products may round differently by
 shape). Missing values: a category that is None, never seen or pruned uses the fallback row; an absent history is empty;
-a missing number is refused, since there is no telling what it should be.
+a missing number is refused, unless the recipe said `missing: accept`: then it is the mean, as in training.
 """
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -195,6 +195,8 @@ def _key(field: Field, kind: str, value: Any) -> int:
 
 
 def _numbers(field: Field, value: Any, rows: int) -> Floats:
+    if field.missing == "accept":
+        return _with_missing(field, value, rows)
     try:
         array = np.asarray(value, dtype=np.float32).reshape(rows, field.dim)
     except (TypeError, ValueError):
@@ -205,6 +207,18 @@ def _numbers(field: Field, value: Any, rows: int) -> Floats:
     if field.kind == "vector":
         return array
     return (array - np.float32(field.mean)) / np.float32(field.std)
+
+
+def _with_missing(field: Field, value: Any, rows: int) -> Floats:
+    """Return standardized numbers, 0 where there are none: what training saw."""
+    strict, each = replace(field, missing="quarantine"), [None] * rows if value is None else value
+    try:
+        gaps = [np.full(field.dim, np.nan) if v is None else np.asarray(v, np.float32).reshape(field.dim) for v in each]
+    except (TypeError, ValueError):
+        return _numbers(strict, value, rows)  # which says what is wrong
+    whole = [np.isfinite(numbers).all() for numbers in gaps]
+    known = [numbers if ok else np.zeros(field.dim) for numbers, ok in zip(gaps, whole, strict=True)]
+    return np.where(np.array(whole, dtype=bool)[:, None], _numbers(strict, known, rows), np.float32(0.0))
 
 
 def decode_golden(student: CompiledStudent, golden: Golden) -> tuple[Encoded, Keys, Encoded]:
