@@ -91,13 +91,13 @@ class Stages:
 def _locked(building: Path, progress: Progress | None) -> Iterator[bool]:
     """Lock a temporary folder, making it; False where it is not, or no longer, the one at that path: try again.
 
-    Without a `progress` nothing is made, and nobody is waited for.
+    Without a `progress` no folder is made, and nobody is waited for.
     """
     lock = building / _LOCK
     try:
         if progress is not None:
             building.mkdir(parents=True, exist_ok=True)
-        handle = os.open(lock, os.O_RDWR | (os.O_CREAT if progress is not None else 0), 0o644)
+        handle = os.open(lock, os.O_RDWR | os.O_CREAT, 0o644)
     except FileNotFoundError:
         yield False  # renamed or removed by another run since
         return
@@ -173,8 +173,7 @@ def _sync_folder(folder: Path) -> None:
 def remove_leftovers(folder: Path) -> None:
     """Delete what killed runs left half-made: temporary folders that no run holds; checkpoints after a week."""
     for path in folder.glob(".*-*") if folder.is_dir() else ():
-        if not (path / _LOCK).exists():
-            shutil.rmtree(path, ignore_errors=True)
+        if not path.is_dir():
             continue
         with _locked(path, None) as mine:
             if mine:
