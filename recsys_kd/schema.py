@@ -53,6 +53,8 @@ class Field:
     mean: float = 0.0
     std: float = 1.0
     max_length: int = 0
+    missing: Literal["quarantine", "accept"] = "quarantine"
+    """Whether a missing number is refused, or taken as 0 after standardizing: the mean, or the zero vector."""
 
     @property
     def is_lookup(self) -> bool:

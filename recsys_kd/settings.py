@@ -13,6 +13,7 @@ from recsys_kd.errors import InputError
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")]
 Fraction = Annotated[float, Field(gt=0, le=1)]
+Units = Annotated[int, Field(ge=1)]
 
 
 class BadRecipe(InputError):
@@ -63,6 +64,8 @@ class FieldConfig(StrictConfig):
             raise ValueError(f"field '{self.name}' is {self.kind} and has no vocabulary; remove `vocabulary`")
         if self.kind == "vector" and self.dim < 2:
             raise ValueError(f"field '{self.name}' is a vector; give its length as `dim`")
+        if self.kind == "bag" and self.side == "candidate":
+            raise ValueError(f"field '{self.name}' is a bag on the candidate side; make its side `request` or `item`")
         return self
 
 
@@ -128,7 +131,7 @@ class TeacherConfig(StrictConfig):
     cross_layers: int = Field(2, ge=0, le=8)
     cross_rank: int = Field(64, ge=1)
     """Rank of the cross layers' matrices."""
-    hidden: tuple[int, ...] = Field((256, 128), min_length=1)
+    hidden: tuple[Units, ...] = Field((256, 128), min_length=1)
     dropout: float = Field(0.1, ge=0, lt=1)
     epochs: int = Field(10, ge=1)
     patience: int = Field(1, ge=1)
@@ -153,7 +156,7 @@ class StudentConfig(StrictConfig):
 
     width: int = Field(64, ge=1, le=256)
     """Numbers per id in training; compression decides how many of them are worth their bytes."""
-    hidden: tuple[int, ...] = Field((64, 32), min_length=1)
+    hidden: tuple[Units, ...] = Field((64, 32), min_length=1)
     """Hidden units; the first layer is the one folded into table rows."""
     epochs: int = Field(15, ge=1)
     patience: int = Field(1, ge=1)
@@ -192,7 +195,7 @@ class CompressConfig(StrictConfig):
     bytes: str | int | None = None
     """Artifact at most this large: a number, or text such as `20MB`."""
     keep_rows: Fraction | None = None
-    """Keep this fraction of every large table's rows."""
+    """Keep this fraction of every table's rows."""
     bits: tuple[Literal[4, 8], ...] = Field((4, 8), min_length=1)
     """Bits per stored number that the plan may choose from, table by table."""
     fold: Literal["item", "field"] = "item"
@@ -209,7 +212,7 @@ class CompressConfig(StrictConfig):
 class EvaluateConfig(StrictConfig):
     """Metrics and intervals."""
 
-    k: tuple[int, ...] = (10,)
+    k: tuple[Annotated[int, Field(ge=1)], ...] = Field((10,), min_length=1)
     confidence: float = Field(0.95, gt=0.5, lt=1)
     ece_bins: int = Field(20, ge=2)
 
@@ -230,7 +233,7 @@ class Recipe(StrictConfig):
     """One model's night."""
 
     name: Name
-    seed: int = 7
+    seed: int = Field(7, ge=0)
     threads: int | None = Field(None, ge=1)
     store: Path = Path("store")
     """Artifacts, and the embedded registry beside them."""
@@ -287,9 +290,11 @@ def parse_recipe(data: Any, where: str, base: Path) -> Recipe:
 def load_recipe(path: Path) -> Recipe:
     """Read a YAML recipe. Raises: BadRecipe."""
     try:
-        text = path.read_text()
+        text = path.read_text(encoding="utf-8")
     except OSError as error:
         raise BadRecipe(f"{path}: can't be read ({error.strerror}); give the path of a recipe file") from None
+    except UnicodeDecodeError as error:
+        raise BadRecipe(f"{path}: byte {error.start} is not UTF-8; save the recipe as UTF-8") from None
     try:
         data = yaml.safe_load(text)
     except yaml.YAMLError as error:

@@ -21,6 +21,15 @@ def test_relative_paths_are_taken_from_the_recipe(tmp_path):
         ({"compress": {"ratio": 20, "bytes": "1MB"}}, ["compress", "not several"]),
         ({"student": {"hidden": []}}, ["student.hidden"]),
         ({"data": {"path": "x", "fields": [{"name": "v", "side": "item", "kind": "vector"}]}}, ["give its length"]),
+        ({"seed": -1}, ["seed", "greater than or equal to 0"]),
+        ({"evaluate": {"k": []}}, ["evaluate.k", "at least 1 item"]),
+        ({"evaluate": {"k": [0]}}, ["evaluate.k.0", "greater than or equal to 1"]),
+        ({"student": {"hidden": [0]}}, ["student.hidden.0", "greater than or equal to 1"]),
+        ({"teacher": {"hidden": [0]}}, ["teacher.hidden.0", "greater than or equal to 1"]),
+        (
+            {"data": {"path": "x", "fields": [{"name": "tags", "side": "candidate", "kind": "bag"}]}},
+            ["'tags' is a bag on the candidate side", "`request` or `item`"],
+        ),
         ({"data": {"path": "x", "fields": [{"name": "label", "side": "item", "kind": "dense"}]}}, ["reserved"]),
     ],
 )
@@ -36,6 +45,9 @@ def test_a_file_that_is_not_yaml_is_named(tmp_path):
     path = tmp_path / "r.yaml"
     path.write_text("a: [")
     with pytest.raises(BadRecipe, match="not valid YAML"):
+        load_recipe(path)
+    path.write_bytes(b"name: caf\xe9\n")
+    with pytest.raises(BadRecipe, match="byte 9 is not UTF-8"):
         load_recipe(path)
     with pytest.raises(BadRecipe, match="can't be read"):
         load_recipe(tmp_path / "absent.yaml")

@@ -76,10 +76,8 @@ def sync_folder(path: Path) -> None:
         os.close(handle)
 
 
-def write_artifact(
-    store: Path, model: str, compiled: CompiledStudent, lineage: Lineage, golden: tuple[Golden, ...]
-) -> Artifact:
-    """Write `<store>/<model>/<sha256>/` and return it; the same content is written once. Raises: StoreUnwritable."""
+def describe(compiled: CompiledStudent, lineage: Lineage, golden: tuple[Golden, ...]) -> tuple[Manifest, bytes]:
+    """Return the manifest and the weights that an artifact would have."""
     tensors, entries = pack(compiled)
     weights = dump(tensors)
     manifest = Manifest(
@@ -93,6 +91,14 @@ def write_artifact(
         lineage,
         golden,
     )
+    return manifest, weights
+
+
+def write_artifact(
+    store: Path, model: str, compiled: CompiledStudent, lineage: Lineage, golden: tuple[Golden, ...]
+) -> Artifact:
+    """Write `<store>/<model>/<sha256>/` and return it; the same content is written once. Raises: StoreUnwritable."""
+    manifest, weights = describe(compiled, lineage, golden)
     text = canonical(manifest.to_json())
     digest = digest_of(text)
     final, signature = store / model / digest, sign(text)

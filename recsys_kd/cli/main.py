@@ -2,6 +2,7 @@
 
 import json
 import sys
+import traceback
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -9,7 +10,7 @@ import typer
 
 from recsys_kd.cli.display import progress
 from recsys_kd.cli.registry import app as registry_app
-from recsys_kd.errors import RecsysKdError
+from recsys_kd.errors import OutsideError, RecsysKdError
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 app.add_typer(registry_app, name="registry")
@@ -167,3 +168,7 @@ def main() -> None:
     except KeyboardInterrupt:
         print("recsys-kd: interrupted; the same command continues where it was", file=sys.stderr)
         sys.exit(130)
+    except Exception:  # noqa: BLE001 - Python would exit with 1, which says "held back by the gate"
+        traceback.print_exc()
+        print("recsys-kd: this is a defect of recsys-kd, not of your input; report it with the above", file=sys.stderr)
+        sys.exit(OutsideError.exit_code)

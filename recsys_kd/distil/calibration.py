@@ -25,20 +25,23 @@ class Platt:
 IDENTITY = Platt(1.0, 0.0)
 
 
-def fit_platt(logit: NDArray[np.float32], label: NDArray[np.float32], steps: int = 25) -> Platt:
-    """Return the maximum-likelihood slope and offset; logit and label [N], label in [0, 1].
+def fit_platt(
+    logit: NDArray[np.float32], label: NDArray[np.float32], weight: NDArray[np.float32], steps: int = 25
+) -> Platt:
+    """Return the maximum-likelihood slope and offset; logit, label and sample weight [N], label in [0, 1].
 
     A slope that is not positive would turn the ranking round, and a set with one class has no optimum: both give the
     identity. Source: Platt 1999; Newton's method on the 2x2 Hessian.
     """
-    x, y = logit.astype(np.float64), label.astype(np.float64)
+    counted = weight > 0
+    x, y, n = (a[counted].astype(np.float64) for a in (logit, label, weight))
     if len(x) == 0 or y.min() == y.max() or x.std() == 0:
         return IDENTITY
     theta = np.array([1.0, 0.0])
     for _ in range(steps):
         p = 1.0 / (1.0 + np.exp(-np.clip(theta[0] * x + theta[1], -40, 40)))
-        gradient = np.array([np.dot(p - y, x), (p - y).sum()])
-        w = p * (1 - p) + 1e-12
+        gradient = np.array([np.dot(n * (p - y), x), np.dot(n, p - y)])
+        w = n * (p * (1 - p) + 1e-12)
         hessian = np.array([[np.dot(w * x, x), np.dot(w, x)], [np.dot(w, x), w.sum()]])
         step = np.linalg.solve(hessian + 1e-9 * np.eye(2) * np.trace(hessian), gradient)
         theta = theta - np.clip(step, -2, 2)

@@ -31,6 +31,7 @@ from torchrec.modules.embedding_modules import EmbeddingBagCollection
 from recsys_kd.batch import Batch
 from recsys_kd.distil.loop import Fit, train, validation_metrics
 from recsys_kd.distil.teacher_training import TeacherStep
+from recsys_kd.models.names import key
 from recsys_kd.models.source import RowSource
 from recsys_kd.models.teacher import Teacher, optimizer_settings, plain_table_name, save_teacher, table_configs
 from recsys_kd.progress import SILENT
@@ -53,7 +54,7 @@ class ShardedTeacher(nn.Module):
         fixed = ParameterConstraints(sharding_types=["table_wise"], compute_kernels=["fused"])
         planner = EmbeddingShardingPlanner(
             topology=Topology(world_size=dist.get_world_size(), compute_device="cpu"),
-            constraints=dict.fromkeys(schema.vocabularies, fixed),
+            constraints=dict.fromkeys(map(key, schema.vocabularies), fixed),
         )
         plan = planner.collective_plan(self.inner, [sharder], dist.GroupMember.WORLD)
         self.parallel = DistributedModelParallel(self.inner, device=torch.device("cpu"), plan=plan, sharders=[sharder])

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from recsys_kd.batch import RankingModel
+from recsys_kd.distil.losses import hard_bce
 from recsys_kd.errors import InputError
 from recsys_kd.models.source import RowSource
 from recsys_kd.progress import Progress
@@ -85,20 +86,20 @@ def _state(model: nn.Module) -> list[Tensor]:
     return [tensor for tensor in chain(model.parameters(), model.buffers()) if tensor.numel()]
 
 
-def auc(score: Tensor, label: Tensor) -> float:
+def auc(score: Tensor, label: Tensor, weight: Tensor | None = None) -> float:
     """Return the area under the ROC curve; score and label [N], label > 0.5 is positive, ties count half.
 
-    NaN where one class is missing. Source: Mann-Whitney U from mid-ranks, in float64.
+    A pair of a positive and a negative counts as much as the product of their weights [N]; 1 where absent. NaN where
+    one class is missing. Source: Mann-Whitney U, in float64.
     """
-    positive = label > 0.5
-    n_positive = int(positive.sum())
-    n_negative = len(label) - n_positive
-    if not n_positive or not n_negative:
-        return nan
-    _, group, count = torch.unique(score, sorted=True, return_inverse=True, return_counts=True)
-    mid_rank = count.cumsum(0).double() - (count.double() - 1) / 2
-    rank_sum = float(mid_rank[group][positive].sum())
-    return (rank_sum - n_positive * (n_positive + 1) / 2) / (n_positive * n_negative)
+    counted = torch.ones(len(label), dtype=torch.float64) if weight is None else weight.double()
+    _, group = torch.unique(score, sorted=True, return_inverse=True)
+    tied = torch.zeros(2, int(group.max()) + 1 if len(group) else 0, dtype=torch.float64)
+    tied.index_put_(((label > 0.5).long(), group), counted, accumulate=True)
+    negative, positive = tied
+    below = negative.cumsum(0) - negative / 2
+    pairs = float(negative.sum() * positive.sum())
+    return float((positive * below).sum()) / pairs if pairs > 0 else nan
 
 
 def score_rows(model: RankingModel, source: RowSource, rows: range | NDArray[np.int64]) -> NDArray[np.float32]:
@@ -108,12 +109,31 @@ def score_rows(model: RankingModel, source: RowSource, rows: range | NDArray[np.
     return np.concatenate(parts) if parts else np.zeros(0, dtype=np.float32)
 
 
+@dataclass(frozen=True)
+class Scored:
+    """A model's logits with the labels and weights of their rows, float32 [N] each."""
+
+    logit: NDArray[np.float32]
+    label: NDArray[np.float32]
+    weight: NDArray[np.float32]
+
+
+def scored(model: RankingModel, source: RowSource, rows: range) -> Scored:
+    """Return a model's logits for some rows, with what they are to be held to."""
+    parts = [
+        (model.score(batch), batch.label, batch.weight)
+        for at in range(rows.start, rows.stop, SCORE_ROWS)
+        for batch in [source.batch(np.arange(at, min(at + SCORE_ROWS, rows.stop)))]
+    ]
+    return Scored(*(np.concatenate(column).astype(np.float32) for column in zip(*parts, strict=True)))
+
+
 def validation_metrics(model: RankingModel, source: RowSource, rows: range) -> tuple[float, float]:
-    """Return logloss in nats and AUC of a model on some rows."""
-    logit = torch.from_numpy(score_rows(model, source, rows))
-    label = torch.from_numpy(source.batch(slice(rows.start, rows.stop)).label)
-    loss = float(nn.functional.binary_cross_entropy_with_logits(logit.double(), label.double()))
-    return loss, auc(logit, label)
+    """Return logloss in nats and AUC of a model on some rows, each row with its weight."""
+    found = scored(model, source, rows)
+    logit, label, weight = (torch.from_numpy(a) for a in (found.logit, found.label, found.weight))
+    loss = float(hard_bce(logit.double(), label.double(), weight.double()))
+    return loss, auc(logit, label, weight)
 
 
 def better(candidate: Epoch, best: Epoch | None) -> bool:

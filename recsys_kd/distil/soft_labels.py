@@ -1,8 +1,9 @@
 """The teacher's logits for training rows: made once, stored as Parquet, shared by every student and every round.
 
-out of time: rows are cut into blocks by time, and a block is scored by a teacher of the blocks before it, so the first
-block has no soft labels. cross-fitted: rows are dealt into folds, each scored by a teacher of the others. in-sample:
-the teacher scores rows it has learned by heart; only on request.
+out of time: rows are cut into blocks by time, between two days where there are enough and else between two moments, and
+a block is scored by a teacher of the blocks before it, so the first block has no soft labels. cross-fitted: requests
+are dealt into folds, each scored by a teacher of the others; a request's rows stay together, since its clicks tell of
+each other. in-sample: the teacher scores rows it has learned by heart; only on request.
 """
 
 from collections.abc import Callable, Iterator
@@ -15,7 +16,6 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from recsys_kd.errors import InputError
-from recsys_kd.models.source import RowSource
 from recsys_kd.settings import SoftLabelConfig
 
 Floats = NDArray[np.float32]
@@ -29,6 +29,13 @@ class SoftLabelsStale(InputError):
     """Stored soft labels belong to other rows, another teacher or another schema."""
 
 
+class TooFewToSplit(InputError):
+    """Fewer requests, or moments, than parts to cut them into."""
+
+
+_DAY_MS = 86_400_000
+
+
 @dataclass(frozen=True)
 class Part:
     """Rows to train a teacher on and rows for it to score."""
@@ -38,28 +45,66 @@ class Part:
     name: str
 
 
-def parts(config: SoftLabelConfig, rows: range, seed: int) -> Iterator[Part]:
-    """Yield what to train and score under a protocol; `rows` are the training rows in time order."""
+def parts(config: SoftLabelConfig, rows: range, seed: int, times: Rows, requests: Rows) -> Iterator[Part]:
+    """Yield what to train and score under a protocol; `rows` are the training rows in time order.
+
+    times: ms UTC of these rows, rising. requests: the request of each, any int64. Raises: TooFewToSplit.
+    """
     everything = np.arange(rows.start, rows.stop)
     if config.protocol == "in_sample":
         yield Part(everything, everything, "in-sample")
     elif config.protocol == "out_of_time":
-        blocks = np.array_split(everything, config.blocks)
+        blocks = np.split(everything, time_cuts(times, config.blocks))
         for i in range(1, len(blocks)):
             yield Part(np.concatenate(blocks[:i]), blocks[i], f"block {i + 1} of {config.blocks}")
     else:
-        fold = np.random.default_rng(seed).integers(config.blocks, size=len(everything))
+        fold = fold_of(requests, config.blocks, seed)
         for i in range(config.blocks):
             yield Part(everything[fold != i], everything[fold == i], f"fold {i + 1} of {config.blocks}")
 
 
+def time_cuts(times: Rows, blocks: int) -> Rows:
+    """Return where to cut rows of rising times [N] into blocks of about equal size, [blocks - 1].
+
+    Cuts lie between two days if there are days enough, else between two different times: a request is never cut.
+    Raises: TooFewToSplit.
+    """
+    for moments in (times // _DAY_MS, times):
+        edges = np.flatnonzero(np.diff(moments)) + 1
+        if len(edges) >= blocks - 1:
+            return _spread_out(edges, len(times), blocks)
+    raise TooFewToSplit(
+        f"soft_labels.blocks: {blocks} blocks of training rows that have {len(edges) + 1} different time(s); "
+        "give fewer blocks or a longer log"
+    )
+
+
+def _spread_out(edges: Rows, rows: int, blocks: int) -> Rows:
+    """Return the edges nearest to equal shares of the rows, each used once."""
+    cuts: list[int] = []
+    for i in range(1, blocks):
+        first = int(np.searchsorted(edges, cuts[-1], "right")) if cuts else 0
+        open_ = edges[first : len(edges) - (blocks - 1 - i)]
+        cuts.append(int(open_[np.abs(open_ - rows * i / blocks).argmin()]))
+    return np.array(cuts, dtype=np.int64)
+
+
+def fold_of(requests: Rows, folds: int, seed: int) -> Rows:
+    """Return each row's fold [N]: folds of about equal numbers of requests. Raises: TooFewToSplit."""
+    known, code = np.unique(requests, return_inverse=True)
+    if len(known) < folds:
+        raise TooFewToSplit(f"soft_labels.blocks: {folds} folds of {len(known)} request(s); give fewer blocks")
+    dealt: Rows = np.random.default_rng(seed).permutation(np.arange(len(known)) % folds)[code]
+    return dealt
+
+
 def make_soft_labels(
-    source: RowSource, config: SoftLabelConfig, rows: range, seed: int, fit_and_score: FitAndScore
+    config: SoftLabelConfig, rows: range, seed: int, times: Rows, requests: Rows, fit_and_score: FitAndScore
 ) -> tuple[Floats, list[str]]:
     """Return logits [len(rows)], NaN where no teacher may score, and the digests of the teachers used."""
     logits = np.full(len(rows), np.nan, dtype=np.float32)
     digests = []
-    for part in parts(config, rows, seed):
+    for part in parts(config, rows, seed, times, requests):
         scored, digest = fit_and_score(part.train, part.score, part.name)
         logits[part.score - rows.start] = scored
         digests.append(digest)

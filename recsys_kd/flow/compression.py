@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from recsys_kd.artifact.manifest import Golden, Lineage, Manifest, canonical
 from recsys_kd.artifact.tensors import dump
-from recsys_kd.artifact.write import Artifact, pack, write_artifact
+from recsys_kd.artifact.write import Artifact, describe, pack, write_artifact
 from recsys_kd.compress.coding import CodedTable, RowCode
 from recsys_kd.compress.export import code_tables, compile_student, quantized, served_arrays, stored_bytes
 from recsys_kd.compress.fold import FloatTable, FoldedStudent, ItemFeatures, fold_student
@@ -28,6 +28,7 @@ from recsys_kd.compress.plan import (
 from recsys_kd.compress.sensitivity import Head, Sensitivity
 from recsys_kd.data.dataset import Dataset
 from recsys_kd.distil.calibration import IDENTITY, Platt, fit_platt
+from recsys_kd.flow.publication import same_artifact
 from recsys_kd.models.student import Student
 from recsys_kd.runtime.offline import OfflineModel
 from recsys_kd.runtime.ranker import Ranker, decode_golden
@@ -203,9 +204,9 @@ def score_sample(student: CompiledStudent, dataset: Dataset, sample: NDArray[np.
 def recalibrated(student: CompiledStudent, dataset: Dataset) -> CompiledStudent:
     """Return the student with Platt scaling fitted to itself on validation: pruning makes it a little too sure."""
     sample = evenly(dataset.splits["validation"], _CALIBRATION_ROWS)
-    label = np.asarray(dataset.column("label")[sample], dtype=np.float32)
+    label, weight = (np.asarray(dataset.column(name)[sample], dtype=np.float32) for name in ("label", "weight"))
     plain = calibrated(student, IDENTITY)
-    return calibrated(student, fit_platt(score_sample(plain, dataset, sample), label))
+    return calibrated(student, fit_platt(score_sample(plain, dataset, sample), label, weight))
 
 
 def calibrated(student: CompiledStudent, platt: Platt) -> CompiledStudent:
@@ -278,7 +279,7 @@ def publish_artifact(
     digests: dict[str, str],
     parents: list[str],
 ) -> Artifact:
-    """Write the artifact of a night; `digests` names `data`, `recipe` and `teacher`."""
+    """Write the artifact of a night, or return the same one that is there; `digests` names data, recipe and teacher."""
     lineage = Lineage(
         model,
         dt.datetime.now(dt.UTC).isoformat(timespec="seconds"),
@@ -289,4 +290,5 @@ def publish_artifact(
         compressed.plan.summary(),
     )
     golden = golden_queries(compressed.served, dataset)
-    return write_artifact(store, model, compressed.served, lineage, golden)
+    there = same_artifact(store, describe(compressed.served, lineage, golden)[0])
+    return there or write_artifact(store, model, compressed.served, lineage, golden)

@@ -8,7 +8,8 @@ import pyarrow.parquet as pq
 
 from recsys_kd.data.dataset import Dataset
 from recsys_kd.data.synth import Shop, ShopConfig, synthesize
-from recsys_kd.evaluate.metrics import Sample, auc
+from recsys_kd.evaluate.metrics import auc
+from recsys_kd.flow.evaluation import test_sample
 from recsys_kd.flow.night import Night, run
 from recsys_kd.ids import mix
 from recsys_kd.progress import Progress
@@ -24,8 +25,7 @@ def oracle_auc(shop: Shop, dataset: Dataset) -> float:
     rows = dataset.splits["test"]
     wanted = dataset.column("row_id")[rows.start : rows.stop]
     relevance = truth["relevance"].to_numpy()[order[np.searchsorted(row_id[order], wanted)]]
-    batch = dataset.batch(slice(rows.start, rows.stop))
-    return auc(relevance.astype(np.float32), Sample(batch.label, batch.weight, batch.user, batch.request)).value
+    return auc(relevance.astype(np.float32), test_sample(dataset)).value
 
 
 def demo(config: ShopConfig, folder: Path, progress: Progress) -> Night:

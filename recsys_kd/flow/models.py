@@ -9,23 +9,25 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from safetensors.torch import load_file, save_file
+from torch import nn
 
 from recsys_kd.batch import Batch, RankingModel
 from recsys_kd.data.dataset import Dataset
 from recsys_kd.distil.calibration import Platt, fit_platt
-from recsys_kd.distil.loop import Fit, score_rows
+from recsys_kd.distil.loop import Fit, score_rows, scored
 from recsys_kd.distil.soft_labels import load_soft_labels, make_soft_labels, save_soft_labels
 from recsys_kd.distil.student_training import fit_student
 from recsys_kd.distil.teacher_training import fit_teacher
 from recsys_kd.errors import InputError
 from recsys_kd.models.plugins import BUILT_IN, find_teacher
 from recsys_kd.models.student import Student
-from recsys_kd.models.teacher import Teacher, teacher_digest
+from recsys_kd.models.teacher import Teacher, table_bytes, teacher_digest
 from recsys_kd.progress import Progress
 from recsys_kd.schema import Schema
 from recsys_kd.settings import Recipe
 
 Floats = NDArray[np.float32]
+_GROUPS = ("timestamp", "request")
 
 
 class MissingTeacherColumn(InputError):
@@ -41,6 +43,14 @@ def read_fit(folder: Path) -> dict[str, Any]:
     path = folder / "fit.json"
     found: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {"epochs": [], "best": 0}
     return found
+
+
+class RatioOfNothing(InputError):
+    """The budget is a share of a teacher whose size nobody knows."""
+
+
+class NotProbabilities(InputError):
+    """A precomputed teacher's probabilities are not."""
 
 
 class LoggedTeacher:
@@ -64,6 +74,12 @@ def logged_logits(dataset: Dataset, recipe: Recipe) -> Floats:
     values = np.asarray(dataset.column("teacher"), dtype=np.float32)
     if recipe.teacher.scores == "logit":
         return values
+    outside = int(((values < 0) | (values > 1)).sum())
+    if outside:
+        raise NotProbabilities(
+            f"teacher.column: '{recipe.teacher.column}' holds {outside:,} values outside [0, 1] among {len(values):,}, "
+            "so they are not probabilities; for logits set teacher.scores: logit"
+        )
     p = np.clip(values, 1e-6, 1 - 1e-6)
     logit: Floats = np.log(p / (1 - p)).astype(np.float32)
     return logit
@@ -75,6 +91,11 @@ def check_teacher(recipe: Recipe) -> None:
         find_teacher(recipe.teacher.kind)
     if recipe.teacher.kind == "precomputed" and recipe.teacher.column is None:
         raise MissingTeacherColumn("teacher.column: kind `precomputed` needs the log column that holds the scores")
+    if recipe.compress.ratio is not None and recipe.teacher.kind != "dcnv2":
+        raise RatioOfNothing(
+            f"compress.ratio: {recipe.compress.ratio:g} is a share of the teacher's bytes, and one of kind "
+            f"'{recipe.teacher.kind}' has none; give compress.bytes, such as 20MB, instead"
+        )
 
 
 def train_teacher(recipe: Recipe, dataset: Dataset, folder: Path, progress: Progress) -> None:
@@ -115,7 +136,10 @@ def soft_labels(recipe: Recipe, dataset: Dataset, teacher: Path | None, folder: 
             where = folder / f"teacher-{len(list(folder.iterdir()))}"
             return score_rows(fitted.model, dataset, score), fitted.model.save(where)
 
-        logits, digests = make_soft_labels(dataset, recipe.soft_labels, rows, recipe.seed, fit_and_score)
+        if recipe.soft_labels.protocol == "in_sample":
+            progress.note("warning: in_sample soft labels come from a teacher that has seen these very labels")
+        times, requests = (np.asarray(dataset.column(c)[rows.start : rows.stop], np.int64) for c in _GROUPS)
+        logits, digests = make_soft_labels(recipe.soft_labels, rows, recipe.seed, times, requests, fit_and_score)
     save_soft_labels(folder / "soft_labels.parquet", row_id, logits, digests, dataset.schema.fingerprint)
 
 
@@ -126,7 +150,8 @@ def calibrated_soft_labels(dataset: Dataset, folder: Path) -> Floats:
     logits = load_soft_labels(folder / "soft_labels.parquet", row_id, dataset.schema.fingerprint)
     known = np.isfinite(logits)
     label = np.asarray(dataset.column("label")[rows.start : rows.stop], dtype=np.float32)
-    platt = fit_platt(logits[known], label[known])
+    weight = np.asarray(dataset.column("weight")[rows.start : rows.stop], dtype=np.float32)
+    platt = fit_platt(logits[known], label[known], weight[known])
     out = np.full(len(dataset), np.nan, dtype=np.float32)
     out[rows.start : rows.stop] = platt(logits)
     return out
@@ -155,9 +180,8 @@ def train_student(
 
 def calibrate(model: RankingModel, dataset: Dataset) -> Platt:
     """Return the Platt scaling of a model on the validation rows."""
-    rows = dataset.splits["validation"]
-    label = np.asarray(dataset.column("label")[rows.start : rows.stop], dtype=np.float32)
-    return fit_platt(score_rows(model, dataset, rows), label)
+    found = scored(model, dataset, dataset.splits["validation"])
+    return fit_platt(found.logit, found.label, found.weight)
 
 
 def load_student(recipe: Recipe, schema: Schema, folder: Path) -> tuple[Student, Platt]:
@@ -192,5 +216,5 @@ def teacher_bytes(recipe: Recipe, schema: Schema) -> int:
     """Return what a teacher of this schema will weigh, before it is trained."""
     if recipe.teacher.kind != "dcnv2":
         return 0
-    with torch.random.fork_rng():
-        return Teacher(schema, recipe.teacher).bytes_in_memory()
+    with torch.device("meta"):
+        return Teacher(schema, recipe.teacher, nn.Identity()).bytes_in_memory() + table_bytes(schema, recipe.teacher)

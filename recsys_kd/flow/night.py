@@ -1,14 +1,10 @@
 """One model's night, end to end: read, teach, distil, compress, evaluate from disk, gate, register, report."""
 
-import getpass
-import os
 import time
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
 import torch
 
 from recsys_kd.artifact.errors import ArtifactRefused
@@ -30,6 +26,9 @@ from recsys_kd.flow.evaluation import (
     score_test,
     scoring_time,
 )
+from recsys_kd.flow.proof import score_one
+from recsys_kd.flow.provenance import digest_of_files, recipe_digest
+from recsys_kd.flow.publication import promote, register
 from recsys_kd.flow.recovery import recovery_stage
 from recsys_kd.flow.reporting import build_report
 from recsys_kd.flow.training import Trained, student_of, train
@@ -37,8 +36,7 @@ from recsys_kd.models.student import Student
 from recsys_kd.progress import Progress
 from recsys_kd.registry.protocol import Pointer, Registry, Version
 from recsys_kd.registry.sqlite import SqliteRegistry
-from recsys_kd.runtime.ranker import Ranker
-from recsys_kd.settings import Recipe
+from recsys_kd.settings import FieldConfig, Recipe
 
 REGISTRY = "registry.sqlite"
 
@@ -56,7 +54,7 @@ class Night:
     report_json: Path
     seconds: float
     scored: dict[str, Any]
-    """One request, scored through what the registry's champion (or this version) names."""
+    """One request of the log, scored through what the registry names as this version."""
 
     def to_json(self) -> dict[str, Any]:
         """Return plain values for `--json`."""
@@ -82,24 +80,51 @@ def open_registry(recipe: Recipe) -> Registry:
 
 
 def read(recipe: Recipe, stages: Stages) -> tuple[Dataset, str]:
-    """Return the encoded log and its digest."""
+    """Return the encoded log, and the digest of all that it holds."""
     files = list_files(recipe.data.path)
     more = [recipe.data.catalogue] if recipe.data.catalogue else []
-    digest = content_key([*files, *more], recipe.data.path)
     extra = {"teacher": recipe.teacher.column} if recipe.teacher.column else None
-    key = key_of("read", digest, recipe.data, recipe.split, extra)
-    folder = stages.run("read", key, lambda out: _encode(recipe, out, stages.progress, extra))
-    dataset = Dataset.open(folder / "rows")
+    key = key_of("read", content_key([*files, *more], recipe.data.path), recipe.data, recipe.split, extra)
+    bad_rows = recipe.work / f"quarantine-{key}.parquet"
+
+    def make(out: Path) -> None:
+        encode(recipe.data, recipe.split, out / "rows", stages.progress, extra, bad_rows)
+        (out / "digest").write_text(digest_of_files(out / "rows"))
+
+    folder = stages.run("read", key, make)
+    dataset = with_missing(Dataset.open(folder / "rows"), recipe.data.fields)
     stages.progress.note(f"rows: {dataset.counts.line()}")
+    if dataset.counts.bad:
+        stages.progress.note(f"bad rows are in {bad_rows}")
     if dataset.counts.files_without_checksums:
         stages.progress.note(
             f"{dataset.counts.files_without_checksums} file(s) have no page checksums: flipped bytes would go unseen"
         )
-    return dataset, digest
+    return dataset, (folder / "digest").read_text()
 
 
-def _encode(recipe: Recipe, out: Path, progress: Progress, extra: Mapping[str, str] | None) -> None:
-    encode(recipe.data, recipe.split, out / "rows", progress, extra, recipe.work / "quarantine.parquet")
+def with_missing(dataset: Dataset, fields: tuple[FieldConfig, ...]) -> Dataset:
+    """Return the log with what its recipe says of missing numbers in the schema, which goes along to serving."""
+    said = {f.name: f.missing for f in fields if f.kind in ("dense", "vector")}
+    known = tuple(replace(f, missing=said.get(f.name, f.missing)) for f in dataset.schema.fields)
+    return replace(dataset, schema=replace(dataset.schema, fields=known))
+
+
+def check(recipe: Recipe) -> None:
+    """Raise for what is wrong with a recipe whatever the log holds: UnknownTeacher, RatioOfNothing, BadBudget, .."""
+    models.check_teacher(recipe)
+    compression.budget_of(recipe.compress, 0)
+
+
+def judge(recipe: Recipe, evaluation: Evaluation, artifact: Artifact, data_digest: str, teacher_bytes: int) -> Verdict:
+    """Return the gate's verdict; a teacher without bytes of its own (0) is not compared with in size."""
+    size, champion = artifact.bytes_on_disk, "champion" in evaluation.metrics
+    subject = Subject(artifact.digest, data_digest, size, teacher_bytes or size, champion)
+    verdict = decide(recipe.gate, evaluation, subject, recipe.evaluate.k)
+    if teacher_bytes:
+        return verdict
+    checks = tuple(c for c in verdict.checks if c.name != "size")
+    return replace(verdict, checks=checks, passed=all(c.passed for c in checks if c.gates))
 
 
 def check_budget(recipe: Recipe, dataset: Dataset) -> None:
@@ -114,7 +139,7 @@ def run(recipe: Recipe, progress: Progress, *, ceiling: Any = None, command: str
     start = time.perf_counter()
     if recipe.threads:
         torch.set_num_threads(recipe.threads)
-    models.check_teacher(recipe)
+    check(recipe)
     remove_leftovers(recipe.work)
     registry = open_registry(recipe)
     stages = Stages(recipe.work, progress)
@@ -123,8 +148,9 @@ def run(recipe: Recipe, progress: Progress, *, ceiling: Any = None, command: str
     trained = train(recipe, dataset, data_digest, stages)
     compressed = compress(recipe, dataset, trained, stages, "student")
     twin = compress(recipe, dataset, trained, stages, "control")
+    seen = registry.epoch(recipe.name)  # before the champion is read: see `promote`
     champion = registry.pointer(recipe.name, "champion")
-    digests = {"data": data_digest, "recipe": key_of(recipe), "teacher": trained.teacher.digest}
+    digests = {"data": data_digest, "recipe": recipe_digest(recipe), "teacher": trained.teacher.digest}
     parents = [champion.digest] if champion else []
     artifact = compression.publish_artifact(recipe.store, recipe.name, compressed, dataset, digests, parents)
     logits, fallback = score_all(trained, compressed, twin, artifact, dataset)
@@ -132,10 +158,7 @@ def run(recipe: Recipe, progress: Progress, *, ceiling: Any = None, command: str
     if live is not None:
         logits["champion"] = live
     evaluation = evaluate_models(logits, dataset, recipe.evaluate, progress)
-    size = trained.teacher.bytes or artifact.bytes_on_disk
-    subject = Subject(artifact.digest, data_digest, artifact.bytes_on_disk, size, live is not None)
-    verdict = decide(recipe.gate, evaluation, subject, recipe.evaluate.k)
-    version_, pointer = register(registry, recipe, artifact, verdict)
+    verdict = judge(recipe, evaluation, artifact, data_digest, trained.teacher.bytes)
     torch_models = {"teacher": trained.teacher.model, "student": trained.student.model}
     times = scoring_time(dataset, torch_models, artifact.path)
     report = build_report(
@@ -143,9 +166,12 @@ def run(recipe: Recipe, progress: Progress, *, ceiling: Any = None, command: str
         export_gap(logits["served"], logits["recovered"]), ceiling(dataset) if ceiling else None,
         twin.plan.predicted_bytes,
     )  # fmt: skip
+    # All that can still fail comes before the model goes live.
+    version = register(registry, recipe.name, artifact)
+    scored = score_one(Path(version.path), recipe)
     html, js = write_report(report, recipe.store / recipe.name / "reports" / artifact.digest[:12])
-    scored = score_one(artifact.path, dataset)
-    return Night(verdict, artifact, version_, pointer, evaluation, html, js, time.perf_counter() - start, scored)
+    pointer = promote(registry, version, verdict, seen)
+    return Night(verdict, artifact, version, pointer, evaluation, html, js, time.perf_counter() - start, scored)
 
 
 def compress(
@@ -167,13 +193,7 @@ def score_all(
     """Return every model's test logits, and the share of fallback lookups before and after pruning."""
     teacher = Calibrated(trained.teacher.model, models.calibrate(trained.teacher.model, dataset))
     pruned, _ = score_compiled(compressed.pruned, dataset)
-    served, after = score_compiled(open_artifact(artifact.path)[1], dataset)
-    batch = dataset.batch(slice(dataset.splits["test"].start, dataset.splits["test"].stop))
-    before = {}
-    for name in after:
-        field = dataset.schema.field(name)
-        rows = batch.bags[name].values if field.kind == "bag" else batch.ids[name]
-        before[name] = float((rows == dataset.schema.rows(field) - 1).mean()) if len(rows) else 0.0
+    served, fallback = score_compiled(open_artifact(artifact.path)[1], dataset)
     logits = {
         "teacher": score_test(teacher, dataset),
         "control": score_test(trained.control, dataset),
@@ -183,7 +203,7 @@ def score_all(
         "recovered": score_compiled(compressed.recovered, dataset)[0],
         "served": served,
     }
-    return logits, {"before": before, "after": after}
+    return logits, fallback.shares()
 
 
 def champion_logits(
@@ -207,32 +227,3 @@ def champion_logits(
         progress.note("today's champion takes other inputs; it is not compared")
         return None
     return score_compiled(student, dataset)[0]
-
-
-def register(
-    registry: Registry, recipe: Recipe, artifact: Artifact, verdict: Verdict
-) -> tuple[Version, Pointer | None]:
-    """Register the artifact; make it champion if the gate lets it through."""
-    who = getpass.getuser() if os.environ.get("USER") or hasattr(os, "getuid") else "unknown"
-    version_ = registry.register(recipe.name, artifact.digest, artifact.path, asdict(artifact.manifest.lineage), who)
-    champion = registry.pointer(recipe.name, "champion")
-    if champion is not None and champion.digest == artifact.digest:
-        return version_, champion
-    if not verdict.passed:
-        return version_, champion
-    Ranker.open(artifact.path)
-    return version_, registry.promote(
-        recipe.name, version_.number, verdict, registry.epoch(recipe.name), who, "the gate passed it"
-    )
-
-
-def score_one(path: Path, dataset: Dataset) -> dict[str, Any]:
-    """Return one test request scored through the artifact, as serving would."""
-    ranker = Ranker.open(path)
-    golden = compression.golden_query(ranker.student, dataset, dataset.splits["test"].start, dataset.keys("item")[:5])
-    probability = 1.0 / (1.0 + np.exp(-np.array(golden.logits)))
-    return {
-        "user": golden.ids,
-        "candidates": golden.candidates,
-        "probability": [round(float(p), 6) for p in probability],
-    }

@@ -1,8 +1,10 @@
 """Everything that a night's report shows, gathered from its stages."""
 
 import json
+import math
 import platform
 from importlib.metadata import version
+from typing import Any
 
 from recsys_kd.artifact.write import Artifact
 from recsys_kd.data.dataset import Dataset
@@ -35,12 +37,12 @@ def build_report(  # noqa: PLR0913 - it gathers a whole night
     student_bytes = sum(p.numel() * 4 for p in student_of(trained.student).parameters())
     sizes = {
         "teacher": Size(trained.teacher.bytes, times.get("teacher")),
-        "control": Size(student_bytes, times.get("student")),
+        "control": Size(student_bytes, None),
         "student": Size(student_bytes, times.get("student")),
         "control served": Size(control_bytes, None),
         "served": Size(artifact.bytes_on_disk, times.get("served")),
     }
-    return Report(
+    report = Report(
         name=recipe.name,
         created=verdict.created,
         artifact=artifact.digest,
@@ -64,6 +66,16 @@ def build_report(  # noqa: PLR0913 - it gathers a whole night
         digests={"data": dataset_digest(artifact), "recipe": artifact.manifest.lineage.recipe_digest,
                  "teacher": artifact.manifest.lineage.teacher_digest, "artifact": artifact.digest},
     )  # fmt: skip
+    return Report.from_json(finite(report.to_json()))
+
+
+def finite(value: Any) -> Any:
+    """Return plain values with None for what is undefined: JSON has no NaN."""
+    if isinstance(value, dict):
+        return {k: finite(v) for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [finite(v) for v in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def dataset_digest(artifact: Artifact) -> str:

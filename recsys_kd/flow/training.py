@@ -3,10 +3,13 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
+
 from recsys_kd.data.dataset import Dataset
 from recsys_kd.flow import models
 from recsys_kd.flow.cache import Stages, key_of
 from recsys_kd.flow.evaluation import Calibrated
+from recsys_kd.flow.provenance import teacher_code
 from recsys_kd.models.student import Student
 from recsys_kd.settings import Recipe
 
@@ -24,9 +27,11 @@ class Trained:
 
 
 def train(recipe: Recipe, dataset: Dataset, data_key: str, stages: Stages) -> Trained:
-    """Run the training stages, or reuse them."""
+    """Run the training stages, or reuse them; `data_key` is the digest of all that the encoded log holds."""
     progress, folders = stages.progress, {}
-    base = key_of(data_key, recipe.data, recipe.split, recipe.seed, recipe.teacher)
+    # Sums are added up in another order by another number of threads, so the result is another one.
+    log = key_of(data_key, recipe.seed, torch.get_num_threads())
+    base = key_of(log, recipe.teacher, teacher_code(recipe.teacher.kind))
     if recipe.teacher.kind != "precomputed":
         folders["teacher"] = stages.run(
             "teacher", base, lambda out: models.train_teacher(recipe, dataset, out, progress)
@@ -35,7 +40,7 @@ def train(recipe: Recipe, dataset: Dataset, data_key: str, stages: Stages) -> Tr
     folders["soft labels"] = stages.run(
         "soft-labels", soft_key, lambda out: models.soft_labels(recipe, dataset, folders.get("teacher"), out, progress)
     )
-    control_key = key_of(data_key, recipe.data, recipe.split, recipe.seed, recipe.student)
+    control_key = key_of(log, recipe.student)
     folders["control"] = stages.run(
         "control", control_key, lambda out: models.train_student(recipe, dataset, None, out, progress, "control")
     )

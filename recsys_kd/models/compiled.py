@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from recsys_kd.batch import Bag, Batch
+from recsys_kd.models.names import key
 from recsys_kd.tables import CompiledStudent, Float32Table, Term
 
 Moves = Mapping[str, NDArray[np.int64]]
@@ -25,16 +26,15 @@ class CompiledModule(nn.Module):
         self.student = student
         self.moves = moves
         rows = {name: t.lookup(np.arange(t.rows)) for name, t in student.tables.items()}
-        # ParameterDict refuses names with dots.
-        self.rows = nn.ParameterDict({_key(name): _parameter(values) for name, values in rows.items()})
-        self.arrays = nn.ParameterDict({_key(name): _parameter(values) for name, values in student.arrays.items()})
+        self.rows = nn.ParameterDict({key(name): _parameter(values) for name, values in rows.items()})
+        self.arrays = nn.ParameterDict({key(name): _parameter(values) for name, values in student.arrays.items()})
 
     def _array(self, name: str) -> Tensor:
-        array: Tensor = self.arrays[_key(name)]
+        array: Tensor = self.arrays[key(name)]
         return array
 
     def _lookup(self, term: Term, rows: NDArray[np.int64]) -> Tensor:
-        table = self.rows[_key(term.table or "")]
+        table = self.rows[key(term.table or "")]
         return nn.functional.embedding(torch.from_numpy(rows), table, sparse=True)
 
     def _view(self, term: Term, z: Tensor) -> Tensor:
@@ -51,7 +51,7 @@ class CompiledModule(nn.Module):
     def _bag_term(self, term: Term, bag: Bag) -> Tensor:
         z = nn.functional.embedding_bag(
             torch.from_numpy(self.moves[term.name][bag.values]),
-            self.rows[_key(term.table or "")],
+            self.rows[key(term.table or "")],
             torch.from_numpy(bag.offsets),
             mode="mean",
             sparse=True,
@@ -99,13 +99,9 @@ class CompiledModule(nn.Module):
     @torch.no_grad()
     def compiled(self) -> CompiledStudent:
         """Return the student as it is now, with float32 rows."""
-        tables = {name: Float32Table(_numpy(self.rows[_key(name)])) for name in self.student.tables}
+        tables = {name: Float32Table(_numpy(self.rows[key(name)])) for name in self.student.tables}
         arrays = {name: _numpy(self._array(name)) for name in self.student.arrays}
         return replace(self.student, tables=tables, arrays=arrays)
-
-
-def _key(name: str) -> str:
-    return name.replace(".", "/")
 
 
 def _parameter(values: NDArray[np.float32]) -> nn.Parameter:

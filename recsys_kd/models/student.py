@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from recsys_kd.batch import Batch
+from recsys_kd.models.names import key, plain
 from recsys_kd.schema import Field, Schema
 from recsys_kd.settings import StudentConfig
 from recsys_kd.tables import StudentWeights
@@ -48,7 +49,7 @@ class Student(nn.Module):
         for name, vocabulary in schema.vocabularies.items():
             table = torch.randn(vocabulary.size, d + 1) * 0.05
             table[:, d] = 0.0
-            self.tables[name] = nn.Parameter(table)
+            self.tables[key(name)] = nn.Parameter(table)
         self.first = nn.ParameterDict()
         self.linear = nn.ParameterDict()
         self.project = nn.ParameterDict()
@@ -63,11 +64,11 @@ class Student(nn.Module):
 
     def _add_field(self, field: Field, d: int, first: int, fan_in: int) -> None:
         columns = d if field.is_lookup or field.kind == "vector" else field.dim
-        self.first[field.name] = nn.Parameter(torch.randn(first, columns) * (2.0 / fan_in) ** 0.5)
+        self.first[key(field.name)] = nn.Parameter(torch.randn(first, columns) * (2.0 / fan_in) ** 0.5)
         if not field.is_lookup:
-            self.linear[field.name] = nn.Parameter(torch.zeros(field.dim))
+            self.linear[key(field.name)] = nn.Parameter(torch.zeros(field.dim))
         if field.kind == "vector":
-            self.project[field.name] = nn.Parameter(torch.randn(d, field.dim) * (0.05 / field.dim**0.5))
+            self.project[key(field.name)] = nn.Parameter(torch.randn(d, field.dim) * (0.05 / field.dim**0.5))
 
     def _dropped(self, ids: Tensor, fallback: int) -> Tensor:
         if not self.training or self.id_dropout == 0:
@@ -75,7 +76,7 @@ class Student(nn.Module):
         return torch.where(torch.rand(ids.shape) < self.id_dropout, fallback, ids)
 
     def _rows(self, field: Field, batch: Batch) -> Tensor:
-        table = self.tables[field.vocabulary or ""]
+        table = self.tables[key(field.vocabulary or "")]
         fallback = self.schema.rows(field) - 1
         if field.kind != "bag":
             ids = torch.from_numpy(batch.ids[field.name])
@@ -94,19 +95,19 @@ class Student(nn.Module):
         for field in self.schema.fields:
             if field.kind == "dense":
                 x = torch.from_numpy(batch.dense[field.name])
-                hidden = hidden + x @ self.first[field.name].T
-                linear = linear + x @ self.linear[field.name]
+                hidden = hidden + x @ self.first[key(field.name)].T
+                linear = linear + x @ self.linear[key(field.name)]
                 continue
             if field.kind == "vector":
                 x = torch.from_numpy(batch.dense[field.name])
-                e = x @ self.project[field.name].T
-                linear = linear + x @ self.linear[field.name]
+                e = x @ self.project[key(field.name)].T
+                linear = linear + x @ self.linear[key(field.name)]
             else:
                 row = self._rows(field, batch)
                 e = row[:, :d]
                 linear = linear + row[:, d]
                 penalty = penalty + row.square().sum() / size
-            hidden = hidden + e @ self.first[field.name].T
+            hidden = hidden + e @ self.first[key(field.name)].T
             factors = factors + e
             squares = squares + e.square().sum(1)
         return _Sums(hidden, factors, linear - 0.5 * squares, penalty)
@@ -140,11 +141,11 @@ class Student(nn.Module):
         for i, layer in enumerate(self.layers, start=1):
             arrays |= {f"hidden.{i}.{n}": p for n, p in layer.named_parameters()}
         for group, parameters in (("first", self.first), ("linear", self.linear), ("project", self.project)):
-            arrays |= {f"{group}.{name}": parameter for name, parameter in parameters.items()}
+            arrays |= {f"{group}.{plain(name)}": parameter for name, parameter in parameters.items()}
         return StudentWeights(
             self.schema,
             self.width,
             self.hidden[0],
-            {name: table.detach().numpy().copy() for name, table in self.tables.items()},
+            {plain(name): table.detach().numpy().copy() for name, table in self.tables.items()},
             {name: array.detach().numpy().copy() for name, array in arrays.items()},
         )

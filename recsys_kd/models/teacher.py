@@ -26,6 +26,7 @@ from torchrec.sparse.jagged_tensor import KeyedJaggedTensor, KeyedTensor
 
 from recsys_kd.batch import Batch
 from recsys_kd.errors import InputError
+from recsys_kd.models.names import key, plain
 from recsys_kd.models.towers import CrossNetwork, mlp
 from recsys_kd.schema import Field, Schema
 from recsys_kd.settings import TeacherConfig
@@ -51,7 +52,7 @@ def table_configs(schema: Schema, width: int) -> list[EmbeddingBagConfig]:
     bound = _INIT_STD * 3**0.5
     return [
         EmbeddingBagConfig(
-            name=name,
+            name=key(name),
             embedding_dim=width,
             num_embeddings=schema.vocabularies[name].size,
             feature_names=fields,
@@ -61,6 +62,11 @@ def table_configs(schema: Schema, width: int) -> list[EmbeddingBagConfig]:
         )
         for name, fields in users.items()
     ]
+
+
+def table_bytes(schema: Schema, config: TeacherConfig) -> int:
+    """Return the bytes of all tables as they are stored."""
+    return sum(4 * c.num_embeddings * c.embedding_dim for c in table_configs(schema, config.width))
 
 
 def optimizer_settings(config: TeacherConfig) -> dict[str, Any]:
@@ -104,7 +110,7 @@ class Teacher(nn.Module):
         self.lookups = tuple(f for f in schema.fields if f.is_lookup)
         self.keys = [name for c in table_configs(schema, config.width) for name in c.feature_names]
         self.vectors = nn.ModuleDict(
-            {f.name: nn.Linear(f.dim, config.width) for f in schema.fields if f.kind == "vector"}
+            {key(f.name): nn.Linear(f.dim, config.width) for f in schema.fields if f.kind == "vector"}
         )
         self.dense = tuple(f for f in schema.fields if f.kind == "dense")
         self.tables = fused_tables(schema, config) if tables is None else tables
@@ -144,7 +150,7 @@ class Teacher(nn.Module):
         in_order = list(found.keys()) == self.keys
         pooled = found.values() if in_order else KeyedTensor.regroup([found], [self.keys])[0]
         if len(self.vectors):
-            pooled = torch.cat([pooled, *(layer(numbers[name]) for name, layer in self.vectors.items())], dim=1)
+            pooled = torch.cat([pooled, *(layer(numbers[plain(k)]) for k, layer in self.vectors.items())], dim=1)
         grouped = pooled.view(len(pooled), self.groups, self.config.width)
         pairs = 0.5 * (grouped.sum(1).square().sum(1) - grouped.square().sum((1, 2)))
         x = torch.cat([pooled, *(numbers[f.name] for f in self.dense)], dim=1)
@@ -200,7 +206,7 @@ def plain_table_name(name: str) -> str:
     """Return `tables.<vocabulary>` for a table's parameter, whichever TorchRec module holds it; other names as is."""
     if not name.startswith("tables."):
         return name
-    return "tables." + name.split("embedding_bags.")[1].removesuffix(".weight")
+    return "tables." + plain(name.split("embedding_bags.")[1].removesuffix(".weight"))
 
 
 def save_teacher(path: Path, schema: Schema, config: TeacherConfig, state: dict[str, Tensor]) -> str:

@@ -1,7 +1,8 @@
 """Raw values of a request and its candidates -> keys and standardized numbers, checked.
 
 Missing values: a category that is None, never seen or pruned uses the fallback row; an absent history is empty; a
-missing number is refused, since there is no telling what it should be.
+missing number is refused, unless the recipe said `missing: accept`: then it is the mean (of a vector, zeros), as in
+training.
 """
 
 from array import array
@@ -184,7 +185,7 @@ class Encoder:
         except (KeyError, TypeError, ValueError):
             raw = None
         if raw is None or raw.shape != self._mean.shape or not np.isfinite(raw).all():
-            raw = np.concatenate([_numbers(f, given.get(f.name), 1)[0] for f in fields])
+            raw = np.concatenate([_numbers(f, [given.get(f.name)], 1)[0] for f in fields])
         standardized: Floats = (raw - self._mean) / self._std
         return standardized
 
@@ -225,7 +226,20 @@ def key_of(field: Field, strings: bool, value: Any) -> int:
     return int(value)
 
 
+def _filled(field: Field, value: Any, rows: int) -> Any:
+    """Return one entry per row, missing ones replaced; `value` as it is where it can't be read."""
+    gap = np.full(field.dim, 0.0 if field.kind == "vector" else field.mean, dtype=np.float32)
+    try:
+        each = [None] * rows if value is None else value
+        found = [gap if v is None else np.asarray(v, dtype=np.float32).reshape(field.dim) for v in each]
+    except (TypeError, ValueError):
+        return value
+    return [v if np.isfinite(v).all() else gap for v in found]
+
+
 def _numbers(field: Field, value: Any, rows: int) -> Floats:
+    if field.missing == "accept":
+        value = _filled(field, value, rows)
     try:
         array = np.asarray(value, dtype=np.float32).reshape(rows, field.dim)
     except (TypeError, ValueError):

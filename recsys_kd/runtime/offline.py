@@ -69,9 +69,9 @@ class OfflineModel:
             else:
                 yield term, dense_term(student, term, batch.dense[term.field])
 
-    def fallback_share(self, batch: Batch, items: NDArray[np.int64]) -> dict[str, float]:
-        """Return the share of lookups, per field, that use a fallback row."""
-        shares = {}
+    def fallback_lookups(self, batch: Batch, items: NDArray[np.int64]) -> dict[str, tuple[int, int]]:
+        """Return, per field, how many lookups use a fallback row, and how many there are."""
+        counts = {}
         for term in self.student.terms:
             if term.table is None or (term.side == "item" and term.name != "item"):
                 continue
@@ -81,5 +81,5 @@ class OfflineModel:
                 else (batch.bags[term.field].values if term.kind == "bag" else batch.ids[term.field])
             )
             fallback = len(self.student.indexes[term.table])
-            shares[term.field] = float((self.moves[term.name][rows] == fallback).mean()) if len(rows) else 0.0
-        return shares
+            counts[term.field] = int((self.moves[term.name][rows] == fallback).sum()), len(rows)
+        return counts

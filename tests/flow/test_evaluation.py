@@ -1,0 +1,78 @@
+"""Models of other nights on tonight's log, fallback lookups counted, calibration by weight."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+
+from recsys_kd.batch import Bag, Batch
+from recsys_kd.flow.evaluation import Fallback, as_taken, last_values, score_compiled
+from recsys_kd.runtime.offline import OfflineModel
+from recsys_kd.schema import Field, Schema, Vocabulary
+from tests.served import compressed, head, random_student
+
+
+def schema(mean, std, max_length):
+    return Schema(
+        (
+            Field("user_id", "id", "request", "user_id"),
+            Field("item_id", "id", "item", "item_id"),
+            Field("history", "bag", "request", "item_id", max_length=max_length),
+            Field("basket", "dense", "request", mean=mean, std=std),
+        ),
+        {name: Vocabulary(name, 5, "int64") for name in ("user_id", "item_id")},
+    )
+
+
+def batch(values, offsets, dense):
+    n = len(dense)
+    one, z = np.ones(n, dtype=np.float32), np.zeros(n, dtype=np.int64)
+    ids = {"user_id": z, "item_id": z}
+    return Batch(
+        ids, {"history": Bag(np.array(values), np.array(offsets))}, {"basket": np.array(dense, dtype=np.float32)},
+        one, one, z, z, z, z,
+    )  # fmt: skip
+
+
+def test_a_model_gets_numbers_in_its_own_standardization():
+    # 30 and 50 euros are 0 and 2 for a log of mean 30 and std 10, and 2 and 6 for a model of mean 20 and std 5.
+    given = as_taken(batch([], [0, 0, 0], [[0.0], [2.0]]), schema(30.0, 10.0, 3), schema(20.0, 5.0, 3))
+    assert given.dense["basket"].tolist() == [[2.0], [6.0]]
+    same = as_taken(batch([], [0, 0, 0], [[0.1], [0.2]]), schema(30.0, 10.0, 3), schema(30.0, 10.0, 3))
+    assert same.dense["basket"].tolist() == batch([], [0, 0, 0], [[0.1], [0.2]]).dense["basket"].tolist()
+
+
+def test_a_model_gets_histories_of_its_own_length():
+    given = as_taken(batch([1, 2, 3, 4], [0, 3, 4], [[0.0], [0.0]]), schema(0, 1, 50), schema(0, 1, 2)).bags["history"]
+    assert given.values.tolist() == [2, 3, 4] and given.offsets.tolist() == [0, 2, 3]
+    cut = last_values(Bag(np.array([7, 8, 9]), np.array([0, 0, 3, 3])), 1)
+    assert cut.values.tolist() == [9] and cut.offsets.tolist() == [0, 0, 1, 1]
+
+
+def test_a_model_of_shorter_histories_is_scored_as_it_would_serve(dataset):
+    """Offline scores of a model that takes 2 values, on a log of 20, are those of the log cut to 2."""
+    student = compressed(dataset, random_student(dataset), keep_rows=0.9).served
+    fields = tuple(dataclasses.replace(f, max_length=2) if f.name == "history" else f for f in dataset.schema.fields)
+    short = dataclasses.replace(student, schema=dataclasses.replace(student.schema, fields=fields))
+    scores, _ = score_compiled(short, dataset)
+    index, items = head(dataset, 300)
+    given = dataset.batch(index)
+    cut = dataclasses.replace(given, bags={"history": last_values(given.bags["history"], 2)})
+    assert scores[:300] == pytest.approx(OfflineModel(student, dataset).score_rows(cut, items), abs=1e-6)
+    assert np.abs(scores[:300] - OfflineModel(student, dataset).score_rows(given, items)).max() > 1e-3
+
+
+def test_fallback_lookups_are_counted_before_and_after_pruning_on_the_same_rows(dataset):
+    student = compressed(dataset, random_student(dataset), keep_rows=0.5).served
+    model, counted = OfflineModel(student, dataset), Fallback()
+    index, items = head(dataset, 200)
+    for part in (index[:150], index[150:]):
+        counted.add(model, dataset.batch(part), dataset.column("item")[part].astype(np.int64), dataset)
+    shares, given = counted.shares(), dataset.batch(index)
+    unknown_item = (items == len(dataset.keys("item"))).mean()
+    assert shares["before"]["item_id"] == pytest.approx(unknown_item)
+    # a bag's share is of its values, however they are spread over batches
+    values = given.bags["history"].values
+    unseen = (values == dataset.schema.rows(dataset.schema.field("history")) - 1).mean()
+    assert shares["before"]["history"] == pytest.approx(unseen)
+    assert all(shares["before"][f] <= shares["after"][f] for f in shares["after"])

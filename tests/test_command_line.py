@@ -1,0 +1,48 @@
+"""Exit codes and single commands, as a shell sees them."""
+
+import importlib
+import json
+import subprocess
+import sys
+
+import pytest
+
+cli = importlib.import_module("recsys_kd.cli.main")  # the package's `main` is the function
+
+
+def shell(*arguments, cwd=None):
+    return subprocess.run(
+        [sys.executable, "-m", "recsys_kd", *arguments], capture_output=True, text=True, cwd=cwd, check=False
+    )
+
+
+def test_a_defect_is_not_taken_for_a_model_that_was_held_back(monkeypatch, capsys):
+    def broken():
+        raise ZeroDivisionError("division by zero")
+
+    monkeypatch.setattr(cli, "app", broken)
+    with pytest.raises(SystemExit) as left:
+        cli.main()
+    assert left.value.code == 3
+    shown = capsys.readouterr().err
+    assert "ZeroDivisionError" in shown and "this is a defect of recsys-kd" in shown.splitlines()[-1]
+
+
+def test_synth_writes_a_shop_and_its_recipe_can_be_planned(tmp_path):
+    made = shell("synth", str(tmp_path), "--rows", "2000", "--days", "4", "--users", "20", "--items", "50", "--json")
+    found = json.loads(made.stdout)
+    plan = shell("run", found["recipe"], "--dry-run", "--json")
+    assert made.returncode == 0 and json.loads(plan.stdout)["rows"] == found["rows"]
+
+
+def test_a_serving_host_can_use_the_registry_without_any_training_library(tmp_path):
+    blocked = ["torch", "torchrec", "pandas", "pyarrow", "safetensors", "jinja2", "sklearn"]
+    code = (
+        f"import sys; sys.modules.update(dict.fromkeys({blocked!r})); from recsys_kd.cli.main import main; "
+        f"sys.argv = ['recsys-kd', 'registry', *{{}}, '--store', {str(tmp_path)!r}]; main()"
+    )
+    listed = subprocess.run([sys.executable, "-c", code.format(["list", "--json"])], capture_output=True, text=True)
+    assert (listed.returncode, listed.stdout.strip()) == (0, "[]"), listed.stderr
+    back = [sys.executable, "-c", code.format(["rollback", "shop", "--why", "x"])]
+    refused = subprocess.run(back, capture_output=True, text=True)
+    assert refused.returncode == 2 and "no previous champion" in refused.stderr
