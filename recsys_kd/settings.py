@@ -141,6 +141,8 @@ class TeacherConfig(StrictConfig):
     embedding_l2: float = Field(1e-5, ge=0)
     id_dropout: float = Field(0.02, ge=0, lt=1)
     """Share of ids that train the fallback row instead of their own."""
+    bag: bool = False
+    """The teacher is the mean, as logits, of the one trained on all rows and of those that gave the soft labels."""
 
 
 class SoftLabelConfig(StrictConfig):
@@ -149,6 +151,11 @@ class SoftLabelConfig(StrictConfig):
     protocol: Literal["out_of_time", "cross_fitted", "in_sample"] = "cross_fitted"
     blocks: int = Field(3, ge=2, le=32)
     """Time blocks (out of time: each is scored by a teacher of the blocks before it) or folds."""
+
+    @property
+    def teachers(self) -> int:
+        """How many teachers are trained for the soft labels alone."""
+        return {"cross_fitted": self.blocks, "out_of_time": self.blocks - 1, "in_sample": 1}[self.protocol]
 
 
 class StudentConfig(StrictConfig):

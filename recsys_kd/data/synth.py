@@ -1,9 +1,10 @@
 """A synthetic shop whose truth is known: the best AUC anyone can reach on its log can be printed beside a model's.
 
 P(click) = examination(position) * sigmoid(relevance): relevance adds a low-rank user x item taste, the item's quality,
-the user's sensitivity to price, and device x category and hour x category effects. Items are Zipf-popular and are shown
-by a logging policy of known propensities: slots are drawn one after the other without replacement (Plackett-Luce) from
-a mixture of popularity and the uniform distribution. Tastes drift from day to day; users and items keep arriving.
+the user's sensitivity to price, and effects of device x category, hour x category and device x daypart x category.
+Items are Zipf-popular and are shown by a logging policy of known propensities: slots are drawn one after the other
+without replacement (Plackett-Luce) from a mixture of popularity and the uniform distribution. Tastes drift from day to
+day; users and items keep arriving.
 """
 
 import datetime as dt
@@ -20,6 +21,7 @@ from recsys_kd.progress import SILENT, Progress
 from recsys_kd.settings import StrictConfig
 
 DEVICES = ("phone", "desktop", "tablet")
+DAYPARTS = 6
 HISTORY = 20
 RECIPE = """\
 name: synthetic-shop
@@ -37,9 +39,9 @@ data:
     - {name: brand, side: item, kind: categorical}
     - {name: price, side: item, kind: dense}
 split: {validation_days: 1, test_days: 2}
-teacher: {kind: dcnv2, width: 64, hidden: [128, 64], cross_rank: 32}
+teacher: {kind: dcnv2, width: 64, hidden: [128, 64], cross_rank: 32, bag: true}
 soft_labels: {protocol: cross_fitted, blocks: 3}
-compress: {ratio: 15}
+compress: {ratio: 40}
 gate: {metric: auc, teacher_margin: 0.01}
 """
 
@@ -50,15 +52,17 @@ class ShopConfig(StrictConfig):
     days: int = Field(14, ge=4)
     rows: int = Field(1_000_000, ge=1000)
     """About this many log rows over all days."""
-    users: int = Field(1500, ge=10)
-    items: int = Field(1000, ge=50)
+    users: int = Field(1000, ge=10)
+    items: int = Field(800, ge=50)
     candidates: int = Field(10, ge=2, le=40)
     """Items shown per request."""
-    rank: int = Field(8, ge=1)
+    rank: int = Field(6, ge=1)
     """Dimensions of taste."""
     taste: float = Field(2.0, ge=0)
     """Standard deviation of the taste term, in logits."""
-    drift: float = Field(0.02, ge=0, le=1)
+    moment: float = Field(0.7, ge=0)
+    """Standard deviation of the device x daypart x category effects, in logits: no sum of pairs holds them."""
+    drift: float = Field(0.01, ge=0, le=1)
     """Share of a taste that is renewed each day."""
     exploration: float = Field(0.2, gt=0, le=1)
     """Share of the uniform distribution in the logging policy."""
@@ -109,6 +113,7 @@ class _World:
         self.activity = rng.lognormal(sigma=0.7, size=c.users)
         self.by_device = 0.4 * rng.normal(size=(len(DEVICES), categories))
         self.by_hour = 0.4 * rng.normal(size=(24, categories))
+        self.by_moment = c.moment * rng.normal(size=(len(DEVICES), DAYPARTS, categories))
         self.user_day = self._arrivals(c.users)
         self.item_day = self._arrivals(n)
         self.hours = np.clip(np.sin((np.arange(24) - 8) / 24 * 2 * np.pi) + 1.2, 0.1, None)
@@ -138,6 +143,7 @@ class _World:
             - self.price_sense[user][:, None] * self.price_z[item]
             + self.by_device[device[:, None], category]
             + self.by_hour[hour[:, None], category]
+            + self.by_moment[device[:, None], hour[:, None] * DAYPARTS // 24, category]
         )
         probability: NDArray[np.float64] = 1.0 / (1.0 + np.exp(-logit))
         return probability

@@ -1,5 +1,6 @@
 """Stages that train: teacher, soft labels, control and student. Each is a function of what it needs, nothing more."""
 
+import hashlib
 import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -19,6 +20,7 @@ from recsys_kd.distil.soft_labels import load_soft_labels, make_soft_labels, sav
 from recsys_kd.distil.student_training import fit_student
 from recsys_kd.distil.teacher_training import fit_teacher
 from recsys_kd.errors import InputError
+from recsys_kd.models.ensemble import Ensemble
 from recsys_kd.models.plugins import BUILT_IN, find_teacher
 from recsys_kd.models.student import Student
 from recsys_kd.models.teacher import Teacher, table_bytes, teacher_digest
@@ -43,6 +45,10 @@ def read_fit(folder: Path) -> dict[str, Any]:
     path = folder / "fit.json"
     found: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {"epochs": [], "best": 0}
     return found
+
+
+class NothingToBag(InputError):
+    """A bag is asked for where no teachers are trained."""
 
 
 class RatioOfNothing(InputError):
@@ -91,6 +97,8 @@ def check_teacher(recipe: Recipe) -> None:
         find_teacher(recipe.teacher.kind)
     if recipe.teacher.kind == "precomputed" and recipe.teacher.column is None:
         raise MissingTeacherColumn("teacher.column: kind `precomputed` needs the log column that holds the scores")
+    if recipe.teacher.bag and recipe.teacher.kind != "dcnv2":
+        raise NothingToBag(f"teacher.bag: a teacher of kind '{recipe.teacher.kind}' can't be bagged; remove the key")
     if recipe.compress.ratio is not None and recipe.teacher.kind != "dcnv2":
         raise RatioOfNothing(
             f"compress.ratio: {recipe.compress.ratio:g} is a share of the teacher's bytes, and one of kind "
@@ -200,16 +208,20 @@ class LoadedTeacher:
     bytes: int
 
 
-def load_teacher(recipe: Recipe, dataset: Dataset, folder: Path) -> LoadedTeacher:
-    """Return the teacher of a run; a precomputed one has the bytes of no model, 0."""
+def load_teacher(recipe: Recipe, dataset: Dataset, folder: Path, soft_labels: Path) -> LoadedTeacher:
+    """Return the teacher of a run, a bag with those in the stage folder `soft_labels`; a logged one has no bytes."""
     if recipe.teacher.kind == "precomputed":
         return LoadedTeacher(LoggedTeacher(dataset, logged_logits(dataset, recipe)), "precomputed", 0)
     if recipe.teacher.kind != "dcnv2":
         logits = np.load(folder / "logits.npy")
         return LoadedTeacher(LoggedTeacher(dataset, logits), recipe.teacher.kind, 0)
-    path = folder / "teacher"
-    size = sum(p.stat().st_size for p in path.iterdir())
-    return LoadedTeacher(Teacher.load(path), teacher_digest(path), size)
+    paths = [folder / "teacher", *(sorted(soft_labels.glob("teacher-*")) if recipe.teacher.bag else ())]
+    size = sum(p.stat().st_size for path in paths for p in path.iterdir())
+    members = [Teacher.load(path) for path in paths]
+    digests = [teacher_digest(path) for path in paths]
+    if len(paths) == 1:
+        return LoadedTeacher(members[0], digests[0], size)
+    return LoadedTeacher(Ensemble(members), hashlib.sha256("".join(digests).encode()).hexdigest(), size)
 
 
 def teacher_bytes(recipe: Recipe, schema: Schema) -> int:
@@ -217,4 +229,5 @@ def teacher_bytes(recipe: Recipe, schema: Schema) -> int:
     if recipe.teacher.kind != "dcnv2":
         return 0
     with torch.device("meta"):
-        return Teacher(schema, recipe.teacher, nn.Identity()).bytes_in_memory() + table_bytes(schema, recipe.teacher)
+        one = Teacher(schema, recipe.teacher, nn.Identity()).bytes_in_memory() + table_bytes(schema, recipe.teacher)
+    return one * (1 + recipe.soft_labels.teachers if recipe.teacher.bag else 1)

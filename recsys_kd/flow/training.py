@@ -31,7 +31,8 @@ def train(recipe: Recipe, dataset: Dataset, data_key: str, stages: Stages) -> Tr
     progress, folders = stages.progress, {}
     # Sums are added up in another order by another number of threads, so the result is another one.
     log = key_of(data_key, recipe.seed, torch.get_num_threads())
-    base = key_of(log, recipe.teacher, teacher_code(recipe.teacher.kind))
+    settings = recipe.teacher.model_dump(exclude={"bag"})  # a bag is made of teachers that are trained all the same
+    base = key_of(log, settings, teacher_code(recipe.teacher.kind))
     if recipe.teacher.kind != "precomputed":
         folders["teacher"] = stages.run(
             "teacher", base, lambda out: models.train_teacher(recipe, dataset, out, progress)
@@ -50,7 +51,7 @@ def train(recipe: Recipe, dataset: Dataset, data_key: str, stages: Stages) -> Tr
         "student", student_key, lambda out: models.train_student(recipe, dataset, soft, out, progress, "student")
     )
     return Trained(
-        models.load_teacher(recipe, dataset, folders.get("teacher", Path())),
+        models.load_teacher(recipe, dataset, folders.get("teacher", Path()), folders["soft labels"]),
         Calibrated(*models.load_student(recipe, dataset.schema, folders["student"])),
         Calibrated(*models.load_student(recipe, dataset.schema, folders["control"])),
         folders,

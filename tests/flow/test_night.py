@@ -10,11 +10,14 @@ import yaml
 
 from recsys_kd.artifact.errors import StoreUnwritable
 from recsys_kd.compress.plan import BadBudget
+from recsys_kd.data.dataset import Dataset
 from recsys_kd.errors import OutsideError
 from recsys_kd.flow.cache import Stages, remove_leftovers
 from recsys_kd.flow.demo import oracle_auc
+from recsys_kd.flow.models import load_teacher, teacher_bytes
 from recsys_kd.flow.night import open_registry, run
 from recsys_kd.models.plugins import UnknownTeacher
+from recsys_kd.models.teacher import Teacher
 from recsys_kd.progress import SILENT
 from recsys_kd.runtime.ranker import Ranker
 from recsys_kd.settings import load_recipe
@@ -60,6 +63,22 @@ def test_a_second_run_does_nothing_again_and_comes_to_the_same(recipe, night):
     report = json.loads(again.report_json.read_text())
     assert set(report["stages"].values()) == {"reused"}
     assert again.evaluation.to_json()["metrics"]["served"] == night.evaluation.to_json()["metrics"]["served"]
+
+
+def test_a_bag_is_the_mean_of_the_teachers_that_were_trained_anyway(recipe, night):
+    work = recipe.work
+    whole, labels = next(work.glob("teacher-*")), next(work.glob("soft-labels-*"))
+    data = Dataset.open(next(work.glob("read-*/rows")))
+    bagged = recipe.model_copy(update={"teacher": recipe.teacher.model_copy(update={"bag": True})})
+    bag = load_teacher(bagged, data, whole, labels)
+    paths = [whole / "teacher", *sorted(labels.glob("teacher-*"))]
+    assert len(paths) == 1 + recipe.soft_labels.teachers
+    batch = data.batch(slice(0, 50))
+    mean = np.mean([Teacher.load(path).score(batch) for path in paths], axis=0)
+    assert np.allclose(bag.model.score(batch), mean, atol=1e-6)
+    assert bag.bytes == sum(p.stat().st_size for path in paths for p in path.iterdir())
+    # Foretold without headers and settings, which weigh a little in teachers as small as these.
+    assert 1.0 < bag.bytes / teacher_bytes(bagged, data.schema) < 1.1
 
 
 def test_a_changed_student_reuses_read_and_teacher(recipe, night):
