@@ -8,7 +8,8 @@ import pyarrow.parquet as pq
 
 from recsys_kd.data.dataset import Dataset
 from recsys_kd.data.synth import Shop, ShopConfig, synthesize
-from recsys_kd.evaluate.metrics import Sample, auc
+from recsys_kd.evaluate.metrics import auc
+from recsys_kd.evaluate.sample import Sample
 from recsys_kd.flow.night import Night, run
 from recsys_kd.ids import mix
 from recsys_kd.progress import Progress

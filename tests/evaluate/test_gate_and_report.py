@@ -9,7 +9,7 @@ import pytest
 from recsys_kd.evaluate.charts import ticks
 from recsys_kd.evaluate.evaluation import evaluate
 from recsys_kd.evaluate.gate import Subject, Verdict, decide
-from recsys_kd.evaluate.metrics import Sample
+from recsys_kd.evaluate.sample import Sample
 from recsys_kd.evaluate.report import Report, Size, human_bytes, render, write_report
 from recsys_kd.settings import EvaluateConfig, GateConfig
 
@@ -29,6 +29,7 @@ def evaluation(noise=0.0, seed=0):
         "control served": served,
         "student": served,
         "pruned": served,
+        "recovered": served,
         "served": served,
     }
     pairs = (("served", "teacher"), ("served", "control served"), ("control", "teacher"))
