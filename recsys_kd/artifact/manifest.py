@@ -54,6 +54,8 @@ class Lineage:
     parents: list[str] = field(default_factory=list)
     plan: dict[str, Any] = field(default_factory=dict)
     metrics: dict[str, Any] = field(default_factory=dict)
+    seen: dict[str, int] = field(default_factory=dict)
+    """`first` and `last`: times (ms UTC) between which rows were trained or tuned on; such rows can't judge the model."""
 
 
 @dataclass(frozen=True)

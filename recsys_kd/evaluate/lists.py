@@ -1,5 +1,7 @@
 """Metrics of lists as they enter a comparison: means over requests, what is shown, and how popular it is."""
 
+from collections.abc import Iterator
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -8,10 +10,8 @@ from recsys_kd.evaluate.sample import Floats, Sample
 from recsys_kd.evaluate.sums import Measured, ratio
 
 PSI_BINS, _PSI_FLOOR = 10, 1e-6
-
-
-def _mean(values: Floats, has: NDArray[np.bool_], sample: Sample) -> Measured:
-    return ratio(sample.by_owner(np.where(has, values, 0.0)), sample.by_owner(has))
+Found = tuple[Floats, NDArray[np.generic]]
+"""Numerator and denominator per request."""
 
 
 def list_metrics(logit: NDArray[np.float32], sample: Sample, ks: tuple[int, ...]) -> dict[str, Measured]:
@@ -21,37 +21,61 @@ def list_metrics(logit: NDArray[np.float32], sample: Sample, ks: tuple[int, ...]
     among the first k of some request; it has no sums, since a resampled log always covers less. popularity@k: mean over
     the shown of log(impressions), less that of all candidates: 0 has no bias, above 0 favours what is shown already.
     """
-    lists = make_lists(logit, sample.slate)
-    found = {"mrr": _mean(*mrr(lists, sample.label), sample)}
+    shown = _Shown(sample, ks)
+    parts: dict[str, list[Found]] = {}
+    for rows in sample.slate_blocks:
+        number = sample.slate[rows]
+        lists = make_lists(logit[rows], number - number[0] if rows.start else number)
+        for name, found in (*_of_block(lists, sample, rows, ks), *shown.of_block(lists, rows)):
+            parts.setdefault(name, []).append(found)
+    metrics = {name: _mean(found, sample) for name, found in parts.items()}
+    return metrics | shown.coverage()
+
+
+def _mean(parts: list[Found], sample: Sample) -> Measured:
+    top, bottom = (np.concatenate(column) for column in zip(*parts, strict=True))
+    return ratio(sample.by_owner(top), sample.by_owner(bottom))
+
+
+def _of_block(lists: Lists, sample: Sample, rows: slice, ks: tuple[int, ...]) -> Iterator[tuple[str, Found]]:
+    label = sample.label[rows]
+    yield "mrr", mrr(lists, label)
     for k in ks:
-        found[f"ndcg@{k}"] = _mean(*ndcg(lists, sample.label, k), sample)
-        found[f"hit_rate@{k}"] = _mean(*hit_rate(lists, sample.label, k), sample)
+        yield f"ndcg@{k}", ndcg(lists, label, k)
+        yield f"hit_rate@{k}", hit_rate(lists, label, k)
         if sample.price is not None:
-            found[f"revenue_ndcg@{k}"] = _mean(*ndcg(lists, sample.label * sample.price, k), sample)
+            yield f"revenue_ndcg@{k}", ndcg(lists, label * sample.price[rows], k)
         if sample.gain is not None:
-            corrected = dcg(lists, sample.gain, k)
-            found[f"corrected_dcg@{k}"] = _mean(corrected, np.ones(len(corrected), dtype=bool), sample)
-        if sample.item is not None:
-            found |= _shown(lists, sample, k)
-    return found
+            yield f"corrected_dcg@{k}", (dcg(lists, sample.gain[rows], k), np.ones(len(lists.starts)))
 
 
-def _shown(lists: Lists, sample: Sample, k: int) -> dict[str, Measured]:
-    """Return coverage and popularity of the first k."""
-    assert sample.item is not None  # the caller has looked
-    items = sample.item
-    traffic = np.bincount(items)
-    share = top_share(lists, k)
-    # An item that only might be shown, by the toss of a tie, counts with the chance of its best place.
-    shown = np.zeros(len(traffic))
-    np.maximum.at(shown, items[lists.order], share)
-    popularity = np.log(np.maximum(traffic, 1)).astype(np.float64)[items[lists.order]]
-    mean = lists.per_request(popularity) / np.bincount(lists.request)
-    above = lists.per_request(share * (popularity - mean[lists.request]))
-    return {
-        f"coverage@{k}": Measured(float(shown.sum() / (traffic > 0).sum()), None),
-        f"popularity@{k}": ratio(sample.by_owner(above), sample.by_owner(lists.per_request(share))),
-    }
+class _Shown:
+    """What stands among the first k: which items, and how popular they are."""
+
+    def __init__(self, sample: Sample, ks: tuple[int, ...]) -> None:
+        self.item, self.ks = sample.item, ks if sample.item is not None else ()
+        self.traffic = np.zeros(0, dtype=np.int64) if sample.item is None else np.bincount(sample.item)
+        self.popularity = np.log(np.maximum(self.traffic, 1))
+        self.chance = {k: np.zeros(len(self.traffic)) for k in ks}
+
+    def of_block(self, lists: Lists, rows: slice) -> Iterator[tuple[str, Found]]:
+        """Yield the popularity of the first k per request, and note which items they are."""
+        if self.item is None:
+            return
+        items = self.item[rows][lists.order]
+        popularity = self.popularity[items]
+        mean = lists.per_request(popularity) / np.bincount(lists.request)
+        above = popularity - mean[lists.request]
+        for k in self.ks:
+            share = top_share(lists, k)
+            # An item that only the toss of a tie would show counts with its best chance.
+            np.maximum.at(self.chance[k], items, share)
+            yield f"popularity@{k}", (lists.per_request(share * above), lists.per_request(share))
+
+    def coverage(self) -> dict[str, Measured]:
+        """Return the share of the log's items that were shown, per k."""
+        known = int((self.traffic > 0).sum())
+        return {f"coverage@{k}": Measured(float(self.chance[k].sum() / known), None) for k in self.ks}
 
 
 def psi(a: NDArray[np.float32], b: NDArray[np.float32], bins: int = PSI_BINS) -> float:

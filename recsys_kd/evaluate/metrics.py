@@ -153,7 +153,8 @@ def _bins(score: Scores, bins: int, at: Sorted) -> NDArray[np.int64]:
 
 def _calibration(logit: Scores, sample: Sample, bins: int, at: Sorted) -> tuple[tuple[CalibrationPoint, ...], Measured]:
     of_row = _bins(logit, bins, at)
-    used, of_row = np.unique(of_row, return_inverse=True)
+    used = np.flatnonzero(np.bincount(of_row))
+    of_row = np.searchsorted(used, of_row)
     p = 1.0 / (1.0 + np.exp(-logit.astype(np.float64)))
     rows = np.bincount(of_row).astype(np.int64)
     predicted, observed = (np.bincount(of_row, weights=v) / rows for v in (p, sample.label))
@@ -184,9 +185,7 @@ def ece(points: tuple[CalibrationPoint, ...]) -> float:
     return sum(p.rows * abs(p.predicted - p.observed) for p in points) / rows
 
 
-def row_metrics(
-    logit: Scores, sample: Sample, bins: int
-) -> tuple[dict[str, Measured], tuple[CalibrationPoint, ...]]:
+def row_metrics(logit: Scores, sample: Sample, bins: int) -> tuple[dict[str, Measured], tuple[CalibrationPoint, ...]]:
     """Return every metric of rows by name, and the calibration curve.
 
     ECE's bins are fixed by the whole sample; near a gap of 0 in some bin its intervals are too narrow.

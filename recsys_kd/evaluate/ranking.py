@@ -12,16 +12,17 @@ from scipy.special import gammaln  # type: ignore[import-untyped]
 
 Floats = NDArray[np.float64]
 Mask = NDArray[np.bool_]
+Keys = NDArray[np.unsignedinteger]
 
 
-def sort_key(score: NDArray[np.float32], group: NDArray[np.int32] | None = None, descending: bool = False) -> Floats:
+def sort_key(score: NDArray[np.float32], group: NDArray[np.int32] | None = None, descending: bool = False) -> Keys:
     """Return unsigned integers that sort as (group, score) do; group numbers are dense. One sort instead of two."""
     bits = (score.astype(np.float32, copy=False) + np.float32(0.0)).view(np.uint32)
     flip = np.where(bits >> np.uint32(31), np.uint32(0xFFFFFFFF), np.uint32(0x80000000))
     key = ~(bits ^ flip) if descending else bits ^ flip
     if group is None:
-        return key  # type: ignore[return-value]
-    return (group.astype(np.uint64) << np.uint64(32)) | key  # type: ignore[return-value]
+        return key
+    return (group.astype(np.uint64) << np.uint64(32)) | key
 
 
 @dataclass(frozen=True)
@@ -50,7 +51,7 @@ class Lists:
 
     def per_request(self, values: NDArray[np.generic]) -> Floats:
         """Return the sum of sorted row values [N] per request."""
-        return np.bincount(self.request, weights=values, minlength=len(self.starts)).astype(np.float64, copy=False)
+        return _sums(self.request, values, len(self.starts))
 
 
 def make_lists(score: NDArray[np.float32], request: NDArray[np.int64] | NDArray[np.int32]) -> Lists:
@@ -84,7 +85,7 @@ def dcg(lists: Lists, gain: NDArray[np.float32], k: int) -> Floats:
     at = np.flatnonzero((got != 0) & (lists.first < k))
     first, last = lists.first[at], lists.last[at]
     mean = (cumulative[last + 1] - cumulative[first]) / (last - first + 1)
-    return np.bincount(lists.request[at], weights=got[at] * mean, minlength=len(lists.starts))
+    return _sums(lists.request[at], got[at] * mean, len(lists.starts))
 
 
 def ideal_dcg(lists: Lists, gain: NDArray[np.float32], k: int) -> Floats:
@@ -98,7 +99,7 @@ def ideal_dcg(lists: Lists, gain: NDArray[np.float32], k: int) -> Floats:
     place = np.arange(len(request)) - (np.cumsum(counts) - counts)[request]
     discount = _discount(int(counts.max(initial=0)), k)
     weights = values[order].astype(np.float64) * discount[place]
-    return np.bincount(request, weights=weights, minlength=len(lists.starts))
+    return _sums(request, weights, len(lists.starts))
 
 
 def ndcg(lists: Lists, gain: NDArray[np.float32], k: int) -> tuple[Floats, Mask]:
@@ -147,7 +148,7 @@ def mrr(lists: Lists, label: NDArray[np.float32]) -> tuple[Floats, Mask]:
     possible = n - 1 - j >= m - 1
     free = np.where(possible, n - 1 - j, m - 1)
     chance = np.where(possible, np.exp(_log_choose(free, m - 1) - _log_choose(n, m)), 0.0)
-    return np.bincount(request, weights=chance / (place + 1.0), minlength=requests), has
+    return _sums(request, chance / (place + 1.0), requests), has
 
 
 def top_share(lists: Lists, k: int) -> Floats:
@@ -159,3 +160,7 @@ def _log_choose(n: NDArray[np.generic], k: NDArray[np.generic]) -> Floats:
     a, b = np.asarray(n, dtype=np.float64), np.asarray(k, dtype=np.float64)
     result: Floats = gammaln(a + 1) - gammaln(b + 1) - gammaln(a - b + 1)
     return result
+
+
+def _sums(group: NDArray[np.int32], values: NDArray[np.generic], groups: int) -> Floats:
+    return np.bincount(group, weights=values, minlength=groups).astype(np.float64, copy=False)
