@@ -55,7 +55,7 @@ class Lineage:
     plan: dict[str, Any] = field(default_factory=dict)
     metrics: dict[str, Any] = field(default_factory=dict)
     seen: dict[str, int] = field(default_factory=dict)
-    """`first` and `last`: times (ms UTC) between which rows were trained or tuned on; such rows can't judge the model."""
+    """`first` and `last` time (ms UTC) of the rows that it was trained or tuned on: they can't judge it."""
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,7 @@
 """`recsys-kd ab`: who wins on a log, by how much, how sure, for whom."""
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -13,9 +14,10 @@ from recsys_kd.cli.display import progress
 if TYPE_CHECKING:
     from recsys_kd.evaluate.comparison import Comparison
     from recsys_kd.evaluate.effects import Effect
+    from recsys_kd.evaluate.offpolicy import OffPolicy
 
 
-def ab(
+def ab(  # noqa: PLR0913 - one per option
     control: Annotated[str, typer.Option(help="model@alias, model@version, artifact folder, or log column of scores.")],
     treatment: Annotated[list[str], typer.Option(help="The same; give it once for every treatment.")],
     log: Annotated[Path, typer.Option(help="Parquet log: a file or a folder.")],
@@ -34,11 +36,12 @@ def ab(
         raise typer.BadParameter(f"--scores is logit or probability, got '{scores}'")
     found = compare_log(log, control, treatment, recipe, store, since, scores, progress())  # type: ignore[arg-type]
     if html is not None:
-        write_page(found.comparison, found.digests, today(), html)
+        write_page(found.comparison, found.digests, today(), html, found.policies)
     if as_json:
-        typer.echo(json.dumps({**found.comparison.to_json(), "digests": found.digests}))
+        typer.echo(json.dumps(found.to_json()))
         return
     show(found.comparison)
+    show_policies(found.policies)
     if html is not None:
         typer.echo(f"report  {html}")
 
@@ -65,8 +68,8 @@ def show(found: "Comparison") -> None:
     console = Console(soft_wrap=True, highlight=False)
     console.print(found.headline, markup=False)
     console.print(
-        f"{found.rows:,} rows, {found.users:,} users, {found.requests:,} requests, click rate {found.positive_rate:.4f}; "
-        f"{found.confidence:.0%} intervals, paired, clustered by user"
+        f"{found.rows:,} rows, {found.users:,} users, {found.requests:,} requests, click rate "
+        f"{found.positive_rate:.4f}; {found.confidence:.0%} intervals, paired, clustered by user"
     )
     for treatment in found.treatments:
         table = Table(title=f"{treatment} - {found.control}", title_justify="left")
@@ -88,3 +91,19 @@ def show(found: "Comparison") -> None:
         )
     for warning in found.warnings:
         console.print(f"warning: {warning}", markup=False)
+
+
+def show_policies(policies: "Mapping[str, OffPolicy]") -> None:
+    """Print off-policy values, one line per estimator."""
+    for name, found in policies.items():
+        overlap = found.overlap
+        typer.echo(
+            f"off-policy value of {name}: the log earned {found.logged.value:.5f}; effective sample "
+            f"{overlap.effective:,.0f} of {overlap.rows:,}, largest weight {overlap.largest:.3g}"
+        )
+        for estimator, value in found.estimates.items():
+            lift = found.lift[estimator]
+            typer.echo(
+                f"  {estimator:<20} {value.value:.5f} ({value.low:.5f} .. {value.high:.5f})   "
+                f"lift {lift.value:+.5f} ({lift.low:+.5f} .. {lift.high:+.5f})"
+            )

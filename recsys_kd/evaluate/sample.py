@@ -20,7 +20,7 @@ class Sample:
     weight: NDArray[np.float32]
     user: NDArray[np.int64]
     request: NDArray[np.int64]
-    item: NDArray[np.int64] | None = None
+    item: NDArray[np.int64] | NDArray[np.int32] | None = None
     price: NDArray[np.float32] | None = None
     """What an item brings when it is clicked, in any currency."""
     gain: NDArray[np.float32] | None = None

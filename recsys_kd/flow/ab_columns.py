@@ -29,7 +29,7 @@ def data_config(path: Path, recipe: Recipe | None) -> DataConfig:
     present = names_in(path)
     columns = Columns(**{name: name for name in OPTIONAL if name in present})
     unit = _unit(path, columns.timestamp) if columns.timestamp in present else "s"
-    return DataConfig(path=path, columns=columns, timestamp_unit=unit)  # type: ignore[arg-type]
+    return DataConfig(path=path, columns=columns, timestamp_unit=unit)
 
 
 def _unit(path: Path, column: str) -> str:

@@ -206,8 +206,8 @@ class _Rows:
                 values = _logits(values, ref.column, inside)
             elif ref.column and inside and values.max() > 0:
                 notes.append(
-                    f"scores of '{ref.column}' lie between 0 and 1: if they are probabilities, give --scores probability; "
-                    "logloss and ECE take them for logits"
+                    f"scores of '{ref.column}' lie between 0 and 1: if they are probabilities, give --scores "
+                    "probability; logloss and ECE take them for logits"
                 )
             scores[ref.name] = values
         return scores, notes

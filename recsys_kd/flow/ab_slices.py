@@ -29,7 +29,8 @@ def catalogue_numbers(config: DataConfig, name: str, items: NDArray[np.int64]) -
     """Return a catalogue column's numbers for every row's item [N], 0 where it has none."""
     keys, table = _catalogue(config, name)
     values = table.cast("float64").to_numpy(zero_copy_only=False).astype(np.float32)
-    return np.nan_to_num(_by_item(keys, values, items, 0.0))
+    found: NDArray[np.float32] = np.nan_to_num(_by_item(keys, values, items, 0.0))
+    return found
 
 
 def _catalogue(config: DataConfig, name: str):  # type: ignore[no-untyped-def]

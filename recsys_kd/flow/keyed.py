@@ -105,4 +105,4 @@ def _numbers(field: Field, rows: Canonical) -> NDArray[np.float32]:
     if field.kind == "vector":
         return rows.vectors[field.name]
     values = (rows.numbers[field.name] - np.float32(field.mean)) / np.float32(field.std)
-    return np.nan_to_num(values)[:, None]
+    return np.asarray(np.nan_to_num(values)[:, None], dtype=np.float32)

@@ -34,8 +34,9 @@ def check_unseen(refs: list[Ref], stamp: NDArray[np.int64]) -> tuple[str, ...]:
         inside = (stamp >= seen["first"]) & (stamp <= seen["last"])
         if inside.any():
             raise SeenInTraining(
-                f"'{ref.name}' learned from {day_of(seen['first'])} to {day_of(seen['last'])}, and {int(inside.sum()):,} "
-                f"of {len(stamp):,} rows of this log lie within: it would be asked what it was told. Give a later log, or "
+                f"'{ref.name}' learned from {day_of(seen['first'])} to {day_of(seen['last'])}, and "
+                f"{int(inside.sum()):,} of {len(stamp):,} rows of this log lie within: it would be asked what it was "
+                "told. Give a later log, or "
                 f"--since {day_of(seen['last'] + 1000)}"
             )
     return tuple(notes)
