@@ -179,6 +179,9 @@ class _Rows:
             ints = {name: column[order] for name, column in ints.items()}
             floats = {name: column[order] for name, column in floats.items()}
         scores, notes = self._scores(floats)
+        if found.counts.used < found.counts.read:
+            reasons = "".join(f", {rows:,} {reason}" for reason, rows in found.counts.quarantined.items())
+            notes.insert(0, f"{found.counts.line()}{reasons}")
         return ScoredLog(
             digest,
             found.counts.to_json(),

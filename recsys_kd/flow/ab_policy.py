@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from recsys_kd.errors import InputError
 from recsys_kd.evaluate.offpolicy import Logged, OffPolicy, off_policy
-from recsys_kd.evaluate.positions import corrected_gain
+from recsys_kd.evaluate.positions import UnseenPosition, corrected_gain
 from recsys_kd.evaluate.sample import dense
 from recsys_kd.evaluate.slates import slate_value
 from recsys_kd.flow.ab_log import ScoredLog
@@ -70,6 +70,9 @@ def gain_of(log: ScoredLog, item: NDArray[np.int32]) -> tuple[NDArray[np.float32
         row = int(np.flatnonzero(position != np.rint(position))[0])
         raise FractionalPosition(f"position: {position[row]:g} in row {row} is no whole number; log places 0, 1, 2, ..")
     place = dense(position.astype(np.int64)).astype(np.int64)
-    gain, look = corrected_gain(place, item.astype(np.int64), log.label)
+    try:
+        gain, look = corrected_gain(place, item.astype(np.int64), log.label)
+    except UnseenPosition as error:
+        return None, f"corrected_dcg is not measured: {error}"
     ends = f"{look[0]:.2f} at the first place to {look[-1]:.2f} at the last"
     return gain, f"corrected_dcg: clicks over the chance that their place was looked at, estimated: {ends}"
