@@ -10,6 +10,8 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections import Counter
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -19,9 +21,12 @@ import pyarrow.parquet as pq
 from recsys_kd.evaluate.bootstrap import replicate_values
 from recsys_kd.evaluate.lists import list_metrics
 from recsys_kd.evaluate.measure import measure, measure_model
+from recsys_kd.evaluate.offpolicy import off_policy
 from recsys_kd.evaluate.sample import Sample
 from tests.benchmarks.table import show
+from tests.evaluate.test_offpolicy import simulated
 
+LOGS = 1000
 ROWS = int(os.environ.get("BENCH_AB_ROWS", "10000000"))
 CANDIDATES, REPLICATES, LOOP = 10, 1000, 3
 RANX_ROWS = min(ROWS, 1_000_000)
@@ -176,12 +181,29 @@ def against_ranx(path: Path) -> list[dict[str, object]]:
     ]  # fmt: skip
 
 
+def coverage() -> list[dict[str, object]]:
+    """Return how often 95% intervals hold the truth, over simulated logs with users that differ."""
+    rng, hits, widths = np.random.default_rng(5), Counter[str](), Counter[str]()
+    for _ in range(LOGS):
+        log, truth = simulated(rng)
+        for name, found in off_policy(log).estimates.items():
+            hits[name] += found.low <= truth <= found.high
+            widths[name] += found.high - found.low
+    return [{"estimator": n, "covers": f"{hits[n] / LOGS:.1%}", "mean width": f"{widths[n] / LOGS:.4f}"} for n in hits]
+
+
 def main() -> None:
     """Print the table."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "log.parquet"
         write(path)
-        show(f"ab-{ROWS}", [whole(path), *against_loop(path), *against_ranx(path)])
+        show(f"ab-{ROWS}", [whole(path)])
+        show(f"ab-{ROWS}-bootstrap", against_loop(path))
+        if find_spec("ranx") is None:
+            print("ranx: skipped, it is not installed (pip install ranx; not in the lock for its numba and matplotlib)")
+        else:
+            show(f"ab-{RANX_ROWS}-ranx", against_ranx(path))
+    show(f"ab-coverage-{LOGS}", coverage())
 
 
 if __name__ == "__main__":
