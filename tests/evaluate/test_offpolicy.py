@@ -116,7 +116,7 @@ def test_intervals_cover_the_truth_about_95_times_in_100():
         log, truth = simulated(rng)
         for name, found in off_policy(log).estimates.items():
             hits[name] = hits.get(name, 0) + (found.low <= truth <= found.high)
-    for name in ("IPS", "SNIPS", "DR", "switch-DR"):
+    for name in ("IPS", "clipped IPS", "SNIPS", "DM", "DR", "switch-DR"):
         assert 0.92 < hits[name] / runs < 0.98, (name, hits)
 
 
