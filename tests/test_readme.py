@@ -3,9 +3,13 @@
 import re
 from pathlib import Path
 
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import yaml
 
 from recsys_kd.data.interactions_config import ImportConfig
+from recsys_kd.evaluate.policy import Policy
 from recsys_kd.settings import Recipe
 from tests.served import artifact
 
@@ -17,16 +21,32 @@ def blocks(language):
 
 
 def test_the_recipe_is_valid():
-    recipe, purchases = blocks("yaml")
+    recipe, purchases, policy = blocks("yaml")
     assert Recipe.model_validate(yaml.safe_load(recipe)).name == "my-shop"
+    assert Policy.model_validate(yaml.safe_load(policy)).margins("teacher")["logloss"] == 0.01
     assert ImportConfig.model_validate(yaml.safe_load(purchases)).columns.user == "customer"
 
 
 def test_the_serving_example_runs(dataset, tmp_path):
-    (code,) = blocks("python")
+    code, _ = blocks("python")
     names = {"artifact": artifact(dataset, tmp_path).path}
     exec(code, names)
     assert names["probabilities"].shape == (3,) and len(names["best"]) == 2
+
+
+def test_the_notebook_example_runs_in_five_lines(tmp_path, monkeypatch, capsys):
+    _, code = blocks("python")
+    rng = np.random.default_rng(0)
+    logit, request = rng.normal(size=2000), np.repeat(np.arange(400), 5)
+    log = {
+        "user_id": request // 4, "item_id": np.tile(np.arange(5), 400), "timestamp": 1_767_600_000 + request,
+        "label": (rng.random(2000) < 1 / (1 + np.exp(-logit))).astype(np.int8), "request_id": request,
+        "old": logit + 3 * rng.normal(size=2000), "new": logit,
+    }  # fmt: skip
+    pq.write_table(pa.table(log), tmp_path / "log.parquet", write_page_checksum=True)
+    monkeypatch.chdir(tmp_path)
+    exec(code, {})
+    assert capsys.readouterr().out.startswith("Use new: it is better than old") and len(code.split("\n")) <= 6
 
 
 def test_every_make_target_and_command_it_names_exists():

@@ -63,6 +63,8 @@ class Lineage:
     parents: list[str] = field(default_factory=list)
     plan: dict[str, Any] = field(default_factory=dict)
     metrics: dict[str, Any] = field(default_factory=dict)
+    seen: dict[str, int] = field(default_factory=dict)
+    """`first` and `last` time (ms UTC) of the rows that it was trained or tuned on: they can't judge it."""
 
 
 @dataclass(frozen=True)

@@ -8,12 +8,18 @@ from typing import Annotated, Any
 
 import typer
 
+from recsys_kd.cli.ab import ab
 from recsys_kd.cli.display import progress
+from recsys_kd.cli.gate import gate
 from recsys_kd.cli.registry import app as registry_app
+from recsys_kd.cli.simulate import simulate
 from recsys_kd.errors import OutsideError, RecsysKdError
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 app.add_typer(registry_app, name="registry")
+app.command("ab")(ab)
+app.command("gate")(gate)
+app.command("simulate")(simulate)
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout.")]
 Out = Annotated[Path, typer.Argument(help="Folder to write to.")]

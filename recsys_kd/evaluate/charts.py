@@ -55,31 +55,34 @@ def _label(value: float, step: float) -> str:
     return f"{value:.{digits}f}"
 
 
-def _text(kind: str, x: float, y: float, anchor: str, text: str, turn: str = "") -> str:
+def words(kind: str, x: float, y: float, anchor: str, text: str, turn: str = "") -> str:
+    """Return text at a place."""
     return f'<text class="{kind}"{turn} x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}">{escape(text)}</text>'
 
 
-def _axes(x: Scale, y: Scale, x_ticks: Sequence[float], y_ticks: Sequence[float], names: tuple[str, str]) -> str:
+def axes(x: Scale, y: Scale, x_ticks: Sequence[float], y_ticks: Sequence[float], names: tuple[str, str]) -> str:
     """Return labelled axes with horizontal grid lines; `names` of x and y."""
     x_step, y_step = (t[1] - t[0] if len(t) > 1 else 1.0 for t in (x_ticks, y_ticks))
-    parts = [_text("tick", x(v), y.start + 16, "middle", _label(v, x_step)) for v in x_ticks]
+    parts = [words("tick", x(v), y.start + 16, "middle", _label(v, x_step)) for v in x_ticks]
     for v in y_ticks:
         parts.append(f'<line class="grid" x1="{x.start}" x2="{x.end}" y1="{y(v):.1f}" y2="{y(v):.1f}"/>')
-        parts.append(_text("tick", x.start - 6, y(v) + 4, "end", _label(v, y_step)))
+        parts.append(words("tick", x.start - 6, y(v) + 4, "end", _label(v, y_step)))
     middle = (y.start + y.end) / 2
-    parts.append(_text("name", (x.start + x.end) / 2, y.start + 34, "middle", names[0]))
-    parts.append(_text("name", 12, middle, "middle", names[1], f' transform="rotate(-90 12 {middle})"'))
+    parts.append(words("name", (x.start + x.end) / 2, y.start + 34, "middle", names[0]))
+    parts.append(words("name", 12, middle, "middle", names[1], f' transform="rotate(-90 12 {middle})"'))
     return "".join(parts)
 
 
-def _svg(title: str, description: str, body: str, height: int = HEIGHT, width: int = WIDTH) -> str:
+def picture(title: str, description: str, body: str, height: int = HEIGHT, width: int = WIDTH) -> str:
+    """Return a whole chart with its title and description."""
     return (
         f'<svg viewBox="0 0 {width} {height}" role="img" xmlns="http://www.w3.org/2000/svg">'
         f"<title>{escape(title)}</title><desc>{escape(description)}</desc>{body}</svg>"
     )
 
 
-def _line(points: Sequence[tuple[float, float]], colour: str, dashed: bool = False) -> str:
+def curve(points: Sequence[tuple[float, float]], colour: str, dashed: bool = False) -> str:
+    """Return a line through pixels, with a dot at each unless it is dashed."""
     path = " ".join(f"{px:.1f},{py:.1f}" for px, py in points)
     dash = ' stroke-dasharray="5 4"' if dashed else ""
     dots = "" if dashed else "".join(f'<circle cx="{a:.1f}" cy="{b:.1f}" r="2.6" fill="{colour}"/>' for a, b in points)
@@ -97,27 +100,27 @@ def loss_curves(fits: Mapping[str, Mapping[str, Any]]) -> str:
     x = Scale(1, max(last, 2), LEFT, WIDTH - RIGHT)
     y = Scale(min(losses) - pad, max(losses) + pad, HEIGHT - BOTTOM, TOP)
     marks = [float(v) for v in range(1, max(last, 2) + 1, max(1, last // 8))]
-    body = _axes(x, y, marks, ticks(y.low, y.high), ("epoch", "logloss, nats"))
+    body = axes(x, y, marks, ticks(y.low, y.high), ("epoch", "logloss, nats"))
     for name, fit in trained.items():
         colour = COLOURS.get(name, "var(--c4)")
         at = [(x(i + 1), y(e["validation_loss"])) for i, e in enumerate(fit["epochs"])]
-        body += _line([(x(i + 1), y(e["train_loss"])) for i, e in enumerate(fit["epochs"])], colour, dashed=True)
-        body += _line(at, colour)
+        body += curve([(x(i + 1), y(e["train_loss"])) for i, e in enumerate(fit["epochs"])], colour, dashed=True)
+        body += curve(at, colour)
         px, py = at[fit["best"]]
         body += f'<circle cx="{px:.1f}" cy="{py:.1f}" r="6" fill="none" stroke="{colour}" stroke-width="1.5"/>'
-    return _svg("Loss curves", "Training and validation loss by epoch", body)
+    return picture("Loss curves", "Training and validation loss by epoch", body)
 
 
-def calibration_plot(models: Mapping[str, Sequence[Mapping[str, float]]]) -> str:
+def calibration_plot(models: Mapping[str, Sequence[Mapping[str, float]]], colours: Mapping[str, str] = COLOURS) -> str:
     """Return observed click rate against predicted probability per bin; on the diagonal is right."""
     high = max(max(p["predicted"], p["observed"]) for points in models.values() for p in points) * 1.05
     x, y = Scale(0, high, LEFT, WIDTH - RIGHT), Scale(0, high, HEIGHT - BOTTOM, TOP)
     marks = ticks(0, high)
-    body = _axes(x, y, marks, marks, ("predicted probability", "observed rate"))
+    body = axes(x, y, marks, marks, ("predicted probability", "observed rate"))
     body += f'<line class="ideal" x1="{x(0)}" y1="{y(0)}" x2="{x(high)}" y2="{y(high)}"/>'
     for name, points in models.items():
-        body += _line([(x(p["predicted"]), y(p["observed"])) for p in points], COLOURS.get(name, "var(--c4)"))
-    return _svg("Calibration", "Observed click rate against predicted probability", body)
+        body += curve([(x(p["predicted"]), y(p["observed"])) for p in points], colours.get(name, "var(--c4)"))
+    return picture("Calibration", "Observed click rate against predicted probability", body)
 
 
 def forest_plot(slices: Mapping[str, Mapping[str, Mapping[str, float]]]) -> str:
@@ -148,4 +151,4 @@ def forest_plot(slices: Mapping[str, Mapping[str, Mapping[str, float]]]) -> str:
             y += row
         y += 12
     body += f'<text class="name" x="{(x.start + x.end) / 2}" y="{height - 4}" text-anchor="middle">AUC</text>'
-    return _svg("AUC by slice", "AUC with confidence interval for parts of the test rows", body, height)
+    return picture("AUC by slice", "AUC with confidence interval for parts of the test rows", body, height)

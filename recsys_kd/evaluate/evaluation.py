@@ -8,10 +8,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from recsys_kd.evaluate.metrics import CalibrationPoint, Measured, Sample, auc, calibration, measure
+from recsys_kd.evaluate.measure import measure_model
+from recsys_kd.evaluate.metrics import CalibrationPoint, auc
+from recsys_kd.evaluate.sample import Sample
+from recsys_kd.evaluate.sums import Measured, standard_error
 from recsys_kd.settings import EvaluateConfig
 
-LOWER_IS_BETTER = frozenset({"logloss", "normalized_entropy", "ece"})
 SMALL_SLICE = 200
 """Rows under which a slice is shown as too small to tell."""
 
@@ -50,14 +52,15 @@ class Evaluation:
 
     def to_json(self) -> dict[str, Any]:
         """Return plain values; undefined numbers become None."""
-        return {k: _plain(v) for k, v in asdict(self).items()}
+        return {k: plain_values(v) for k, v in asdict(self).items()}
 
 
-def _plain(value: Any) -> Any:
+def plain_values(value: Any) -> Any:
+    """Return dicts and lists all through, numbers that are not finite as None: what JSON can hold."""
     if isinstance(value, dict):
-        return {k: _plain(v) for k, v in value.items()}
+        return {k: plain_values(v) for k, v in value.items()}
     if isinstance(value, list | tuple):
-        return [_plain(v) for v in value]
+        return [plain_values(v) for v in value]
     return None if isinstance(value, float) and not np.isfinite(value) else value
 
 
@@ -71,8 +74,7 @@ def difference(a: Measured, b: Measured, confidence: float) -> Interval:
     """Return a - b with the paired interval, clustered by user."""
     if a.influence is None or b.influence is None:
         return Interval(a.value - b.value, float("nan"), float("nan"))
-    paired = Measured(a.value - b.value, a.influence - b.influence)
-    return interval(paired.value, paired.standard_error, confidence)
+    return interval(a.value - b.value, standard_error(a.influence - b.influence), confidence)
 
 
 def evaluate(
@@ -83,7 +85,8 @@ def evaluate(
     slices: Mapping[str, NDArray[np.bool_]] | None = None,
 ) -> Evaluation:
     """Measure every model's logits [N] on the same rows; `pairs` name the differences wanted (a, b): a - b."""
-    measured = {name: measure(z, sample, config.k, config.ece_bins) for name, z in logits.items()}
+    models = {name: measure_model(z, sample, config.k, config.ece_bins) for name, z in logits.items()}
+    measured = {name: model.metrics for name, model in models.items()}
     return Evaluation(
         rows=len(sample.label),
         users=sample.clusters,
@@ -98,7 +101,7 @@ def evaluate(
             f"{a} - {b}": {m: difference(measured[a][m], measured[b][m], config.confidence) for m in measured[a]}
             for a, b in pairs
         },
-        calibration={name: calibration(z, sample, config.ece_bins) for name, z in logits.items()},
+        calibration={name: model.calibration for name, model in models.items()},
         slices=tuple(_slice(n, mask, logits, sample, config) for n, mask in (slices or {}).items()),
     )
 

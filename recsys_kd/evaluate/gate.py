@@ -33,6 +33,13 @@ class Verdict:
     data_digest: str
     created: str
     expires: str
+    log_digest: str = ""
+    """Digest of the log it was measured on, where that is not the one that the artifact was made from."""
+
+    @property
+    def measured_on(self) -> str:
+        """Digest of the log it was measured on."""
+        return self.log_digest or self.data_digest
 
     def to_json(self) -> dict[str, Any]:
         """Return plain values."""

@@ -1,143 +1,137 @@
-"""Metrics with the influence of every user on them, from which all intervals are made.
+"""Metrics of rows, each with the sums per user from which all intervals are made.
 
-A metric is returned as its value and, per user, how much that user moved it: the sum of squares of these is the
-cluster-robust variance (delta method), and their difference between two models the paired one.
+Ties: equal scores count half in AUC and GAUC, and always share a calibration bin, so that no metric depends on the
+order of the log. Scores are float32 logits; sums are float64.
 """
 
 from dataclasses import dataclass
-from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
 
-from recsys_kd.evaluate.ranking import Lists, hit_rate, make_lists, ndcg
+from recsys_kd.evaluate.ranking import sort_key
+from recsys_kd.evaluate.sample import Floats, Sample
+from recsys_kd.evaluate.sums import UNDEFINED, Measured, UserSums, ratio, ratio_of
 
-Floats = NDArray[np.float64]
-
-
-@dataclass(frozen=True)
-class Sample:
-    """The rows that all models are measured on; arrays [N]. `user` and `request` are any int64 codes."""
-
-    label: NDArray[np.float32]
-    weight: NDArray[np.float32]
-    user: NDArray[np.int64]
-    request: NDArray[np.int64]
-
-    @cached_property
-    def cluster(self) -> NDArray[np.int64]:
-        """Dense user number per row."""
-        return np.unique(self.user, return_inverse=True)[1]
-
-    @property
-    def clusters(self) -> int:
-        """Number of users."""
-        return int(self.cluster.max()) + 1
-
-    @cached_property
-    def positive(self) -> NDArray[np.bool_]:
-        """Rows counted as clicks."""
-        return self.label > 0.5
-
-    def where(self, mask: NDArray[np.bool_]) -> "Sample":
-        """Return the rows of a mask."""
-        return Sample(self.label[mask], self.weight[mask], self.user[mask], self.request[mask])
+Scores = NDArray[np.float32]
 
 
 @dataclass(frozen=True)
-class Measured:
-    """A metric's value and each user's influence on it [users]; no influence where the metric has no such form."""
+class Sorted:
+    """Rows by rising score; `heads` are the places at which a new score begins, `group` [N] says which."""
 
-    value: float
-    influence: Floats | None
-
-    @property
-    def standard_error(self) -> float:
-        """Cluster-robust standard error, NaN where unknown."""
-        if self.influence is None or len(self.influence) < 2:
-            return float("nan")
-        groups = len(self.influence)
-        return float(np.sqrt(groups / (groups - 1) * np.square(self.influence).sum()))
+    order: NDArray[np.int64]
+    heads: NDArray[np.int64]
+    group: NDArray[np.int32]
 
 
-UNDEFINED = Measured(float("nan"), None)
+def sort_scores(score: Scores) -> Sorted:
+    """Sort rows [N] by score, lowest first."""
+    order = np.argsort(sort_key(score))
+    s = score[order]
+    new = np.ones(len(s), dtype=bool)
+    np.not_equal(s[1:], s[:-1], out=new[1:])
+    return Sorted(order, np.flatnonzero(new), (np.cumsum(new, dtype=np.int32) - 1).astype(np.int32, copy=False))
 
 
-def _by_user(sample: Sample, influence: Floats) -> Floats:
-    return np.bincount(sample.cluster, weights=influence, minlength=sample.clusters).astype(np.float64)
+def _places(at: Sorted, positive: NDArray[np.bool_]) -> Floats:
+    """Return per row the share of the other class that it stands right of, ties half: DeLong's placement values."""
+    ups = positive[at.order]
+    place = np.empty(len(ups))
+    total = (len(ups) - int(ups.sum()), int(ups.sum()))
+    sorted_place = np.zeros(len(ups))
+    for right, mine in ((True, ups), (False, ~ups)):
+        other = np.concatenate([[0], np.cumsum(~mine, dtype=np.int64)])
+        ends = np.append(at.heads[1:], len(ups))
+        half = (other[at.heads] + other[ends]) / (2.0 * total[0 if right else 1])
+        value = half[at.group]
+        np.copyto(sorted_place, value if right else 1.0 - value, where=mine)
+    place[at.order] = sorted_place
+    return place
 
 
-def auc(score: NDArray[np.float32], sample: Sample) -> Measured:
+def auc(score: Scores, sample: Sample, at: Sorted | None = None) -> Measured:
     """Return the area under the ROC curve, ties half; NaN where one class is missing.
 
-    Influence through placement values. Source: DeLong et al. 1988.
+    Its sums are those of the placement values of both classes: totals give AUC up to a term of order 1/users (the
+    degenerate part of a two-sample U-statistic). Source: DeLong et al. 1988.
     """
     positive = sample.positive
-    ups, downs = np.sort(score[positive]), np.sort(score[~positive])
-    if len(ups) == 0 or len(downs) == 0:
+    count = int(positive.sum())
+    if count in (0, len(positive)):
         return UNDEFINED
-    place = np.empty(len(score))
-    below = np.searchsorted(downs, score[positive], "left") + np.searchsorted(downs, score[positive], "right")
-    place[positive] = below / (2.0 * len(downs))
-    above = np.searchsorted(ups, score[~positive], "left") + np.searchsorted(ups, score[~positive], "right")
-    place[~positive] = 1.0 - above / (2.0 * len(ups))
+    place = _places(at or sort_scores(score), positive)
     value = float(place[positive].mean())
-    influence = np.where(positive, (place - value) / len(ups), (place - value) / len(downs))
-    return Measured(value, _by_user(sample, influence))
+    ups, rows = sample.by_user(positive), np.bincount(sample.cluster, minlength=sample.clusters).astype(np.float64)
+    won = sample.by_user(np.where(positive, place, 0.0))
+    columns = np.stack([won, ups, sample.by_user(place) - won, rows - ups], axis=1)
+
+    def of(totals: Floats) -> Floats:
+        return ratio_of(totals[..., :2]) + ratio_of(totals[..., 2:]) - value
+
+    downs = len(place) - count
+    gradient = np.array([1 / count, -value / count, 1 / downs, -value / downs])
+    return Measured(value, UserSums(columns, of, gradient))
 
 
-def gauc(score: NDArray[np.float32], sample: Sample) -> Measured:
+def gauc(score: Scores, sample: Sample) -> Measured:
     """Return AUC per user, weighted by the user's rows; users with one class are left out. Source: Zhu et al. 2017."""
-    order = np.lexsort((score, sample.cluster))
+    order = np.argsort(sort_key(score, sample.cluster))
     user, s, y = sample.cluster[order], score[order], sample.positive[order]
-    new_user = np.append(True, user[1:] != user[:-1])
-    new_group = new_user | np.append(True, s[1:] != s[:-1])
-    heads = np.flatnonzero(new_group)
-    group = np.cumsum(new_group) - 1
+    new = np.ones(len(s), dtype=bool)
+    new[1:] = (user[1:] != user[:-1]) | (s[1:] != s[:-1])
+    heads = np.flatnonzero(new)
     tails = np.append(heads[1:], len(s)) - 1
-    start = np.flatnonzero(new_user)[np.cumsum(new_user) - 1]
-    rank = (heads[group] + tails[group]) / 2.0 - start + 1.0
+    group = np.cumsum(new, dtype=np.int32) - 1
+    rank = ((heads + tails) / 2.0 + 1.0)[group]
     n = np.bincount(user, minlength=sample.clusters).astype(np.float64)
     ups = np.bincount(user, weights=y, minlength=sample.clusters)
-    downs = n - ups
-    has = (ups > 0) & (downs > 0)
-    if not has.any():
-        return UNDEFINED
-    rank_sum = np.bincount(user, weights=rank * y, minlength=sample.clusters)
-    each = np.divide(rank_sum - ups * (ups + 1) / 2, ups * downs, out=np.zeros(len(n)), where=has)
-    share = np.where(has, n, 0.0) / n[has].sum()
-    value = float((share * each).sum())
-    return Measured(value, share * (each - value))
+    start = np.cumsum(n) - n
+    has = (ups > 0) & (ups < n)
+    rank_sum = np.bincount(user, weights=np.where(y, rank, 0.0), minlength=sample.clusters) - start * ups
+    each = np.divide(rank_sum - ups * (ups + 1) / 2, ups * (n - ups), out=np.zeros(len(n)), where=has)
+    return ratio(np.where(has, n * each, 0.0), np.where(has, n, 0.0))
 
 
-def row_logloss(logit: NDArray[np.float32], label: NDArray[np.float32]) -> Floats:
+def row_logloss(logit: Scores, label: NDArray[np.float32]) -> Floats:
     """Return cross-entropy per row in nats, stable for any logit."""
     z = logit.astype(np.float64)
     return np.maximum(z, 0.0) - z * label + np.log1p(np.exp(-np.abs(z)))
 
 
-def _mean(values: Floats, sample: Sample) -> Measured:
-    weight = sample.weight.astype(np.float64)
-    total = weight.sum()
-    value = float((values * weight).sum() / total)
-    return Measured(value, _by_user(sample, weight * (values - value) / total))
-
-
-def logloss(logit: NDArray[np.float32], sample: Sample) -> Measured:
+def logloss(logit: Scores, sample: Sample) -> Measured:
     """Return the weighted mean cross-entropy in nats."""
-    return _mean(row_logloss(logit, sample.label), sample)
+    weight = sample.weight.astype(np.float64)
+    return ratio(sample.by_user(row_logloss(logit, sample.label) * weight), sample.by_user(weight))
 
 
-def normalized_entropy(logit: NDArray[np.float32], sample: Sample) -> Measured:
+def normalized_entropy(logit: Scores, sample: Sample, loss: Measured | None = None) -> Measured:
     """Return logloss over the entropy of the mean label: 1 is no better than the base rate. Source: He et al. 2014."""
-    loss, base = logloss(logit, sample), _mean(sample.label.astype(np.float64), sample)
-    p = base.value
-    if not 0.0 < p < 1.0 or loss.influence is None or base.influence is None:
+    found = loss or logloss(logit, sample)
+    if found.sums is None:
         return UNDEFINED
-    entropy = -(p * np.log(p) + (1 - p) * np.log(1 - p))
-    slope = np.log((1 - p) / p)
-    influence = loss.influence / entropy - loss.value / entropy**2 * slope * base.influence
-    return Measured(loss.value / entropy, influence)
+    clicks = sample.by_user(sample.label * sample.weight.astype(np.float64))
+    columns = np.column_stack([found.sums.columns, clicks])
+    lost, weight, clicked = columns.sum(axis=0)
+    p = clicked / weight
+    if not 0.0 < p < 1.0:
+        return UNDEFINED
+    entropy, slope = float(_entropy(p)), np.log((1 - p) / p)
+    ne = lost / weight / entropy
+    gradient = np.array(
+        [1 / (weight * entropy), ne * (-1 / weight + slope / entropy * p / weight), -ne * slope / (entropy * weight)]
+    )
+    return Measured(float(ne), UserSums(columns, _normalized, gradient))
+
+
+def _entropy(p: Floats | float) -> Floats:
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return np.asarray(-(p * np.log(p) + (1 - p) * np.log(1 - p)))
+
+
+def _normalized(totals: Floats) -> Floats:
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return np.asarray(totals[..., 0] / totals[..., 1] / _entropy(totals[..., 2] / totals[..., 1]))
 
 
 @dataclass(frozen=True)
@@ -149,11 +143,40 @@ class CalibrationPoint:
     rows: int
 
 
-def calibration(logit: NDArray[np.float32], sample: Sample, bins: int) -> tuple[CalibrationPoint, ...]:
-    """Return mean probability and mean label in bins of equal mass, lowest first."""
+def _bins(score: Scores, bins: int, at: Sorted) -> NDArray[np.int64]:
+    """Return a bin of equal mass per row [N]; rows of one score share a bin, so there may be fewer and unequal ones."""
+    n, wanted = len(score), min(bins, len(score))
+    cuts = np.cumsum([len(part) for part in np.array_split(np.empty(n, dtype=np.bool_), wanted)])[:-1]
+    edges = np.unique(score[at.order[cuts]])
+    return np.searchsorted(edges, score, side="right")
+
+
+def _calibration(logit: Scores, sample: Sample, bins: int, at: Sorted) -> tuple[tuple[CalibrationPoint, ...], Measured]:
+    of_row = _bins(logit, bins, at)
+    used = np.flatnonzero(np.bincount(of_row))
+    of_row = np.searchsorted(used, of_row)
     p = 1.0 / (1.0 + np.exp(-logit.astype(np.float64)))
-    parts = np.array_split(np.argsort(p, kind="stable"), min(bins, len(p)))
-    return tuple(CalibrationPoint(float(p[i].mean()), float(sample.label[i].mean()), len(i)) for i in parts)
+    rows = np.bincount(of_row).astype(np.int64)
+    predicted, observed = (np.bincount(of_row, weights=v) / rows for v in (p, sample.label))
+    points = tuple(
+        CalibrationPoint(float(a), float(b), int(n)) for a, b, n in zip(predicted, observed, rows, strict=True)
+    )
+    cell = sample.cluster.astype(np.int64) * len(used) + of_row
+    gap = np.bincount(cell, weights=p - sample.label, minlength=sample.clusters * len(used))
+    columns = np.column_stack([gap.reshape(sample.clusters, len(used)), np.bincount(sample.cluster)])
+    value = ece(points)
+    gradient = np.append(np.sign(predicted - observed), -value) / len(logit)
+    return points, Measured(value, UserSums(columns, _gaps, gradient))
+
+
+def _gaps(totals: Floats) -> Floats:
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return np.asarray(np.abs(totals[..., :-1]).sum(axis=-1) / totals[..., -1])
+
+
+def calibration(logit: Scores, sample: Sample, bins: int) -> tuple[CalibrationPoint, ...]:
+    """Return mean probability and mean label in bins of equal mass, lowest first; equal scores share a bin."""
+    return _calibration(logit, sample, bins, sort_scores(logit))[0]
 
 
 def ece(points: tuple[CalibrationPoint, ...]) -> float:
@@ -162,26 +185,19 @@ def ece(points: tuple[CalibrationPoint, ...]) -> float:
     return sum(p.rows * abs(p.predicted - p.observed) for p in points) / rows
 
 
-def _per_request(values: Floats, has: NDArray[np.bool_], lists: Lists, sample: Sample) -> Measured:
-    if not has.any():
-        return UNDEFINED
-    value = float(values[has].mean())
-    owner = sample.cluster[lists.order[lists.starts]]
-    influence = np.where(has, values - value, 0.0) / has.sum()
-    return Measured(value, np.bincount(owner, weights=influence, minlength=sample.clusters).astype(np.float64))
+def row_metrics(logit: Scores, sample: Sample, bins: int) -> tuple[dict[str, Measured], tuple[CalibrationPoint, ...]]:
+    """Return every metric of rows by name, and the calibration curve.
 
-
-def measure(logit: NDArray[np.float32], sample: Sample, ks: tuple[int, ...], bins: int) -> dict[str, Measured]:
-    """Return every metric of one model by name."""
-    lists = make_lists(logit, sample.request)
+    ECE's bins are fixed by the whole sample; near a gap of 0 in some bin its intervals are too narrow.
+    """
+    at = sort_scores(logit)
+    points, error = _calibration(logit, sample, bins, at)
+    loss = logloss(logit, sample)
     found = {
-        "auc": auc(logit, sample),
+        "auc": auc(logit, sample, at),
         "gauc": gauc(logit, sample),
-        "logloss": logloss(logit, sample),
-        "normalized_entropy": normalized_entropy(logit, sample),
-        "ece": Measured(ece(calibration(logit, sample, bins)), None),
+        "logloss": loss,
+        "normalized_entropy": normalized_entropy(logit, sample, loss),
+        "ece": error,
     }
-    for k in ks:
-        found[f"ndcg@{k}"] = _per_request(*ndcg(lists, sample.label, k), lists, sample)
-        found[f"hit_rate@{k}"] = _per_request(*hit_rate(lists, sample.label, k), lists, sample)
-    return found
+    return found, points

@@ -218,7 +218,8 @@ def calibrated(student: CompiledStudent, platt: Platt) -> CompiledStudent:
 def weigh(student: CompiledStudent, dataset: Dataset, plan: CompressionPlan) -> int:
     """Return the bytes that the artifact will have on disk."""
     tensors, entries = pack(student)
-    lineage = Lineage("x" * 64, "x" * 25, "x" * 64, "x" * 64, "x" * 64, ["x" * 64], plan.summary())
+    digest, seen = "x" * 64, seen_days(dataset)
+    lineage = Lineage(digest, "x" * 25, digest, digest, digest, [digest], plan.summary(), seen=seen)
     # Logits will change, and the length of their text with them: the longest there is is weighed.
     golden = tuple(
         dataclasses.replace(query, logits=[LONGEST] * len(query.logits)) for query in golden_queries(student, dataset)
@@ -228,6 +229,13 @@ def weigh(student: CompiledStudent, dataset: Dataset, plan: CompressionPlan) -> 
         student.schema, student.width, student.first, student.terms, entries, weights, "x" * 64, lineage, golden
     )
     return weights + len(canonical(manifest.to_json()))
+
+
+def seen_days(dataset: Dataset) -> dict[str, int]:
+    """Return the first and last time (ms UTC) of the rows that training and validation use."""
+    stamp = dataset.column("timestamp")
+    used = slice(dataset.splits["train"].start, dataset.splits["validation"].stop)
+    return {"first": int(stamp[used].min()), "last": int(stamp[used].max())}
 
 
 def golden_queries(student: CompiledStudent, dataset: Dataset) -> tuple[Golden, ...]:
@@ -288,6 +296,7 @@ def publish_artifact(
         digests["teacher"],
         parents,
         compressed.plan.summary(),
+        seen=seen_days(dataset),
     )
     golden = golden_queries(compressed.served, dataset)
     there = same_artifact(store, describe(compressed.served, lineage, golden)[0])

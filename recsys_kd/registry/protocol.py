@@ -116,8 +116,15 @@ class Registry(Protocol):
 
 
 def check_verdict(version: Version, verdict: Verdict, now: dt.datetime) -> None:
-    """Raise PromotionRefused unless the verdict passed, names this digest, and has not expired."""
+    """Raise PromotionRefused unless the verdict passed, names this digest and a log, and has not expired.
+
+    A verdict whose word is not that of its own checks was not written by a gate.
+    """
     what = f"{version.model} version {version.number}"
+    if verdict.passed != all(c.passed for c in verdict.checks if c.gates):
+        raise PromotionRefused(f"{what}: the verdict's checks do not say what it says; let the gate judge it again")
+    if not verdict.measured_on:
+        raise PromotionRefused(f"{what}: the verdict names no log that it was measured on; let the gate judge it again")
     if not verdict.passed:
         failed = "; ".join(c.sentence for c in verdict.checks if c.gates and not c.passed)
         raise PromotionRefused(f"{what}: the gate held it back: {failed}")

@@ -2,9 +2,9 @@
 
 import sys
 
-from tests.benchmarks import bench_read, bench_real, bench_score, bench_teacher
+from tests.benchmarks import bench_ab, bench_read, bench_real, bench_score, bench_teacher
 
-ALL = {"read": bench_read, "teacher": bench_teacher, "real": bench_real, "score": bench_score}
+ALL = {"read": bench_read, "teacher": bench_teacher, "real": bench_real, "score": bench_score, "ab": bench_ab}
 
 if __name__ == "__main__":
     for name in sys.argv[1:] or ALL:

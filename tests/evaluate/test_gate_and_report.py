@@ -9,8 +9,8 @@ import pytest
 from recsys_kd.evaluate.charts import ticks
 from recsys_kd.evaluate.evaluation import evaluate
 from recsys_kd.evaluate.gate import Subject, Verdict, decide
-from recsys_kd.evaluate.metrics import Sample
 from recsys_kd.evaluate.report import Report, Size, human_bytes, render, write_report
+from recsys_kd.evaluate.sample import Sample
 from recsys_kd.settings import EvaluateConfig, GateConfig
 
 SUBJECT = Subject("a" * 64, "d" * 64, 1000, 30_000, champion=False)

@@ -5,8 +5,10 @@ from hypothesis import strategies as st
 from sklearn.metrics import log_loss, ndcg_score, roc_auc_score
 
 from recsys_kd.evaluate.evaluation import difference, evaluate, interval
-from recsys_kd.evaluate.metrics import Sample, auc, calibration, ece, gauc, logloss, measure, normalized_entropy
+from recsys_kd.evaluate.measure import measure
+from recsys_kd.evaluate.metrics import auc, calibration, ece, gauc, logloss, normalized_entropy
 from recsys_kd.evaluate.ranking import hit_rate, make_lists, ndcg
+from recsys_kd.evaluate.sample import Sample
 from recsys_kd.settings import EvaluateConfig
 
 
@@ -129,5 +131,6 @@ def test_small_slices_say_so_and_undefined_numbers_become_null():
     )
     assert found.slices[0].auc == {} and found.slices[0].rows == 24
     assert found.slices[1].auc["a"].value == pytest.approx(found.metrics["a"]["auc"].value)
-    assert found.to_json()["metrics"]["a"]["ece"]["low"] is None
+    one_class = evaluate({"a": score}, sample(np.ones(len(score))), EvaluateConfig())
+    assert one_class.to_json()["metrics"]["a"]["auc"] == {"value": None, "low": None, "high": None}
     assert found.deltas["a - b"]["auc"].value == pytest.approx(2 * found.metrics["a"]["auc"].value - 1)

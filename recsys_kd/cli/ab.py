@@ -1,0 +1,109 @@
+"""`recsys-kd ab`: who wins on a log, by how much, how sure, for whom."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from recsys_kd.cli.display import progress
+
+if TYPE_CHECKING:
+    from recsys_kd.evaluate.comparison import Comparison
+    from recsys_kd.evaluate.effects import Effect
+    from recsys_kd.evaluate.offpolicy import OffPolicy
+
+
+def ab(  # noqa: PLR0913 - one per option
+    control: Annotated[str, typer.Option(help="model@alias, model@version, artifact folder, or log column of scores.")],
+    treatment: Annotated[list[str], typer.Option(help="The same; give it once for every treatment.")],
+    log: Annotated[Path, typer.Option(help="Parquet log: a file or a folder.")],
+    recipe: Annotated[Path | None, typer.Option(help="Recipe: columns, catalogue, margins (`ab:`).")] = None,
+    store: Annotated[Path, typer.Option(help="Artifact store that holds the registry.")] = Path("store"),
+    since: Annotated[str | None, typer.Option(help="Compare rows from this time on; earlier ones are history.")] = None,
+    scores: Annotated[str, typer.Option(help="What score columns hold: logit or probability.")] = "logit",
+    html: Annotated[Path | None, typer.Option(help="Write the report to this file.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout.")] = False,
+) -> None:
+    """Compare models offline on a log: paired, clustered by user, with margins, slices and power."""
+    from recsys_kd.evaluate.ab_report import write_page
+    from recsys_kd.flow.ab import compare_log, today
+
+    if scores not in ("logit", "probability"):
+        raise typer.BadParameter(f"--scores is logit or probability, got '{scores}'")
+    found = compare_log(log, control, treatment, recipe, store, since, scores, progress())  # type: ignore[arg-type]
+    if html is not None:
+        write_page(found.comparison, found.digests, today(), html, found.policies)
+    if as_json:
+        typer.echo(json.dumps(found.to_json()))
+        return
+    show(found.comparison)
+    show_policies(found.policies)
+    if html is not None:
+        typer.echo(f"report  {html}")
+
+
+def _row(effect: "Effect", bold: bool) -> list[str]:
+    interval = f"{effect.delta.low:+.5f} .. {effect.delta.high:+.5f}"
+    boot = f"{effect.bootstrap.low:+.5f} .. {effect.bootstrap.high:+.5f}"
+    p = effect.adjusted_p if bold else effect.p
+    return [
+        effect.metric,
+        f"{effect.control_value:.5f}",
+        f"{effect.treatment_value:.5f}",
+        f"{effect.delta.value:+.5f}",
+        "-" if effect.delta.low != effect.delta.low else interval,
+        "-" if effect.bootstrap.low != effect.bootstrap.low else boot,
+        "-" if p != p else f"{p:.2g}",
+        "-" if effect.detectable != effect.detectable else f"{effect.detectable:.2g}",
+        effect.outcome if effect.outcome != "not decided on" else "",
+    ]
+
+
+def show(found: "Comparison") -> None:
+    """Print a comparison: the sentence, a table per treatment, slices that tell, warnings."""
+    console = Console(soft_wrap=True, highlight=False)
+    console.print(found.headline, markup=False)
+    console.print(
+        f"{found.rows:,} rows, {found.users:,} users, {found.requests:,} requests, click rate "
+        f"{found.positive_rate:.4f}; {found.confidence:.0%} intervals, paired, clustered by user"
+    )
+    for treatment in found.treatments:
+        table = Table(title=f"{treatment} - {found.control}", title_justify="left")
+        for name in ("metric", "control", "treatment", "change", "delta method", "bootstrap", "p", "detects", ""):
+            table.add_column(name, justify="left" if name in ("metric", "") else "right", no_wrap=True)
+        for effect in (e for e in found.effects if e.treatment == treatment):
+            table.add_row(*_row(effect, effect.margin is not None))
+        Console(width=140 if not console.is_terminal else None, highlight=False).print(table)
+        console.print(f"score drift (PSI) {found.drift[treatment]:.4f}")
+    lead = next(e.metric for e in found.effects if e.margin is not None)
+    if found.slices:
+        console.print(f"{lead} by slice (intervals hold for all slices and deciding metrics at once):")
+    for part in (s for s in found.slices if s.metric == lead):
+        difference = part.difference
+        console.print(
+            f"  {part.slice:<40} {part.treatment:<16} {part.metric:<8} {difference.value:+.5f} "
+            f"({difference.low:+.5f} .. {difference.high:+.5f})  {part.users:,} users",
+            markup=False,
+        )
+    for warning in found.warnings:
+        console.print(f"warning: {warning}", markup=False)
+
+
+def show_policies(policies: "Mapping[str, OffPolicy]") -> None:
+    """Print off-policy values, one line per estimator."""
+    for name, found in policies.items():
+        overlap = found.overlap
+        typer.echo(
+            f"off-policy value of {name}: the log earned {found.logged.value:.5f}; effective sample "
+            f"{overlap.effective:,.0f} of {overlap.rows:,}, largest weight {overlap.largest:.3g}"
+        )
+        for estimator, value in found.estimates.items():
+            lift = found.lift[estimator]
+            typer.echo(
+                f"  {estimator:<20} {value.value:.5f} ({value.low:.5f} .. {value.high:.5f})   "
+                f"lift {lift.value:+.5f} ({lift.low:+.5f} .. {lift.high:+.5f})"
+            )

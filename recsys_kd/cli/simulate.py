@@ -1,0 +1,44 @@
+"""`recsys-kd simulate`: policies online in the synthetic shop, experiments beside the truth."""
+
+import json
+from dataclasses import asdict
+from typing import Annotated
+
+import typer
+
+
+def simulate(
+    control: Annotated[str, typer.Option(help="popular, random, oracle, oracle:SD or an artifact's folder.")],
+    treatment: Annotated[str, typer.Option(help="The same.")],
+    requests: Annotated[int, typer.Option(min=100, help="Requests to serve.")] = 20_000,
+    candidates: Annotated[int, typer.Option(min=2, help="Candidates of a request; 10 are shown.")] = 30,
+    rows: Annotated[int, typer.Option(help="Log rows of the shop, as `recsys-kd synth` made it.")] = 1_000_000,
+    seed: int = 7,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout.")] = False,
+) -> None:
+    """Run an A/B test, team-draft interleaving and a ramp between two policies, with the truth beside each."""
+    import numpy as np
+
+    from recsys_kd.data.synth import ShopConfig
+    from recsys_kd.flow.experiments import ab_test, interleave, ramp
+    from recsys_kd.flow.online import OnlineShop
+
+    shop = OnlineShop(ShopConfig(rows=rows, seed=seed))
+    asked = shop.requests(requests, candidates, np.random.default_rng(seed))
+    pair = shop.policy(control, 1), shop.policy(treatment, 2)
+    found = [ab_test(shop, *pair, asked, seed=seed), interleave(shop, *pair, asked, seed=seed)]
+    climbed = ramp(shop, *pair, asked, seed=seed)
+    if as_json:
+        steps = [asdict(s) for s in climbed.steps]
+        typer.echo(json.dumps({"experiments": [asdict(f) for f in found], "ramp": steps, "ended": climbed.ended}))
+        return
+    for one in found:
+        d = one.difference
+        typer.echo(
+            f"{one.what:<24} {d.value:+.5f} ({d.low:+.5f} .. {d.high:+.5f}), truth {one.truth:+.5f}, "
+            f"{one.users:,} users"
+        )
+    for step in climbed.steps:
+        d = step.difference
+        typer.echo(f"ramp, {step.users:>5,} users        {d.value:+.5f} ({d.low:+.5f} .. {d.high:+.5f})")
+    typer.echo(f"ramp ended: {climbed.ended}")

@@ -1,0 +1,79 @@
+"""How sure: p-values, Holm, power, the smallest effect that a log can show, and whether its groups have their share."""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.special import chdtrc, ndtr, ndtri, stdtr, stdtrit  # type: ignore[import-untyped]
+
+from recsys_kd.errors import InputError
+
+Floats = NDArray[np.float64]
+
+
+class BadShares(InputError):
+    """Groups and the shares they were promised do not belong together."""
+
+
+def critical(confidence: float, users: int) -> float:
+    """Return the two-sided critical value of Student's t with users - 1 degrees of freedom: slices have few users."""
+    return float(stdtrit(users - 1, 0.5 + confidence / 2)) if users > 1 else float("nan")
+
+
+def p_value(value: float, error: float, users: int) -> float:
+    """Return the two-sided p-value of value = 0; 1 where nothing differs, NaN where the error is unknown."""
+    if value == 0.0 and error == 0.0:
+        return 1.0
+    if error == 0.0:
+        return 0.0
+    return float(2.0 * stdtr(users - 1, -abs(value) / error)) if users > 1 else float("nan")
+
+
+def holm(p: Sequence[float]) -> list[float]:
+    """Return p-values adjusted so that rejecting those below alpha keeps the family's error at alpha; NaN stays NaN.
+
+    Source: Holm 1979; valid under any dependence between the tests.
+    """
+    values = np.asarray(p, dtype=np.float64)
+    known = np.flatnonzero(np.isfinite(values))
+    order = known[np.argsort(values[known], kind="stable")]
+    stepped = values[order] * np.arange(len(order), 0, -1)
+    out = np.full(len(values), np.nan)
+    out[order] = np.minimum(np.maximum.accumulate(stepped), 1.0) if len(order) else stepped
+    return [float(v) for v in out]
+
+
+def power_at(effect: float, error: float, confidence: float) -> float:
+    """Return the chance that an effect of this size is found significant, either way, by a two-sided test."""
+    if error == 0.0:
+        return 1.0
+    z, shift = ndtri(0.5 + confidence / 2), effect / error
+    return float(ndtr(shift - z) + ndtr(-shift - z))
+
+
+def smallest_effect(error: float, confidence: float, power: float) -> float:
+    """Return the effect that would be found with this power (minimum detectable effect): (z_alpha/2 + z_power) * se."""
+    return float((ndtri(0.5 + confidence / 2) + ndtri(power)) * error)
+
+
+def users_needed(users: int, effect: float, error: float, confidence: float, power: float) -> int:
+    """Return how many such users would show this effect with this power: errors shrink with their square root."""
+    return int(np.ceil(users * (smallest_effect(error, confidence, power) / effect) ** 2))
+
+
+def sample_ratio(counts: Mapping[str, int], shares: Mapping[str, float]) -> float:
+    """Return the p-value of groups having had their promised shares (chi-square); below 0.001 the split is broken.
+
+    Raises: BadShares where names differ or a share is not positive. Source: Fabijan et al. 2019.
+    """
+    if set(counts) != set(shares):
+        raise BadShares(f"groups {sorted(counts)} and shares for {sorted(shares)}: give one share for every group")
+    for name, share in shares.items():
+        if not share > 0:
+            raise BadShares(f"share of '{name}' is {share:g}; shares are above 0")
+    total, whole = sum(counts.values()), sum(shares.values())
+    expected = {name: total * share / whole for name, share in shares.items()}
+    if total == 0:
+        raise BadShares("no user in any group; give a log with users")
+    statistic = sum((counts[n] - expected[n]) ** 2 / expected[n] for n in counts)
+    return float(chdtrc(len(counts) - 1, statistic)) if len(counts) > 1 else 1.0

@@ -1,0 +1,92 @@
+"""What would make a comparison meaningless, looked for before anything is measured; each with a message of its own."""
+
+from collections.abc import Mapping
+
+import numpy as np
+from numpy.typing import NDArray
+
+from recsys_kd.errors import InputError
+from recsys_kd.evaluate.sample import Sample
+
+
+class OneModel(InputError):
+    """There is nothing to compare with."""
+
+
+class OneClass(InputError):
+    """All labels are alike."""
+
+
+class ScoreMissing(InputError):
+    """A score is NaN or infinite."""
+
+
+class TooFewUsers(InputError):
+    """Intervals need users to compare."""
+
+
+class MixedRequest(InputError):
+    """A request's rows belong to several users."""
+
+
+class RepeatedCandidate(InputError):
+    """A request holds the same item twice."""
+
+
+class UnknownMetric(InputError):
+    """A metric that was asked for was not measured."""
+
+    def __init__(self, name: str, known: list[str]) -> None:
+        super().__init__(
+            f"ab.decide: no metric '{name}'; measured are {', '.join(known)} (other k: evaluate.k; revenue: a price)"
+        )
+
+
+def inspect_sample(scores: Mapping[str, NDArray[np.float32]], sample: Sample) -> tuple[str, ...]:
+    """Return warnings about rows that can be compared; raise where they can't. Arrays [N]."""
+    if len(scores) < 2:
+        raise OneModel("a comparison needs a control and at least one treatment; name two scores")
+    positives = int(sample.positive.sum())
+    if positives in (0, len(sample.label)):
+        what = "clicked" if positives else "not clicked"
+        raise OneClass(f"label: all {len(sample.label):,} rows are {what}; nothing can be ranked, give a log with both")
+    if sample.clusters < 2:
+        raise TooFewUsers(f"user_id: {sample.clusters} user(s) in {len(sample.label):,} rows; intervals need several")
+    _check_requests(sample)
+    notes = [note for name, score in scores.items() for note in _check_scores(name, score)]
+    if sample.clusters == len(sample.label):
+        notes.append("every user has one row: GAUC is undefined, and pairs within users tell nothing")
+    return tuple(notes)
+
+
+def _check_scores(name: str, score: NDArray[np.float32]) -> list[str]:
+    bad = ~np.isfinite(score)
+    if bad.any():
+        raise ScoreMissing(
+            f"scores of '{name}': {int(bad.sum()):,} of {len(score):,} are NaN or infinite, the first in row "
+            f"{int(np.flatnonzero(bad)[0])}; score these rows or leave them out for all models"
+        )
+    if score.min() == score.max():
+        return [f"scores of '{name}' are all {score[0]:g}: it ranks by chance, AUC 0.5 by definition"]
+    return []
+
+
+def _check_requests(sample: Sample) -> None:
+    wrong = np.flatnonzero(sample.owner[sample.slate] != sample.cluster)
+    if len(wrong):
+        request = sample.request[wrong[0]]
+        raise MixedRequest(
+            f"request_id: request {request} has rows of several users (row {wrong[0]}); a request is one user's list, "
+            "make its id unique"
+        )
+    if sample.item is None:
+        return
+    pair = np.sort(sample.slate.astype(np.int64) * (int(sample.item.max()) + 1) + sample.item)
+    again = np.flatnonzero(pair[1:] == pair[:-1])
+    if len(again):
+        slate, item = divmod(int(pair[again[0]]), int(sample.item.max()) + 1)
+        request = sample.request[np.flatnonzero(sample.slate == slate)[0]]
+        raise RepeatedCandidate(
+            f"request_id: {len(again):,} candidates stand twice in one request, the first is item number {item} of "
+            f"request {request}; a request logged twice counts twice: keep one copy"
+        )

@@ -1,0 +1,123 @@
+"""A policy applied to what was measured: checks in words, and the verdict that the registry asks for."""
+
+import datetime as dt
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from recsys_kd.evaluate.comparison import Comparison
+from recsys_kd.evaluate.effects import Effect
+from recsys_kd.evaluate.gate import Check, Verdict
+from recsys_kd.evaluate.measure import direction
+from recsys_kd.evaluate.policy import Policy
+
+CANDIDATE = "candidate"
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What a policy may ask about an artifact beside its metrics. age_days: None where the artifact does not say."""
+
+    artifact_digest: str
+    data_digest: str
+    log_digest: str
+    bytes: int
+    max_bytes: int | None
+    p50_us: float
+    p99_us: float
+    age_days: float | None
+
+
+def judge(policy: Policy, found: Mapping[str, Comparison], facts: Facts) -> Verdict:
+    """Return the verdict. found: model -> comparison of the candidate (treatment) with that model (control)."""
+    checks = [c for model in policy.against for c in _against(policy, model, found.get(model))]
+    checks += [*_slices(policy, found), *_of_artifact(policy, found, facts)]
+    now = dt.datetime.now(dt.UTC)
+    return Verdict(
+        all(c.passed for c in checks if c.gates),
+        tuple(checks),
+        facts.artifact_digest,
+        facts.data_digest,
+        now.isoformat(timespec="seconds"),
+        (now + dt.timedelta(days=policy.valid_days)).isoformat(timespec="seconds"),
+        facts.log_digest,
+    )
+
+
+def _against(policy: Policy, model: str, found: Comparison | None) -> list[Check]:
+    if found is None:
+        return [Check(f"against {model}", False, None, None, f"no {model} was measured, and the policy asks for one")]
+    return [_not_worse(found.effect(CANDIDATE, m), margin, model) for m, margin in policy.margins(model).items()]
+
+
+def _not_worse(effect: Effect, margin: float, model: str) -> Check:
+    """Return the non-inferiority check: the interval's worse end, not the mean, must lie within the margin."""
+    sign = direction(effect.metric)
+    worst = min(sign * effect.delta.low, sign * effect.delta.high)
+    passed = bool(worst > -margin)
+    words = "stays within" if passed else "may fall outside"
+    sentence = (
+        f"{effect.metric} is {effect.delta.value:+.4f} from the {model} ({effect.delta.low:+.4f} to "
+        f"{effect.delta.high:+.4f}): it {words} the margin of {margin:g}"
+    )
+    return Check(f"{effect.metric} against {model}", passed, float(worst), -margin, sentence)
+
+
+def _slices(policy: Policy, found: Mapping[str, Comparison]) -> list[Check]:
+    wanted = policy.slices
+    if wanted is None:
+        return []
+    comparison = found.get(wanted.against)
+    if comparison is None:
+        why = f"no {wanted.against} was measured to compare slices with"
+        return [Check("slices", False, None, -wanted.margin, why)]
+    checks = []
+    for part in comparison.slices:
+        if part.metric != policy.metrics[0] or (wanted.names and not part.slice.startswith(wanted.names)):
+            continue
+        sign = direction(part.metric)
+        best = max(sign * part.difference.low, sign * part.difference.high)
+        # A slice is small: it is held back where it is shown to lose, not where nothing can be shown.
+        passed = bool(best > -wanted.margin)
+        words = "no loss beyond" if passed else "a loss beyond"
+        sentence = (
+            f"{part.slice}: {part.metric} {part.difference.value:+.4f} ({part.difference.low:+.4f} to "
+            f"{part.difference.high:+.4f}) from the {wanted.against} shows {words} {wanted.margin:g}"
+        )
+        checks.append(Check(f"slice {part.slice}", passed, float(best), -wanted.margin, sentence))
+    missing = [n for n in wanted.names if not any(c.name.startswith(f"slice {n}") for c in checks)]
+    return checks + [Check(f"slice {n}", False, None, None, f"no slice '{n}' could be measured") for n in missing]
+
+
+def _of_artifact(policy: Policy, found: Mapping[str, Comparison], facts: Facts) -> list[Check]:
+    checks = []
+    ece = next((c.metrics[CANDIDATE]["ece"].value for c in found.values()), float("nan"))
+    if policy.max_ece is not None:
+        checks.append(_at_most("calibration", "ECE", ece, policy.max_ece, ""))
+    if facts.max_bytes is not None:
+        checks.append(_at_most("bytes", "the artifact weighs", facts.bytes, facts.max_bytes, " bytes"))
+    limits = (("p50", facts.p50_us, policy.latency.p50_us), ("p99", facts.p99_us, policy.latency.p99_us))
+    for name, value, limit in limits:
+        if limit is not None:
+            checks.append(_at_most(name, f"{name} of 1,000 candidates is", value, limit, " us"))
+    if policy.teacher_max_age_days is not None:
+        age = float("nan") if facts.age_days is None else facts.age_days
+        checks.append(
+            _at_most("teacher's age", "the teacher learned until", age, policy.teacher_max_age_days, " days ago")
+        )
+    return checks
+
+
+def _at_most(name: str, words: str, value: float, limit: float, unit: str) -> Check:
+    """Return a check that fails where the value is not known."""
+    if not np.isfinite(value):
+        return Check(name, False, None, limit, f"{name} is not known, and the policy allows at most {limit:g}{unit}")
+    passed = bool(value <= limit)
+    compared = "within" if passed else "above"
+    return Check(name, passed, float(value), limit, f"{words} {value:,.6g}{unit}, {compared} the {limit:,g} allowed")
+
+
+def failures(verdict: Verdict) -> Sequence[str]:
+    """Return the sentences of what failed."""
+    return [c.sentence for c in verdict.checks if c.gates and not c.passed]

@@ -1,0 +1,41 @@
+"""Every metric of one model on one sample."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from recsys_kd.evaluate.lists import list_metrics
+from recsys_kd.evaluate.metrics import CalibrationPoint, row_metrics
+from recsys_kd.evaluate.sample import Sample
+from recsys_kd.evaluate.sums import Measured
+
+LOWER_IS_BETTER = frozenset({"logloss", "normalized_entropy", "ece"})
+NEITHER_IS_BETTER = ("coverage", "popularity")
+"""Described, not judged: whether more is better is for the shop to say."""
+
+
+@dataclass(frozen=True)
+class Model:
+    """What was measured of one model."""
+
+    metrics: dict[str, Measured]
+    calibration: tuple[CalibrationPoint, ...]
+
+
+def measure_model(logit: NDArray[np.float32], sample: Sample, ks: tuple[int, ...], bins: int) -> Model:
+    """Return every metric and the calibration curve of one model's logits [N]."""
+    rows, points = row_metrics(logit, sample, bins)
+    return Model(rows | list_metrics(logit, sample, ks), points)
+
+
+def measure(logit: NDArray[np.float32], sample: Sample, ks: tuple[int, ...], bins: int) -> dict[str, Measured]:
+    """Return every metric of one model by name."""
+    return measure_model(logit, sample, ks, bins).metrics
+
+
+def direction(metric: str) -> int:
+    """Return 1 where more is better, -1 where less is, 0 where the number only describes."""
+    if metric.startswith(NEITHER_IS_BETTER):
+        return 0
+    return -1 if metric in LOWER_IS_BETTER else 1

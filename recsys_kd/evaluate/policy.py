@@ -1,0 +1,83 @@
+"""The gate's policy file: what an artifact must show before it may go live.
+
+```yaml
+name: nightly
+against: {teacher: 0.005, champion: 0.002, control: 0.002}   # models, and what of each metric may be lost to them
+metrics: [auc, ndcg@10]
+slices: {margin: 0.02, against: champion}
+max_ece: 0.02
+max_bytes: 20MB
+latency: {p50_us: 300, p99_us: 1000}
+teacher_max_age_days: 14
+valid_days: 7
+```
+"""
+
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import Field, ValidationError
+
+from recsys_kd.errors import InputError
+from recsys_kd.settings import StrictConfig, explain
+
+
+class BadPolicy(InputError):
+    """The policy file can't be used as it is."""
+
+
+class Latency(StrictConfig):
+    """Microseconds to score 1,000 candidates of one request on one thread, through the artifact."""
+
+    p50_us: float | None = Field(None, gt=0)
+    p99_us: float | None = Field(None, gt=0)
+
+
+class SlicePolicy(StrictConfig):
+    """Parts of the log that must not regress; their intervals hold for all of them at once."""
+
+    margin: float = Field(0.02, gt=0)
+    against: str = "champion"
+    names: tuple[str, ...] = ()
+    """Slices whose names start so; all of them where none is given."""
+
+
+class Policy(StrictConfig):
+    """What the gate asks for; whatever is left out is not asked."""
+
+    name: str
+    against: dict[str, dict[str, float] | float] = Field(min_length=1)
+    """Model -> margin of every metric, or metric -> margin. Better and worse are the metric's own."""
+    metrics: tuple[str, ...] = Field(("auc",), min_length=1)
+    slices: SlicePolicy | None = None
+    max_ece: float | None = Field(None, gt=0)
+    max_bytes: int | str | None = None
+    latency: Latency = Latency()
+    teacher_max_age_days: float | None = Field(None, gt=0)
+    """Days from the last row that the model's teacher learned from to the last row of the log."""
+    valid_days: float = Field(7.0, gt=0, le=31)
+
+    def margins(self, model: str) -> dict[str, float]:
+        """Return metric -> margin against one model."""
+        margin = self.against[model]
+        return margin if isinstance(margin, dict) else dict.fromkeys(self.metrics, margin)
+
+
+def load_policy(path: Path) -> Policy:
+    """Read a policy file. Raises: BadPolicy naming every bad key with its value."""
+    try:
+        data: Any = yaml.safe_load(path.read_text())
+    except OSError as error:
+        raise BadPolicy(f"{path}: can't be read ({error.strerror}); give the path of a policy file") from None
+    except yaml.YAMLError as error:
+        raise BadPolicy(f"{path}: not valid YAML: {' '.join(str(error).split())}") from None
+    try:
+        policy = Policy.model_validate(data)
+    except ValidationError as error:
+        raise BadPolicy(explain(error, str(path))) from None
+    for model in policy.against:
+        for metric, margin in policy.margins(model).items():
+            if margin <= 0:
+                raise BadPolicy(f"{path}: against.{model}.{metric}: margin {margin:g}; margins are above 0")
+    return policy

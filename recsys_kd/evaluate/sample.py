@@ -1,0 +1,99 @@
+"""The rows that all models are measured on, grouped by user and by request."""
+
+from dataclasses import dataclass, fields
+from functools import cached_property
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.float64]
+BLOCK_ROWS = 131_072
+
+
+@dataclass(frozen=True)
+class Sample:
+    """Arrays [N]; `user` and `request` are any int64 codes. The optional columns are for the metrics that need them."""
+
+    label: NDArray[np.float32]
+    weight: NDArray[np.float32]
+    user: NDArray[np.int64]
+    request: NDArray[np.int64]
+    item: NDArray[np.int64] | NDArray[np.int32] | None = None
+    price: NDArray[np.float32] | None = None
+    """What an item brings when it is clicked, in any currency."""
+    gain: NDArray[np.float32] | None = None
+    """Clicks over the chance that their position was looked at; see `evaluate.positions`."""
+
+    @cached_property
+    def cluster(self) -> NDArray[np.int32]:
+        """Dense user number per row."""
+        return dense(self.user)
+
+    @cached_property
+    def slate(self) -> NDArray[np.int32]:
+        """Dense request number per row."""
+        return dense(self.request)
+
+    @cached_property
+    def clusters(self) -> int:
+        """Number of users."""
+        return int(self.cluster.max(initial=-1)) + 1
+
+    @cached_property
+    def slates(self) -> int:
+        """Number of requests."""
+        return int(self.slate.max(initial=-1)) + 1
+
+    @cached_property
+    def positive(self) -> NDArray[np.bool_]:
+        """Rows counted as clicks."""
+        return self.label > 0.5
+
+    @cached_property
+    def owner(self) -> NDArray[np.int32]:
+        """Dense user number of every request [requests]."""
+        owner = np.zeros(self.slates, dtype=np.int32)
+        owner[self.slate] = self.cluster
+        return owner
+
+    @cached_property
+    def slate_blocks(self) -> tuple[slice, ...]:
+        """Slices of whole requests, small enough for a processor's cache, where the rows of a request stand together.
+
+        One slice of everything where they do not.
+        """
+        if len(self.slate) == 0 or (np.diff(self.slate) < 0).any():
+            return (slice(0, len(self.slate)),)
+        starts = np.flatnonzero(np.diff(self.slate, prepend=-1))
+        cuts = starts[np.searchsorted(starts, np.arange(0, len(self.slate), BLOCK_ROWS))]
+        edges = [*dict.fromkeys(int(c) for c in cuts), len(self.slate)]
+        return tuple(slice(a, b) for a, b in pairwise(edges))
+
+    def where(self, mask: NDArray[np.bool_]) -> "Sample":
+        """Return the rows of a mask."""
+        taken: dict[str, Any] = {f.name: _taken(getattr(self, f.name), mask) for f in fields(self)}
+        return Sample(**taken)
+
+    def by_user(self, values: NDArray[np.generic]) -> Floats:
+        """Return the sum of row values [N] per user."""
+        return np.bincount(self.cluster, weights=values, minlength=self.clusters).astype(np.float64, copy=False)
+
+    def by_owner(self, values: NDArray[np.generic]) -> Floats:
+        """Return the sum of request values [requests] per user."""
+        return np.bincount(self.owner, weights=values, minlength=self.clusters).astype(np.float64, copy=False)
+
+
+def _taken(column: NDArray[Any] | None, mask: NDArray[np.bool_]) -> NDArray[Any] | None:
+    return None if column is None else column[mask]
+
+
+def dense(codes: NDArray[np.int64]) -> NDArray[np.int32]:
+    """Return codes renumbered 0, 1, .. in their order."""
+    if len(codes) and codes.min() == 0 and codes.max() < 2 * len(codes):
+        seen = np.zeros(int(codes.max()) + 1, dtype=bool)
+        seen[codes] = True
+        if seen.all():
+            return codes.astype(np.int32, copy=False)
+    return np.unique(codes, return_inverse=True)[1].astype(np.int32)

@@ -1,0 +1,116 @@
+"""Offline A/B over a log: models and logged scores in, a comparison and its page out.
+
+From a notebook: `compare_log(Path("log.parquet"), "model_a", ["model_b"]).comparison.headline`.
+"""
+
+import datetime as dt
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from recsys_kd.errors import InputError
+from recsys_kd.evaluate.comparison import Comparison, compare
+from recsys_kd.evaluate.evaluation import plain_values
+from recsys_kd.evaluate.offpolicy import OffPolicy
+from recsys_kd.evaluate.sample import Sample, dense
+from recsys_kd.flow.ab_columns import data_config, names_in
+from recsys_kd.flow.ab_log import ScoredLog, ScoreKind, Wanted, read_scored
+from recsys_kd.flow.ab_policy import gain_of, policy_values, target_columns
+from recsys_kd.flow.ab_refs import resolve
+from recsys_kd.flow.ab_slices import catalogue_column, catalogue_numbers, slices_of
+from recsys_kd.flow.lineage import check_unseen
+from recsys_kd.progress import SILENT, Progress
+from recsys_kd.settings import AbConfig, DataConfig, EvaluateConfig, load_recipe
+
+
+class BadTime(InputError):
+    """A time is not ISO 8601."""
+
+
+@dataclass(frozen=True)
+class Offline:
+    """A comparison and what it was made from."""
+
+    comparison: Comparison
+    log: ScoredLog
+    digests: dict[str, str]
+    """Digest of the log, and of every model that is an artifact."""
+    policies: Mapping[str, OffPolicy] = field(default_factory=dict)
+    """Off-policy value of the models whose own chances the log holds."""
+
+    def to_json(self) -> dict[str, Any]:
+        """Return plain values: the comparison, digests, and off-policy values without their weights."""
+        policies = {n: {k: v for k, v in asdict(p).items() if k != "weights"} for n, p in self.policies.items()}
+        return {**self.comparison.to_json(), "digests": self.digests, "off_policy": plain_values(policies)}
+
+
+def instant(text: str) -> int:
+    """Return milliseconds UTC of an ISO 8601 text. Raises: BadTime."""
+    try:
+        stamp = pd.Timestamp(text)
+    except ValueError:
+        raise BadTime(f"--since: '{text}' is not a time; write it as 2026-01-31 or 2026-01-31T12:00") from None
+    return int((stamp if stamp.tz else stamp.tz_localize("UTC")).timestamp() * 1000)
+
+
+def compare_log(
+    log: Path,
+    control: str,
+    treatments: list[str],
+    recipe: Path | None = None,
+    store: Path = Path("store"),
+    since: str | None = None,
+    scores: ScoreKind = "logit",
+    progress: Progress = SILENT,
+) -> Offline:
+    """Compare treatments with a control on a log; each is `model@alias`, `model@version`, an artifact or a column.
+
+    Raises: InputError subclasses that name the file, column, row or model that is wrong.
+    """
+    loaded = load_recipe(recipe) if recipe else None
+    data = data_config(log, loaded)
+    ab, evaluate = (loaded.ab, loaded.evaluate) if loaded else (AbConfig(), EvaluateConfig())
+    columns = names_in(log)
+    refs = tuple(resolve(name, columns, store) for name in dict.fromkeys([control, *treatments]))
+    start = instant(since) if since else None
+    targets = target_columns([r.name for r in refs], columns)
+    numbers = (*targets.values(), *([ab.price] if ab.price in columns and ab.price else []))
+    in_log = tuple(name for name in ab.slices if name in columns)
+    wanted = Wanted(refs, numbers, in_log, scores, start)
+    found = read_scored(data, wanted, progress)
+    notes = check_unseen(list(refs), found.stamp)
+    _add_catalogue(found, data, ab, columns)
+    sample, how = sample_of(found, ab)
+    comparison = compare(found.scores, control, sample, ab, evaluate, slices_of(found))
+    policies = policy_values(found, targets, evaluate.confidence)
+    thin = [f"off-policy, {name}: {w}" for name, p in policies.items() for w in p.warnings]
+    comparison = replace(
+        comparison, warnings=(*found.notes, *notes, *comparison.warnings, *thin, *([how] if how else []))
+    )
+    digests = {"log": found.digest, **{r.name: r.digest for r in refs if r.digest}}
+    return Offline(comparison, found, digests, policies)
+
+
+def _add_catalogue(log: ScoredLog, data: DataConfig, ab: AbConfig, columns: list[str]) -> None:
+    """Add the prices and slice values that only the catalogue has."""
+    if ab.price and ab.price not in columns:
+        log.numbers[ab.price] = catalogue_numbers(data, ab.price, log.item)
+    for name in ab.slices:
+        if name not in columns:
+            log.categories[name], log.names[name] = catalogue_column(data, name, log.item)
+
+
+def sample_of(log: ScoredLog, ab: AbConfig) -> tuple[Sample, str]:
+    """Return a scored log as the sample of a comparison, and a note on how positions were corrected for."""
+    item = dense(log.item)
+    price = log.numbers.get(ab.price) if ab.price else None
+    gain, how = gain_of(log, item)
+    return Sample(log.label, log.weight, log.user, log.request, item, price, gain), how
+
+
+def today() -> str:
+    """Return the time now, UTC, to the second."""
+    return dt.datetime.now(dt.UTC).isoformat(timespec="seconds")

@@ -1,0 +1,226 @@
+"""A log as a comparison needs it: checked, deduplicated, scored by every model, grouped by request.
+
+Rows stream in batches; what is kept is some 40 bytes a row and 4 for every model.
+"""
+
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from recsys_kd.data.checks import Canonical
+from recsys_kd.data.files import content_key, list_files
+from recsys_kd.data.layout import column_of
+from recsys_kd.data.read import Scan, open_log, scan, select, usable
+from recsys_kd.errors import InputError
+from recsys_kd.evaluate.sample import dense
+from recsys_kd.flow.ab_columns import Names
+from recsys_kd.flow.ab_refs import Ref
+from recsys_kd.flow.keyed import RawScorer, fields_of
+from recsys_kd.ids import mix
+from recsys_kd.progress import SILENT, Progress
+from recsys_kd.settings import DataConfig, FieldConfig, SplitConfig
+
+Floats = NDArray[np.float32]
+ScoreKind = Literal["logit", "probability"]
+
+
+class NotProbabilities(InputError):
+    """Scores that were said to be probabilities are not."""
+
+
+class NothingLeft(InputError):
+    """No row of the log is as late as asked for."""
+
+
+class OneName(InputError):
+    """A column would have to hold two things."""
+
+
+@dataclass
+class ScoredLog:
+    """Rows in order of request; arrays [N]. `before` counts the rows before `since`, by user and by item key."""
+
+    digest: str
+    counts: dict[str, Any]
+    user: NDArray[np.int64]
+    request: NDArray[np.int64]
+    item: NDArray[np.int64]
+    stamp: NDArray[np.int64]
+    label: Floats
+    weight: Floats
+    numbers: dict[str, Floats]
+    """position, propensity, price and other columns that were asked for."""
+    scores: dict[str, Floats]
+    categories: dict[str, NDArray[np.int64]]
+    names: dict[str, Names]
+    before: dict[str, NDArray[np.int64]]
+    notes: list[str] = field(default_factory=list)
+
+    def __len__(self) -> int:
+        return len(self.label)
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What to read of a log beside its canonical columns."""
+
+    refs: tuple[Ref, ...]
+    numbers: tuple[str, ...] = ()
+    categories: tuple[str, ...] = ()
+    scores: ScoreKind = "logit"
+    since: int | None = None
+    """Milliseconds UTC; rows before only say who and what is known."""
+
+
+def log_digest(config: DataConfig) -> str:
+    """Return the digest of a log's files and its catalogue. Raises: NoParquet."""
+    more = [config.catalogue] if config.catalogue else []
+    return content_key([*list_files(config.path), *more], config.path)
+
+
+def read_scored(config: DataConfig, wanted: Wanted, progress: Progress = SILENT) -> ScoredLog:
+    """Read, check and score a log in batches.
+
+    Raises: what `data.read` raises for files, columns and bad rows; NotProbabilities, NothingLeft.
+    """
+    fields = _fields(config, wanted)
+    plain = config.model_copy(update={"fields": tuple(fields.values()), "catalogue": None})
+    extra = {_extra(r.column): r.column for r in wanted.refs if r.column}
+    extra |= {_extra(name): name for name in wanted.numbers}
+    log = open_log(plain, SplitConfig(), extra)
+    with tempfile.TemporaryDirectory(prefix="recsys-kd-ab-") as folder:
+        quarantine = Path(folder) / "quarantine.parquet"
+        found = scan(log, quarantine, progress)
+        found.counts.check_threshold(plain.max_quarantine, "the file and column named")
+        rows = _Rows(found, wanted, fields)
+        for batch, canonical in usable(found, progress):
+            rows.take(batch, canonical)
+    return rows.finish(log_digest(config), found)
+
+
+def _extra(column: str) -> str:
+    return f"column:{column}"
+
+
+def _fields(config: DataConfig, wanted: Wanted) -> dict[str, FieldConfig]:
+    """Return every column that the models and slices read. Raises: OneName where two models read it differently."""
+    given = {f.name: f for f in config.fields}
+    fields: dict[str, FieldConfig] = {}
+    for ref in wanted.refs:
+        for one in fields_of(ref.student.schema, given) if ref.student else ():
+            if fields.setdefault(one.name, one) != one:
+                raise OneName(f"field '{one.name}': '{ref.name}' reads it as {one.kind}, another model otherwise")
+    taken = {column_of(f) for f in fields.values() if f.kind == "categorical"}
+    for name in wanted.categories:
+        if name not in taken:
+            fields[f"slice-{name}"] = FieldConfig(name=f"slice-{name}", side="request", kind="categorical", column=name)
+    return fields
+
+
+class _Rows:
+    """Columns being filled."""
+
+    def __init__(self, found: Scan, wanted: Wanted, fields: Mapping[str, FieldConfig]) -> None:
+        self.wanted, self.found, self.n = wanted, found, 0
+        size = found.counts.used
+        self.int: dict[str, NDArray[np.int64]] = {
+            name: np.empty(size, dtype=np.int64) for name in ("user", "request", "item", "stamp", *wanted.categories)
+        }
+        self.float: dict[str, Floats] = {}
+        self.size = size
+        self.scorers = {r.name: RawScorer(r.student, fields) for r in wanted.refs if r.student}
+        self.names = {name: Names() for name in wanted.categories}
+        self.seen: dict[str, list[NDArray[np.int64]]] = {"user": [], "item": []}
+
+    def take(self, batch: pa.RecordBatch, rows: Canonical) -> None:
+        """Add a batch's rows."""
+        if self.wanted.since is not None:
+            late = rows.timestamp >= self.wanted.since
+            if not late.all():
+                batch, rows = self._keep(batch, rows, late)
+        n, cut = len(rows.user), slice(self.n, self.n + len(rows.user))
+        request = mix(rows.user, rows.timestamp) if rows.request is None else rows.request
+        values = {"user": rows.user, "request": request, "item": rows.item, "stamp": rows.timestamp}
+        for name, names in self.names.items():
+            values[name] = names.keys(batch.column(name))
+        for name, column in values.items():
+            self.int[name][cut] = column
+        floats = {"label": rows.label, **rows.numbers}
+        floats |= {f"score:{name}": scorer(batch, rows) for name, scorer in self.scorers.items()} if n else {}
+        for name, number in floats.items():
+            if name not in self.float:
+                self.float[name] = np.empty(self.size, dtype=np.float32)
+            self.float[name][cut] = number
+        self.n += n
+
+    def _keep(
+        self, batch: pa.RecordBatch, rows: Canonical, late: NDArray[np.bool_]
+    ) -> tuple[pa.RecordBatch, Canonical]:
+        self.seen["user"].append(np.unique(rows.user[~late]))
+        self.seen["item"].append(rows.item[~late])
+        return batch.take(pa.array(np.flatnonzero(late))), select(rows, late)
+
+    def finish(self, digest: str, found: Scan) -> ScoredLog:
+        """Return the rows, sorted by request where they are not."""
+        if self.n == 0:
+            raise NothingLeft("no row of the log is as late as --since asks; give a later log or an earlier time")
+        ints = {name: column[: self.n] for name, column in self.int.items()}
+        floats = {name: column[: self.n] for name, column in self.float.items()}
+        request = dense(ints["request"]).astype(np.int64)
+        if (np.diff(request) < 0).any():
+            order = np.argsort(request, kind="stable")
+            request = request[order]
+            ints = {name: column[order] for name, column in ints.items()}
+            floats = {name: column[order] for name, column in floats.items()}
+        scores, notes = self._scores(floats)
+        if found.counts.used < found.counts.read:
+            reasons = "".join(f", {rows:,} {reason}" for reason, rows in found.counts.quarantined.items())
+            notes.insert(0, f"{found.counts.line()}{reasons}")
+        return ScoredLog(
+            digest,
+            found.counts.to_json(),
+            ints["user"],
+            request,
+            ints["item"],
+            ints["stamp"],
+            floats["label"],
+            floats.get("weight", np.ones(self.n, dtype=np.float32)),
+            {name.removeprefix("column:"): v for name, v in floats.items()},
+            scores,
+            {name: ints[name] for name in self.wanted.categories},
+            self.names,
+            {k: np.concatenate(v) if v else np.zeros(0, dtype=np.int64) for k, v in self.seen.items()},
+            notes,
+        )
+
+    def _scores(self, floats: dict[str, Floats]) -> tuple[dict[str, Floats], list[str]]:
+        """Return every model's logits, and notes on columns that look like probabilities."""
+        scores, notes = {}, []
+        for ref in self.wanted.refs:
+            values = floats[f"score:{ref.name}"] if ref.student else floats[_extra(ref.column or "")]
+            inside = bool(values.min() >= 0 and values.max() <= 1)
+            if ref.column and self.wanted.scores == "probability":
+                values = _logits(values, ref.column, inside)
+            elif ref.column and inside and values.max() > 0:
+                notes.append(
+                    f"scores of '{ref.column}' lie between 0 and 1: if they are probabilities, give --scores "
+                    "probability; logloss and ECE take them for logits"
+                )
+            scores[ref.name] = values
+        return scores, notes
+
+
+def _logits(values: Floats, column: str, inside: bool) -> Floats:
+    if not inside:
+        raise NotProbabilities(
+            f"column '{column}' runs from {values.min():g} to {values.max():g}; probabilities lie in 0..1, "
+            "give --scores logit"
+        )
+    p = np.clip(values.astype(np.float64), 1e-7, 1 - 1e-7)
+    return np.log(p / (1 - p)).astype(np.float32)

@@ -1,0 +1,68 @@
+"""What `--control` and `--treatment` name: a column of logged scores, an artifact, or a version in the registry."""
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from recsys_kd.artifact.manifest import MANIFEST, Manifest
+from recsys_kd.artifact.read import open_artifact
+from recsys_kd.errors import InputError
+from recsys_kd.registry.protocol import ALIASES, Registry
+from recsys_kd.registry.sqlite import SqliteRegistry
+from recsys_kd.tables import CompiledStudent
+
+_REGISTERED = re.compile(r"([A-Za-z0-9][A-Za-z0-9_.-]{0,63})@(\w+)")
+
+
+class UnknownRef(InputError):
+    """A model is named that is not there."""
+
+
+@dataclass(frozen=True)
+class Ref:
+    """A resolved name; `column` for logged scores, else the artifact and what it scores with."""
+
+    name: str
+    column: str | None = None
+    path: Path | None = None
+    digest: str | None = None
+    manifest: Manifest | None = None
+    student: CompiledStudent | None = None
+
+
+def resolve(name: str, columns: list[str], store: Path) -> Ref:
+    """Return what a name means: a log column first, then an artifact folder, then `model@alias` or `model@version`.
+
+    Raises: UnknownRef, ArtifactRefused, UnknownModel.
+    """
+    if name in columns:
+        return Ref(name, column=name)
+    if (Path(name) / MANIFEST).is_file():
+        return _artifact(name, Path(name))
+    found = _REGISTERED.fullmatch(name)
+    if found is None:
+        raise UnknownRef(
+            f"'{name}' is no column of the log, no artifact folder and not `model@alias`; the log's columns are: "
+            f"{', '.join(columns)}"
+        )
+    return _artifact(name, registered(found[1], found[2], store))
+
+
+def registered(model: str, which: str, store: Path) -> Path:
+    """Return the artifact of an alias or version number. Raises: UnknownRef, UnknownModel."""
+    path = store / "registry.sqlite"
+    if not path.exists():
+        raise UnknownRef(f"'{model}@{which}': {store} holds no registry; give the store's folder with --store")
+    registry: Registry = SqliteRegistry(path)
+    if which.isdigit():
+        return Path(registry.version(model, int(which)).path)
+    pointer = registry.pointer(model, which)
+    if pointer is None:
+        known = ", ".join(f"{m}@{a}" for m in registry.models() for a in ALIASES if registry.pointer(m, a)) or "none"
+        raise UnknownRef(f"'{model}@{which}': nothing is registered by that name in {store}; aliases there: {known}")
+    return Path(registry.version(model, pointer.number).path)
+
+
+def _artifact(name: str, path: Path) -> Ref:
+    artifact, student = open_artifact(path.resolve())
+    return Ref(name, path=path.resolve(), digest=artifact.digest, manifest=artifact.manifest, student=student)

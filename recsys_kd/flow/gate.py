@@ -1,0 +1,134 @@
+"""The gate outside a night: an artifact on a log against teacher, control and today's champion, by a policy file."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from recsys_kd.compress.plan import parse_bytes
+from recsys_kd.errors import InputError, OutsideError
+from recsys_kd.evaluate.comparison import Comparison, compare
+from recsys_kd.evaluate.gate import Verdict
+from recsys_kd.evaluate.judge import CANDIDATE, Facts, judge
+from recsys_kd.evaluate.policy import Policy
+from recsys_kd.flow.ab import instant, sample_of
+from recsys_kd.flow.ab_columns import data_config, names_in
+from recsys_kd.flow.ab_log import ScoredLog, ScoreKind, Wanted, read_scored
+from recsys_kd.flow.ab_refs import Ref, resolve
+from recsys_kd.flow.ab_slices import slices_of
+from recsys_kd.flow.latency import latency_of
+from recsys_kd.flow.lineage import check_unseen
+from recsys_kd.progress import SILENT, Progress
+from recsys_kd.registry.protocol import Pointer, PromotionRefused, Registry
+from recsys_kd.registry.sqlite import SqliteRegistry
+from recsys_kd.settings import AbConfig, EvaluateConfig, Margin, load_recipe
+
+_DAY_MS = 86_400_000
+
+
+class NotAnArtifact(InputError):
+    """The candidate is no artifact, so no verdict can name it."""
+
+
+class VerdictUnwritable(OutsideError):
+    """The verdict's file can't be written."""
+
+
+@dataclass(frozen=True)
+class Judged:
+    """A verdict and the comparisons that it rests on, by the model compared with."""
+
+    verdict: Verdict
+    comparisons: Mapping[str, Comparison]
+    candidate: Ref
+    promoted: Pointer | None = None
+
+
+def gate(  # noqa: PLR0913 - a log, its readers and its models
+    policy: Policy,
+    log: Path,
+    candidate: str,
+    others: Mapping[str, str],
+    recipe: Path | None = None,
+    store: Path = Path("store"),
+    since: str | None = None,
+    scores: ScoreKind = "logit",
+    progress: Progress = SILENT,
+) -> Judged:
+    """Measure the candidate on a log beside the others (policy's name -> ref, as `ab` takes them) and judge it.
+
+    Raises: NotAnArtifact, and what `flow.ab.compare_log` raises.
+    """
+    loaded = load_recipe(recipe) if recipe else None
+    evaluate = loaded.evaluate if loaded else EvaluateConfig()
+    columns = names_in(log)
+    subject = resolve(candidate, columns, store)
+    if subject.manifest is None or subject.path is None:
+        raise NotAnArtifact(
+            f"'{candidate}' is a log column; a verdict is about an artifact: give its folder or version"
+        )
+    refs = {name: resolve(ref, columns, store) for name, ref in others.items()}
+    read = tuple({r.name: r for r in (subject, *refs.values())}.values())
+    wanted = Wanted(read, (), (), scores, instant(since) if since else None)
+    found = read_scored(data_config(log, loaded), wanted, progress)
+    check_unseen(list(read), found.stamp)
+    compared = {name: _compare(found, subject, ref, policy, name, evaluate) for name, ref in refs.items()}
+    facts = facts_of(subject, found, policy)
+    return Judged(judge(policy, compared, facts), compared, subject)
+
+
+def _compare(
+    log: ScoredLog, subject: Ref, other: Ref, policy: Policy, name: str, evaluate: EvaluateConfig
+) -> Comparison:
+    margins = policy.margins(name) if name in policy.against else dict.fromkeys(policy.metrics, 0.002)
+    config = AbConfig(decide={m: Margin(not_worse=margin) for m, margin in margins.items()})
+    wants_slices = policy.slices is not None and policy.slices.against == name
+    scores = {name: log.scores[other.name], CANDIDATE: log.scores[subject.name]}
+    return compare(scores, name, sample_of(log, config)[0], config, evaluate, slices_of(log) if wants_slices else None)
+
+
+def facts_of(subject: Ref, log: ScoredLog, policy: Policy) -> Facts:
+    """Return what the policy may ask of the artifact itself."""
+    assert subject.path is not None and subject.manifest is not None and subject.student is not None
+    p50, p99 = latency_of(subject.path)
+    seen = subject.manifest.lineage.seen.get("last")
+    limit = policy.max_bytes
+    return Facts(
+        subject.digest or "",
+        subject.manifest.lineage.data_digest,
+        log.digest,
+        sum(p.stat().st_size for p in subject.path.iterdir()),
+        parse_bytes(limit) if limit is not None else None,
+        p50,
+        p99,
+        None if seen is None else max(0.0, (int(np.max(log.stamp)) - seen) / _DAY_MS),
+    )
+
+
+def write_verdict(verdict: Verdict, path: Path) -> None:
+    """Write a verdict as JSON, whole or not at all. Raises: VerdictUnwritable."""
+    building = path.with_name(f".{path.name}.new")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        building.write_text(json.dumps(verdict.to_json(), indent=1))
+        building.replace(path)
+    except OSError as error:
+        raise VerdictUnwritable(f"{path}: {error.strerror}; choose another file") from None
+
+
+def promote(judged: Judged, store: Path, who: str) -> Pointer:
+    """Make the judged artifact champion of its model. Raises: PromotionRefused, StaleEpoch, UnknownModel."""
+    registry: Registry = SqliteRegistry(store / "registry.sqlite")
+    assert judged.candidate.manifest is not None
+    model = judged.candidate.manifest.lineage.name
+    epoch = registry.epoch(model)
+    for version in registry.versions(model):
+        if version.digest == judged.candidate.digest:
+            why = f"the gate passed it on log {judged.verdict.measured_on[:12]}"
+            return registry.promote(model, version.number, judged.verdict, epoch, who, why)
+    raise PromotionRefused(
+        f"{model}: artifact {(judged.candidate.digest or '')[:12]} is not registered in {store}; "
+        "a night registers what it makes"
+    )

@@ -1,0 +1,149 @@
+import json
+
+import numpy as np
+import pytest
+
+from recsys_kd.evaluate import inspect
+from recsys_kd.evaluate.ab_report import render_page
+from recsys_kd.evaluate.comparison import compare
+from recsys_kd.evaluate.offpolicy import Logged, off_policy
+from recsys_kd.evaluate.sample import Sample
+from recsys_kd.settings import AbConfig, EvaluateConfig, Margin
+
+EASY = AbConfig(decide={"auc": Margin(not_worse=0.05), "logloss": Margin(not_worse=0.05)}, replicates=200)
+
+
+def shop(requests=600, size=5, seed=0):
+    rng = np.random.default_rng(seed)
+    request = np.repeat(np.arange(requests), size)
+    user = np.repeat(rng.integers(0, 200, requests), size)
+    logit = rng.normal(size=len(user))
+    label = (rng.random(len(user)) < 1 / (1 + np.exp(-logit))).astype(np.float32)
+    item = np.concatenate([rng.permutation(40)[:size] for _ in range(requests)]).astype(np.int32)
+    return logit, Sample(label, np.ones(len(user), np.float32), user, request, item)
+
+
+def noisy(logit, spread, seed):
+    return (logit + spread * np.random.default_rng(seed).normal(size=len(logit))).astype(np.float32)
+
+
+def test_a_better_treatment_wins_and_a_worse_one_does_not():
+    logit, sample = shop()
+    scores = {"old": noisy(logit, 1.0, 1), "new": noisy(logit, 0.2, 2), "bad": noisy(logit, 4.0, 3)}
+    found = compare(scores, "old", sample, EASY)
+    assert found.outcomes == {"new": "better", "bad": "worse"}
+    assert found.headline.startswith("Use new: it is better than old on this log (auc +0.")
+    assert compare({k: scores[k] for k in ("old", "bad")}, "old", sample, EASY).headline.startswith(
+        "Keep old: bad is wors"
+    )
+
+
+def test_the_same_scores_are_no_worse_and_nothing_is_claimed():
+    logit, sample = shop()
+    one = noisy(logit, 0.5, 1)
+    found = compare({"a": one, "b": one.copy()}, "a", sample, EASY)
+    assert found.outcomes == {"b": "no worse"} and found.drift == {"b": 0.0}
+    assert "may replace a if it is cheaper" in found.headline
+    effect = found.effect("b", "auc")
+    assert (effect.delta.low, effect.delta.high, effect.bootstrap.low) == (0.0, 0.0, 0.0)
+
+
+def test_a_log_that_is_too_small_says_so_and_how_large_it_must_be():
+    logit, sample = shop()
+    tight = AbConfig(decide={"auc": Margin(not_worse=0.001)}, replicates=100)
+    found = compare({"a": noisy(logit, 1.0, 1), "b": noisy(logit, 1.0, 2)}, "a", sample, tight)
+    assert found.outcomes == {"b": "undecided"} and found.headline.startswith("No decision")
+    effect = found.effect("b", "auc")
+    assert f"about {effect.users_needed:,} users would do" in found.warnings[0]
+    assert effect.users_needed == pytest.approx(found.users * (effect.detectable / 0.001) ** 2, abs=1)
+
+
+def test_the_same_log_gives_the_same_digits_in_any_order_of_rows():
+    logit, sample = shop()
+    scores = {"a": noisy(logit, 1.0, 1), "b": noisy(logit, 0.9, 2)}
+    once = compare(scores, "a", sample, EASY)
+    assert compare(scores, "a", sample, EASY).to_json() == once.to_json()
+    mixed = np.random.default_rng(0).permutation(len(logit))
+    again = compare({k: v[mixed] for k, v in scores.items()}, "a", sample.where(mixed), EASY)
+    for metric in ("auc", "logloss", "mrr"):
+        one, other = once.effect("b", metric).bootstrap, again.effect("b", metric).bootstrap
+        assert (one.low, one.high) == pytest.approx((other.low, other.high), abs=1e-12)
+
+
+def test_slices_are_corrected_for_their_number():
+    logit, sample = shop()
+    scores = {"a": noisy(logit, 1.0, 1), "b": noisy(logit, 0.3, 2)}
+    config = AbConfig(decide={"auc": Margin()}, replicates=100)
+    one = compare(scores, "a", sample, config, slices={"all": sample.user >= 0})
+    many = compare(scores, "a", sample, config, slices={f"s{i}": sample.user >= 0 for i in range(10)})
+    whole = one.effect("b", "auc").delta
+    assert (one.slices[0].difference.low, one.slices[0].difference.high) == pytest.approx((whole.low, whole.high))
+    wide = many.slices[0].difference
+    assert (wide.high - wide.low) / (whole.high - whole.low) == pytest.approx(2.807 / 1.96, rel=0.01)
+
+
+def test_a_slice_that_loses_is_warned_of():
+    logit, sample = shop()
+    hurt = sample.user < 60
+    scores = {"a": noisy(logit, 0.3, 1)}
+    scores["b"] = np.where(hurt, noisy(logit, 4.0, 2), scores["a"]).astype(np.float32)
+    found = compare(scores, "a", sample, EASY, slices={"new users": hurt, "others": ~hurt})
+    assert any(w.startswith("b loses on new users: auc -0.") for w in found.warnings)
+
+
+HOSTILE = [
+    (lambda s, z: (s, {"a": z}), inspect.OneModel, "at least one treatment"),
+    (lambda s, z: (s, {"a": z, "b": np.where(np.arange(len(z)) == 7, np.nan, z)}), inspect.ScoreMissing,
+     "scores of 'b': 1 of 3,000 are NaN or infinite, the first in row 7"),
+    (lambda s, z: (Sample(s.label * 0, s.weight, s.user, s.request), {"a": z, "b": z}), inspect.OneClass,
+     "all 3,000 rows are not clicked"),
+    (lambda s, z: (Sample(s.label, s.weight, s.user * 0, s.request), {"a": z, "b": z}), inspect.TooFewUsers,
+     r"1 user\(s\) in 3,000 rows"),
+    (lambda s, z: (Sample(s.label, s.weight, np.arange(3000), s.request), {"a": z, "b": z}), inspect.MixedRequest,
+     "request 0 has rows of several users"),
+    (lambda s, z: (Sample(s.label, s.weight, s.user, s.request, s.item * 0), {"a": z, "b": z}),
+     inspect.RepeatedCandidate, "2,400 candidates stand twice in one request, the first is item number 0 of request 0"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("spoil", "error", "words"), HOSTILE)
+def test_what_can_not_be_compared_is_refused_in_plain_words(spoil, error, words):
+    logit, sample = shop()
+    given, scores = spoil(sample, logit.astype(np.float32))
+    with pytest.raises(error, match=words) as caught:
+        compare({k: v.astype(np.float32) for k, v in scores.items()}, "a", given, EASY)
+    assert "{" not in str(caught.value)
+
+
+def test_constant_scores_and_users_with_one_row_are_noted():
+    logit, sample = shop()
+    constant = np.zeros(len(logit), dtype=np.float32)
+    found = compare({"a": noisy(logit, 1.0, 1), "b": constant}, "a", sample, EASY)
+    assert "scores of 'b' are all 0: it ranks by chance, AUC 0.5 by definition" in found.warnings
+    assert found.metrics["b"]["auc"].value == 0.5
+    n = np.arange(len(logit))
+    alone = Sample(sample.label, sample.weight, n, n)
+    found = compare({"a": noisy(logit, 1.0, 1), "b": noisy(logit, 1.0, 2)}, "a", alone, EASY)
+    assert found.warnings[0].startswith("every user has one row") and np.isnan(found.metrics["a"]["gauc"].value)
+
+
+def test_an_unknown_metric_is_named_with_those_there_are():
+    logit, sample = shop()
+    config = AbConfig(decide={"ndcg@7": Margin()})
+    with pytest.raises(inspect.UnknownMetric, match=r"no metric 'ndcg@7'; measured are auc, coverage@10"):
+        compare({"a": noisy(logit, 1, 1), "b": noisy(logit, 1, 2)}, "a", sample, config, EvaluateConfig())
+
+
+def test_the_page_is_self_contained_escaped_and_says_what_the_json_says():
+    logit, sample = shop()
+    scores = {"a<b>": noisy(logit, 1.0, 1), "new": noisy(logit, 0.2, 2)}
+    found = compare(scores, "a<b>", sample, EASY, slices={"day <1>": sample.user >= 0})
+    ones = np.ones(len(logit))
+    policy = off_policy(Logged(sample.label.astype(float), ones * 0.5, ones * 0.25, sample.user))
+    page = render_page(found, {"log": "d" * 64}, "2026-01-01", {"new": policy})
+    assert "a&lt;b&gt;" in page and "a<b>" not in page and "day &lt;1&gt;" in page and "<script" not in page
+    for words in ("What decides", "allowed loss", "chance to find it", "predicted probability", "log10 of the weight"):
+        assert words in page
+    assert page.count("<svg") == page.count("</svg>") == 5
+    told = json.loads(json.dumps(found.to_json()))
+    assert f"{told['effects'][0]['delta']['value']:+.5f}" in page and "nan" not in page.lower().replace("finance", "")

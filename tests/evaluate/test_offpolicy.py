@@ -1,0 +1,179 @@
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+
+from recsys_kd.evaluate.offpolicy import BadPropensity, Logged, NoPropensity, estimates, off_policy, overlap_of
+from recsys_kd.evaluate.offpolicy_model import fit_rewards
+from recsys_kd.evaluate.positions import UnseenPosition, corrected_gain, examination_of
+from recsys_kd.evaluate.slates import slate_value, slate_weights
+
+SHARED = Path(__file__).resolve().parents[2] / ".." / "shared" / "data"
+
+
+def f(*values):
+    return np.array(values, dtype=np.float64)
+
+
+# Weights 2, 0.5, 1, 4: target over propensity.
+HAND = Logged(
+    reward=f(1, 0, 0, 1),
+    propensity=f(0.25, 0.5, 0.5, 0.125),
+    target=f(0.5, 0.25, 0.5, 0.5),
+    cluster=np.arange(4),
+    expected_logged=f(0.5, 0.25, 0.25, 0.5),
+    expected_target=f(0.3, 0.4, 0.5, 0.2),
+)
+
+
+def test_every_estimator_by_hand():
+    found = estimates(HAND, clip=3.0, switch=3.0)
+    assert found["IPS"].value == pytest.approx((2 + 4) / 4)
+    assert found["clipped IPS"].value == pytest.approx((2 + 3) / 4)
+    assert found["SNIPS"].value == pytest.approx(6 / 7.5)
+    assert found["DM"].value == pytest.approx(1.4 / 4)
+    corrections = 2 * 0.5, 0.5 * -0.25, 1 * -0.25, 4 * 0.5
+    assert found["DR"].value == pytest.approx((1.4 + sum(corrections)) / 4)
+    assert found["switch-DR"].value == pytest.approx((1.4 + sum(corrections[:3])) / 4)
+
+
+def test_errors_by_hand_are_those_of_a_mean_and_of_a_ratio():
+    found = estimates(HAND)
+    assert found["IPS"].standard_error == pytest.approx(np.std([2, 0, 0, 4], ddof=1) / 2)
+    residuals = np.array([2 * 0.2, -0.5 * 0.8, -1 * 0.8, 4 * 0.2])
+    assert found["SNIPS"].standard_error == pytest.approx(np.sqrt(4 / 3 * (residuals**2).sum()) / 7.5)
+
+
+def test_overlap_by_hand():
+    found = overlap_of(f(2, 0.5, 1, 4, 0))
+    assert found.effective == pytest.approx(7.5**2 / (4 + 0.25 + 1 + 16))
+    assert (found.largest, found.mean, found.unsupported) == (4.0, 1.5, 0.2)
+
+
+def test_a_log_without_propensities_is_refused():
+    with pytest.raises(NoPropensity, match="no propensity column"):
+        off_policy(Logged(HAND.reward, None, HAND.target, HAND.cluster))
+
+
+@pytest.mark.parametrize("bad", [0.0, 1e-9, -0.1, 1.5, np.nan])
+def test_impossible_propensities_are_refused_with_their_row(bad):
+    broken = Logged(HAND.reward, f(0.25, bad, 0.5, 0.125), HAND.target, HAND.cluster)
+    with pytest.raises(BadPropensity, match=r"1 of 4 rows are not in 1e-06\.\.1, the first is .* in row 1"):
+        off_policy(broken)
+
+
+def test_a_target_that_is_no_probability_is_refused():
+    with pytest.raises(BadPropensity, match="target: 2 in row 0"):
+        off_policy(Logged(HAND.reward, HAND.propensity, f(2, 0, 0, 0), HAND.cluster))
+
+
+def test_the_same_policy_earns_what_the_log_earned():
+    rng = np.random.default_rng(0)
+    p = rng.uniform(0.1, 0.9, 500)
+    found = off_policy(Logged((rng.random(500) < 0.3).astype(float), p, p, np.arange(500) // 5))
+    assert found.estimates["IPS"].value == found.logged.value
+    assert found.lift["SNIPS"].low == pytest.approx(0) and found.overlap.effective == pytest.approx(500)
+    assert found.warnings == ()
+
+
+def test_thin_overlap_is_warned_of():
+    target = np.zeros(1000)
+    target[:3] = 1.0
+    found = off_policy(Logged(np.ones(1000), np.full(1000, 0.003), target, np.arange(1000)))
+    assert "1,000 rows count as 3, the largest weight is 333" in found.warnings[0]
+
+
+def test_a_reward_model_never_predicts_what_it_learned_from():
+    # One row per cluster, one cell, one action, prior 0 but for the fold's own: the others' mean.
+    reward = f(1, 0, 0, 0, 0)
+    zeros = np.zeros(5, dtype=np.int64)
+    found = fit_rewards(reward, zeros, zeros, np.arange(5), np.ones((1, 1)), folds=5, prior=1e-12)
+    assert found.logged.tolist() == pytest.approx([0, 0.25, 0.25, 0.25, 0.25])
+    assert found.target.tolist() == pytest.approx(found.logged.tolist())
+
+
+def simulated(rng, rows=2000, actions=5, cells=3):
+    """Return a log of a softmax policy with a known reward, another policy, and that one's true value."""
+    truth = rng.uniform(0.05, 0.5, (cells, actions))
+    logging = rng.dirichlet(np.full(actions, 3.0), cells) * 0.8 + 0.2 / actions
+    target = rng.dirichlet(np.full(actions, 3.0), cells) * 0.8 + 0.2 / actions
+    user = np.sort(rng.integers(0, rows // 4, rows))
+    user = np.unique(user, return_inverse=True)[1]
+    cell = rng.integers(0, cells, rows)
+    action = (rng.random(rows)[:, None] > np.cumsum(logging[cell], axis=1)).sum(axis=1).clip(max=actions - 1)
+    # Users differ, so rows of one user are not independent: intervals must be clustered.
+    taste = rng.normal(0, 0.03, user.max() + 1)[user]
+    reward = (rng.random(rows) < truth[cell, action] + taste).astype(float)
+    fitted = fit_rewards(reward, cell, action, user, target)
+    log = Logged(reward, logging[cell, action], target[cell, action], user, fitted.logged, fitted.target)
+    return log, float((target * truth).sum(axis=1).mean())
+
+
+def test_intervals_cover_the_truth_about_95_times_in_100():
+    rng, hits, runs = np.random.default_rng(3), {}, 300
+    for _ in range(runs):
+        log, truth = simulated(rng)
+        for name, found in off_policy(log).estimates.items():
+            hits[name] = hits.get(name, 0) + (found.low <= truth <= found.high)
+    for name in ("IPS", "clipped IPS", "SNIPS", "DM", "DR", "switch-DR"):
+        assert 0.92 < hits[name] / runs < 0.98, (name, hits)
+
+
+def test_slate_weights_by_hand():
+    found = slate_weights(np.array([[2.0, 0.5, 3.0]]))
+    assert found["positions"].tolist() == [[2.0, 0.5, 3.0]]
+    assert found["cascade"].tolist() == [[2.0, 1.0, 3.0]]
+    assert found["whole list"].tolist() == [[3.0, 3.0, 3.0]]
+
+
+def test_slate_values_by_hand():
+    reward, propensity = np.array([[1.0, 1.0], [0.0, 1.0]]), np.full((2, 2), 0.5)
+    target = np.array([[1.0, 0.5], [0.5, 0.25]])
+    found = slate_value(reward, propensity, target, np.arange(2)).estimates
+    # Ratios: [2, 1] and [1, 0.5].
+    assert found["IPS, positions"].value == pytest.approx((2 + 1 + 0.5) / 2)
+    assert found["IPS, cascade"].value == pytest.approx((2 + 2 + 0.5) / 2)
+    assert found["IPS, whole list"].value == pytest.approx((2 + 2 + 0.5) / 2)
+    assert found["SNIPS, positions"].value == pytest.approx(2 / 3 + 1.5 / 1.5)
+
+
+def test_how_far_each_place_is_looked_at_is_found_though_better_items_stand_higher():
+    rng = np.random.default_rng(5)
+    look, attraction = 1 / (1 + 0.5 * np.arange(4)), rng.uniform(0.1, 0.9, 20)
+    order = np.argsort(-(attraction + rng.normal(0, 0.5, (30_000, 20))), axis=1)[:, :4]
+    position = np.tile(np.arange(4), 30_000)
+    item = order.ravel()
+    click = rng.random(len(item)) < look[position] * attraction[item]
+    assert examination_of(position, item, click) == pytest.approx(look, abs=0.02)
+    naive = np.bincount(position, weights=click) / np.bincount(position)
+    assert abs(naive[3] / naive[0] - look[3]) > 0.05
+    gain, found = corrected_gain(position, item, click.astype(np.float32))
+    assert gain[click].min() == pytest.approx(1.0) and gain.max() == pytest.approx(1 / found[3], rel=1e-6)
+
+
+def test_a_position_without_clicks_is_named():
+    with pytest.raises(UnseenPosition, match="no click at position 1 in 2 rows"):
+        examination_of(np.array([0, 1, 0, 1]), np.array([0, 1, 1, 0]), np.array([True, False, True, False]))
+
+
+@pytest.mark.skipif(not (SHARED / "obd_men_bts.parquet").exists(), reason="obd_men_*.parquet is not beside the project")
+@pytest.mark.parametrize(("log", "other"), [("random", "bts"), ("bts", "random")])
+def test_open_bandit_each_policy_is_valued_rightly_from_the_others_log(log, other):
+    tables = {name: pq.read_table(SHARED / f"obd_men_{name}.parquet").to_pandas() for name in (log, other)}
+    shown, actions = tables[log], 34
+    cell, item = shown["position"].to_numpy() - 1, shown["item_id"].to_numpy()
+    policy = np.full((3, actions), 1.0 / actions)
+    if other == "bts":
+        # Thompson sampling does not log the chances of what it did not show: its frequencies stand for them.
+        seen = tables[other]
+        counts = np.bincount((seen["position"].to_numpy() - 1) * actions + seen["item_id"].to_numpy(), minlength=102)
+        policy = counts.reshape(3, actions) / counts.reshape(3, actions).sum(axis=1, keepdims=True)
+    reward, rows = shown["click"].to_numpy().astype(float), np.arange(len(shown))
+    fitted = fit_rewards(reward, cell, item, rows, policy)
+    propensity = shown["propensity_score"].to_numpy()
+    found = off_policy(Logged(reward, propensity, policy[cell, item], rows, fitted.logged, fitted.target))
+    truth = tables[other]["click"].mean()
+    # Plain IPS on bts's log ends at 0.0045, short of 0.0046: one row weighs 178 there, and 10,000 rows count as 656.
+    for name in ("SNIPS", "DR", "switch-DR"):
+        assert found.estimates[name].low <= truth <= found.estimates[name].high, (name, found.estimates[name], truth)

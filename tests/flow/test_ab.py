@@ -1,0 +1,161 @@
+"""`recsys-kd ab` over logs as they come: columns, artifacts, the registry, history, off-policy, and what it refuses."""
+
+import dataclasses
+import json
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import yaml
+from typer.testing import CliRunner
+
+from recsys_kd.artifact.write import write_artifact
+from recsys_kd.cli.main import app
+from recsys_kd.data.counts import TooManyBadRows
+from recsys_kd.evaluate.inspect import OneClass, RepeatedCandidate
+from recsys_kd.evaluate.offpolicy import BadPropensity, NoPropensity
+from recsys_kd.flow.ab import compare_log
+from recsys_kd.flow.ab_log import NotProbabilities
+from recsys_kd.flow.ab_policy import FractionalPosition
+from recsys_kd.flow.ab_refs import UnknownRef, resolve
+from recsys_kd.flow.compression import golden_queries, seen_days
+from recsys_kd.flow.evaluation import score_compiled
+from recsys_kd.flow.lineage import SeenInTraining, day_of
+from recsys_kd.registry.sqlite import SqliteRegistry
+from tests.served import LINEAGE, compressed, random_student
+
+
+def columns(requests=400, size=6, seed=0):
+    rng = np.random.default_rng(seed)
+    request = np.repeat(np.arange(requests), size)
+    logit = rng.normal(size=len(request)) - 1
+    return {
+        "user_id": np.repeat(rng.integers(0, 90, requests), size),
+        "item_id": np.concatenate([rng.permutation(50)[:size] for _ in range(requests)]),
+        "timestamp": 1_767_600_000_000 + request * 400_000,
+        "label": (rng.random(len(request)) < 1 / (1 + np.exp(-logit))).astype(np.int8),
+        "request_id": request,
+        "position": np.tile(np.arange(size), requests),
+        "propensity": np.full(len(request), 0.25),
+        "new_propensity": np.tile([0.5, 0.25, 0.25, 0.125, 0.25, 0.125], requests),
+        "shelf": pa.array(np.array(["top", "low"])[np.concatenate([rng.permutation(50)[:size] % 2] * requests)]),
+        "old": (logit + rng.normal(size=len(request))).astype(np.float32),
+        "new": (logit + 0.2 * rng.normal(size=len(request))).astype(np.float32),
+    }
+
+
+def write(folder, **changes):
+    path = folder / "log.parquet"
+    kept = {k: v for k, v in {**columns(), **changes}.items() if v is not None}
+    pq.write_table(pa.table(kept), path, write_page_checksum=True)
+    return path
+
+
+def recipe(folder, **ab):
+    path = folder / "recipe.yaml"
+    names = {"request_id": "request_id", "position": "position", "propensity": "propensity"}
+    data = {"path": "log.parquet", "timestamp_unit": "ms", "columns": names}
+    path.write_text(yaml.safe_dump({"name": "shop", "data": data, "ab": {"replicates": 100, **ab}}))
+    return path
+
+
+def test_the_command_prints_one_json_document_with_everything_and_writes_the_page(tmp_path):
+    log, page = write(tmp_path), tmp_path / "ab.html"
+    given = ["ab", "--control", "old", "--treatment", "new", "--log", str(log), "--json", "--html", str(page)]
+    done = CliRunner().invoke(app, [*given, "--recipe", str(recipe(tmp_path, slices=["shelf"]))])
+    found = json.loads(done.stdout)
+    assert done.exit_code == 0 and found["outcomes"] == {"new": "better"}
+    metrics = {e["metric"] for e in found["effects"]}
+    assert {"auc", "gauc", "logloss", "normalized_entropy", "ece", "ndcg@10", "hit_rate@10", "mrr"} <= metrics
+    assert {"coverage@10", "popularity@10", "corrected_dcg@10"} <= metrics
+    assert {"shelf top", "shelf low", "day 2026-01-05"} <= {s["slice"] for s in found["slices"]}
+    assert {"IPS", "clipped IPS", "SNIPS"} == set(found["off_policy"]["new"]["estimates"])
+    assert "SNIPS, cascade" in found["off_policy"]["new, whole lists"]["estimates"]
+    assert page.read_text().startswith("<!doctype html>") and found["headline"].split(":")[0] in page.read_text()
+
+
+def test_the_terminal_shows_the_sentence_first_and_a_table(tmp_path):
+    log = write(tmp_path)
+    done = CliRunner().invoke(app, ["ab", "--control", "old", "--treatment", "new", "--log", str(log)])
+    assert done.exit_code == 0 and done.stdout.startswith("Use new: it is better than old on this log")
+    assert "new - old" in done.stdout and "off-policy value of new: the log earned 0." in done.stdout
+
+
+def test_positions_and_probabilities_are_understood(tmp_path):
+    p = {name: 1 / (1 + np.exp(-columns()[name])) for name in ("old", "new")}
+    log = write(tmp_path, **p)
+    right = compare_log(log, "old", ["new"], scores="probability").comparison
+    assert right.metrics["old"]["logloss"].value < 0.8
+    wrong = compare_log(log, "old", ["new"]).comparison
+    assert "give --scores probability" in wrong.warnings[0]
+    with pytest.raises(NotProbabilities, match=r"column 'old' runs from -.* give --scores logit"):
+        compare_log(write(tmp_path), "old", ["new"], scores="probability")
+
+
+def test_rows_before_since_tell_who_and_what_is_new(tmp_path):
+    found = compare_log(write(tmp_path), "old", ["new"], since="2026-01-06T12:00").comparison
+    assert found.requests < 400 and {s.slice for s in found.slices} >= {"known items", "known users"}
+
+
+ROW = np.arange(2400)
+HOSTILE = [
+    ({"old": np.where(ROW % 100 == 9, np.nan, columns()["old"])}, TooManyBadRows, "column 'old', nan, 24 rows"),
+    ({"item_id": ROW % 2, "timestamp": 1_767_600_000_000 + ROW},
+     RepeatedCandidate, "a request logged twice counts twice"),
+    ({"propensity": None}, NoPropensity, "no propensity column"),
+    ({"propensity": np.where(ROW % 100 == 3, 0.0, 0.25)}, TooManyBadRows, "'propensity', out_of_range, 24 rows"),
+    ({"propensity": np.where(ROW == 3, 1e-9, 0.25)}, BadPropensity, "1 of 2,400 rows are not in 1e-06..1"),
+    ({"position": ROW % 6 + 0.5}, FractionalPosition, "position: 0.5 in row 0 is no whole number"),
+    ({"label": ROW * 0}, OneClass, "all 2,400 rows are not clicked"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("changes", "error", "words"), HOSTILE)
+def test_hostile_logs_are_refused_with_the_column_and_the_reason(tmp_path, changes, error, words):
+    with pytest.raises(error, match=words):
+        compare_log(write(tmp_path, **changes), "old", ["new"])
+
+
+def test_rows_that_are_left_out_are_told(tmp_path):
+    log = write(tmp_path, old=np.where(ROW == 9, np.nan, columns()["old"]))
+    found = compare_log(log, "old", ["new"]).comparison
+    assert found.rows == 2399 and found.warnings[0].startswith("2,400 read = 2,399 used + 1 quarantined + 0 dedup")
+
+
+def test_a_name_that_is_nothing_lists_what_there_is(tmp_path):
+    with pytest.raises(UnknownRef, match="'newer' is no column of the log, no artifact folder"):
+        compare_log(write(tmp_path), "old", ["newer"])
+    with pytest.raises(UnknownRef, match="holds no registry; give the store's folder"):
+        resolve("shop@champion", [], tmp_path)
+
+
+@pytest.fixture(scope="module")
+def models(dataset, shop, tmp_path_factory):
+    store = tmp_path_factory.mktemp("store")
+    registry = SqliteRegistry(store / "registry.sqlite")
+    made = []
+    for seed in (0, 1):
+        student = compressed(dataset, random_student(dataset, seed)).served
+        lineage = dataclasses.replace(LINEAGE, name="synthetic-shop", seen=seen_days(dataset))
+        artifact = write_artifact(store, "synthetic-shop", student, lineage, golden_queries(student, dataset))
+        registry.register("synthetic-shop", artifact.digest, artifact.path, {}, "ann")
+        made.append((artifact, student))
+    return store, made
+
+
+def test_versions_and_artifacts_are_scored_as_a_night_would_score_them(models, dataset, shop):
+    store, ((artifact, student), _) = models
+    since = day_of(int(dataset.column("timestamp")[dataset.splits["test"].start]))
+    found = compare_log(shop.folder / "log", str(artifact.path), ["synthetic-shop@2"], shop.recipe, store, since=since)
+    expected, got = score_compiled(student, dataset)[0], found.log.scores[str(artifact.path)]
+    ranks = [0.1, 0.5, 0.9]
+    assert abs(len(got) - len(expected)) < 100
+    assert np.quantile(got, ranks) == pytest.approx(np.quantile(expected, ranks), abs=1e-2)
+    assert set(found.digests) == {"log", str(artifact.path), "synthetic-shop@2"}
+
+
+def test_a_log_that_shares_days_with_training_is_refused_by_lineage(models, shop):
+    store, ((artifact, _), _) = models
+    with pytest.raises(SeenInTraining, match=r"rows of this log lie within: .* --since 2026-01-08T23:52:41"):
+        compare_log(shop.folder / "log", str(artifact.path), ["synthetic-shop@2"], shop.recipe, store)

@@ -1,0 +1,122 @@
+"""`recsys-kd gate`: a policy file, an artifact and a log make a verdict, and the registry takes no other."""
+
+import datetime as dt
+import json
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import yaml
+from typer.testing import CliRunner
+
+from recsys_kd.cli.main import app
+from recsys_kd.evaluate.gate import Verdict
+from recsys_kd.evaluate.policy import BadPolicy, load_policy
+from recsys_kd.flow.gate import NotAnArtifact, gate
+from recsys_kd.flow.lineage import day_of
+from recsys_kd.registry.protocol import PromotionRefused, check_verdict
+from recsys_kd.registry.sqlite import SqliteRegistry
+from tests.flow.test_ab import models as models
+
+NOW = dt.datetime.now(dt.UTC)
+POLICY = {
+    "name": "nightly",
+    "against": {"teacher": 0.2, "control": {"auc": 0.2, "logloss": 0.5}},
+    "metrics": ["auc", "logloss"],
+    "slices": {"margin": 0.3, "against": "control", "names": ["known users"]},
+    "max_ece": 0.6,
+    "max_bytes": "10MB",
+    "latency": {"p50_us": 1e7, "p99_us": 1e7},
+    "teacher_max_age_days": 30,
+}
+
+
+@pytest.fixture(scope="module")
+def log(shop, tmp_path_factory):
+    """The shop's log with a column of teacher's scores."""
+    folder = tmp_path_factory.mktemp("gate") / "log"
+    for day in sorted((shop.folder / "log").iterdir()):
+        table = pq.read_table(day / "part-0.parquet", partitioning=None)
+        noise = np.random.default_rng(0).normal(size=table.num_rows).astype(np.float32)
+        (folder / day.name).mkdir(parents=True)
+        pq.write_table(table.append_column("teacher", pa.array(noise)), folder / day.name / "part-0.parquet",
+                       write_page_checksum=True)  # fmt: skip
+    return folder
+
+
+def policy(folder, **changes):
+    path = folder / "policy.yaml"
+    path.write_text(yaml.safe_dump({k: v for k, v in {**POLICY, **changes}.items() if v is not None}))
+    return path
+
+
+def arguments(models, dataset, shop, log, folder, **changes):
+    store, ((artifact, _), _) = models
+    since = day_of(int(dataset.column("timestamp")[dataset.splits["test"].start]))
+    return [
+        "gate", str(policy(folder, **changes)), "--candidate", str(artifact.path), "--log", str(log),
+        "--against", "teacher=teacher", "--against", "control=synthetic-shop@2", "--recipe", str(shop.recipe),
+        "--store", str(store), "--since", since, "--out", str(folder / "verdict.json"),
+    ]  # fmt: skip
+
+
+def test_a_passing_verdict_names_artifact_and_log_expires_and_promotes(models, dataset, shop, log, tmp_path):
+    store, ((artifact, _), _) = models
+    done = CliRunner().invoke(app, [*arguments(models, dataset, shop, log, tmp_path), "--promote"])
+    assert done.exit_code == 0, done.output
+    assert "candidate" in done.stdout and "passed the gate" in done.stdout and "champion  version 1" in done.stdout
+    verdict = Verdict.from_json(json.loads((tmp_path / "verdict.json").read_text()))
+    assert verdict.artifact_digest == artifact.digest and len(verdict.measured_on) == 64
+    assert verdict.measured_on != verdict.data_digest and verdict.expires > verdict.created
+    names = {c.name for c in verdict.checks}
+    assert {"auc against teacher", "logloss against control", "slice known users", "calibration", "bytes", "p50", "p99",
+            "teacher's age"} <= {n.split(" (")[0] for n in names}  # fmt: skip
+    registry = SqliteRegistry(store / "registry.sqlite")
+    assert registry.pointer("synthetic-shop", "champion").digest == artifact.digest
+    assert f"the gate passed it on log {verdict.measured_on[:12]}" in [e.why for e in registry.audit("synthetic-shop")]
+
+
+def test_every_broken_rule_is_told_and_the_exit_code_is_1(models, dataset, shop, log, tmp_path):
+    strict = {
+        "against": {"teacher": 1e-6, "champion": 0.1}, "metrics": ["auc"], "slices": None, "max_ece": 1e-9,
+        "max_bytes": 100, "latency": {"p50_us": 0.001}, "teacher_max_age_days": 1e-6,
+    }  # fmt: skip
+    done = CliRunner().invoke(app, [*arguments(models, dataset, shop, log, tmp_path, **strict), "--json"])
+    verdict = json.loads(done.stdout)
+    assert done.exit_code == 1 and not verdict["passed"] and verdict["champion"] is None
+    failed = {c["name"] for c in verdict["checks"] if not c["passed"]}
+    assert failed == {"auc against teacher", "against champion", "calibration", "bytes", "p50", "teacher's age"}
+    version = SqliteRegistry(models[0] / "registry.sqlite").version("synthetic-shop", 1)
+    with pytest.raises(PromotionRefused, match=r"the gate held it back: .*auc is -0.* outside the margin of 1e-06"):
+        check_verdict(version, Verdict.from_json({k: v for k, v in verdict.items() if k != "champion"}), NOW)
+
+
+def test_a_verdict_that_was_changed_by_hand_is_refused(models, dataset, shop, log, tmp_path):
+    done = CliRunner().invoke(app, [*arguments(models, dataset, shop, log, tmp_path, max_ece=1e-9), "--json"])
+    data = {k: v for k, v in json.loads(done.stdout).items() if k != "champion"}
+    version = SqliteRegistry(models[0] / "registry.sqlite").version("synthetic-shop", 1)
+    with pytest.raises(PromotionRefused, match="checks do not say what it says"):
+        check_verdict(version, Verdict.from_json({**data, "passed": True}), NOW)
+    checks = [{**c, "passed": True} for c in data["checks"]]
+    nowhere = {**data, "passed": True, "checks": checks, "log_digest": "", "data_digest": ""}
+    with pytest.raises(PromotionRefused, match="names no log"):
+        check_verdict(version, Verdict.from_json(nowhere), NOW)
+
+
+def test_a_column_of_scores_can_not_be_judged(shop, log, tmp_path):
+    with pytest.raises(NotAnArtifact, match="'teacher' is a log column"):
+        gate(load_policy(policy(tmp_path)), log, "teacher", {}, shop.recipe)
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"margins": 1}, "margins: unknown key"),
+        ({"against": {"teacher": -0.1}}, r"against.teacher.auc: margin -0.1; margins are above 0"),
+        ({"valid_days": 90}, "valid_days"),
+    ],
+)
+def test_a_policy_that_can_not_be_used_names_its_key(tmp_path, changes, words):
+    with pytest.raises(BadPolicy, match=words):
+        load_policy(policy(tmp_path, **changes))
