@@ -1,6 +1,7 @@
 """The commands. Reports go to stdout (`--json`: exactly one JSON document), progress and messages to stderr."""
 
 import json
+import os
 import sys
 from pathlib import Path
 from typing import Annotated, Any
@@ -10,6 +11,7 @@ import typer
 from recsys_kd.cli.display import progress
 from recsys_kd.cli.registry import app as registry_app
 from recsys_kd.errors import RecsysKdError
+from recsys_kd.registry import where
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 app.add_typer(registry_app, name="registry")
@@ -41,7 +43,7 @@ def show_night(night: Any, as_json: bool) -> None:
             say(f"{mark:>4}  {check.sentence}")
         say(f"artifact  {night.artifact.path} ({night.artifact.bytes_on_disk:,} bytes)")
         live = "champion" if night.champion and night.champion.digest == night.artifact.digest else "registered only"
-        say(f"version   {night.version.number}, {live}")
+        say(f"version   {night.version.number}, {live}" if night.version else "version   none: it was not to publish")
         say(f"scored    {night.scored['candidates']} -> {night.scored['probability']}")
         say(f"report    {night.report_html}")
         say("passed the gate" if night.verdict.passed else "held back by the gate")
@@ -53,6 +55,8 @@ def show_night(night: Any, as_json: bool) -> None:
 def run(
     recipe: Annotated[Path, typer.Argument(help="YAML recipe.")],
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only print the plan.")] = False,
+    publish: Annotated[bool, typer.Option(help="Register the artifact, and make it champion if it passes.")] = True,
+    registry: Annotated[str | None, typer.Option(help="redis://... or an SQLite path, not the recipe's.")] = None,
     as_json: Json = False,
 ) -> None:
     """Run one model's night: read, teach, distil, compress, evaluate, gate, register."""
@@ -65,7 +69,9 @@ def run(
         found = plan(loaded)
         say(json.dumps(found.__dict__) if as_json else "\n".join(found.lines()))
         return
-    show_night(run_night(loaded, progress(), command=f"recsys-kd run {recipe}"), as_json)
+    if registry is not None:
+        os.environ[where.VARIABLE] = registry  # not into the recipe, which reports print: it may hold a password
+    show_night(run_night(loaded, progress(), command=f"recsys-kd run {recipe}", publish=publish), as_json)
 
 
 @app.command()

@@ -35,12 +35,10 @@ from recsys_kd.flow.reporting import build_report
 from recsys_kd.flow.training import Trained, student_of, train
 from recsys_kd.models.student import Student
 from recsys_kd.progress import Progress
-from recsys_kd.registry.protocol import Pointer, Registry, Version
-from recsys_kd.registry.sqlite import SqliteRegistry
+from recsys_kd.registry import where
+from recsys_kd.registry.protocol import Pointer, Registry, State, Version
 from recsys_kd.runtime.ranker import Ranker
 from recsys_kd.settings import Recipe
-
-REGISTRY = "registry.sqlite"
 
 
 @dataclass(frozen=True)
@@ -49,8 +47,11 @@ class Night:
 
     verdict: Verdict
     artifact: Artifact
-    version: Version
+    version: Version | None
+    """None where the night was not to publish."""
     champion: Pointer | None
+    seen: int
+    """The registry's epoch that the verdict was made at."""
     evaluation: Evaluation
     report_html: Path
     report_json: Path
@@ -66,7 +67,9 @@ class Night:
             "artifact": self.artifact.digest,
             "path": str(self.artifact.path),
             "bytes": self.artifact.bytes_on_disk,
-            "version": self.version.number,
+            "version": None if self.version is None else self.version.number,
+            "seen": self.seen,
+            "verdict": self.verdict.to_json(),
             "champion": None if self.champion is None else asdict(self.champion),
             "metrics": self.evaluation.to_json()["metrics"],
             "deltas": self.evaluation.to_json()["deltas"],
@@ -77,8 +80,8 @@ class Night:
 
 
 def open_registry(recipe: Recipe) -> Registry:
-    """Return the embedded registry beside the artifacts."""
-    return SqliteRegistry(recipe.store / REGISTRY)
+    """Return the registry: RECSYS_KD_REGISTRY, or what the recipe names, or the embedded one beside the artifacts."""
+    return where.open_registry(os.environ.get(where.VARIABLE) or recipe.registry, recipe.store)
 
 
 def read(recipe: Recipe, stages: Stages) -> tuple[Dataset, str]:
@@ -109,8 +112,13 @@ def check_budget(recipe: Recipe, dataset: Dataset) -> None:
     compression.check_budget(student, dataset, recipe.compress, size)
 
 
-def run(recipe: Recipe, progress: Progress, *, ceiling: Any = None, command: str = "recsys-kd run") -> Night:
-    """Run a model's night. `ceiling(dataset)` may give the best AUC that anyone can reach (synthetic shops know it)."""
+def run(
+    recipe: Recipe, progress: Progress, *, ceiling: Any = None, command: str = "recsys-kd run", publish: bool = True
+) -> Night:
+    """Run a model's night. `ceiling(dataset)` may give the best AUC that anyone can reach (synthetic shops know it).
+
+    Without `publish` the registry is only read: whoever started the night publishes what it came to.
+    """
     start = time.perf_counter()
     if recipe.threads:
         torch.set_num_threads(recipe.threads)
@@ -123,7 +131,8 @@ def run(recipe: Recipe, progress: Progress, *, ceiling: Any = None, command: str
     trained = train(recipe, dataset, data_digest, stages)
     compressed = compress(recipe, dataset, trained, stages, "student")
     twin = compress(recipe, dataset, trained, stages, "control")
-    champion = registry.pointer(recipe.name, "champion")
+    state = registry.state(recipe.name)
+    champion = state.aliases.get("champion")
     digests = {"data": data_digest, "recipe": key_of(recipe), "teacher": trained.teacher.digest}
     parents = [champion.digest] if champion else []
     artifact = compression.publish_artifact(recipe.store, recipe.name, compressed, dataset, digests, parents)
@@ -135,7 +144,7 @@ def run(recipe: Recipe, progress: Progress, *, ceiling: Any = None, command: str
     size = trained.teacher.bytes or artifact.bytes_on_disk
     subject = Subject(artifact.digest, data_digest, artifact.bytes_on_disk, size, live is not None)
     verdict = decide(recipe.gate, evaluation, subject, recipe.evaluate.k)
-    version_, pointer = register(registry, recipe, artifact, verdict)
+    version_, pointer = register(registry, recipe, artifact, verdict, state) if publish else (None, champion)
     torch_models = {"teacher": trained.teacher.model, "student": trained.student.model}
     times = scoring_time(dataset, torch_models, artifact.path)
     report = build_report(
@@ -145,7 +154,8 @@ def run(recipe: Recipe, progress: Progress, *, ceiling: Any = None, command: str
     )  # fmt: skip
     html, js = write_report(report, recipe.store / recipe.name / "reports" / artifact.digest[:12])
     scored = score_one(artifact.path, dataset)
-    return Night(verdict, artifact, version_, pointer, evaluation, html, js, time.perf_counter() - start, scored)
+    seconds = time.perf_counter() - start
+    return Night(verdict, artifact, version_, pointer, state.epoch, evaluation, html, js, seconds, scored)
 
 
 def compress(
@@ -210,9 +220,12 @@ def champion_logits(
 
 
 def register(
-    registry: Registry, recipe: Recipe, artifact: Artifact, verdict: Verdict
+    registry: Registry, recipe: Recipe, artifact: Artifact, verdict: Verdict, seen: State
 ) -> tuple[Version, Pointer | None]:
-    """Register the artifact; make it champion if the gate lets it through."""
+    """Register the artifact; make it champion if the gate lets it through and the champion is the one it was held to.
+
+    Raises: StaleEpoch where somebody promoted or rolled back since `seen`.
+    """
     who = getpass.getuser() if os.environ.get("USER") or hasattr(os, "getuid") else "unknown"
     version_ = registry.register(recipe.name, artifact.digest, artifact.path, asdict(artifact.manifest.lineage), who)
     champion = registry.pointer(recipe.name, "champion")
@@ -221,9 +234,7 @@ def register(
     if not verdict.passed:
         return version_, champion
     Ranker.open(artifact.path)
-    return version_, registry.promote(
-        recipe.name, version_.number, verdict, registry.epoch(recipe.name), who, "the gate passed it"
-    )
+    return version_, registry.promote(recipe.name, version_.number, verdict, seen.epoch, who, "the gate passed it")
 
 
 def score_one(path: Path, dataset: Dataset) -> dict[str, Any]:
