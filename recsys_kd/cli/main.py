@@ -3,6 +3,8 @@
 import json
 import os
 import sys
+from collections.abc import Callable
+from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -153,7 +155,7 @@ def doctor(
     from recsys_kd.flow.doctor import as_json as plain
     from recsys_kd.flow.doctor import examine
 
-    findings = examine(store)
+    findings = examine(store) + [f for check in extensions("recsys_kd.checks") for f in check()]
     if as_json:
         say(json.dumps(plain(findings)))
     else:
@@ -163,9 +165,16 @@ def doctor(
         raise typer.Exit(3)
 
 
+def extensions(group: str) -> list[Callable[..., Any]]:
+    """Return what installed distributions add to this command line, by entry point."""
+    return [found.load() for found in sorted(entry_points(group=group), key=lambda e: e.name)]
+
+
 def main() -> None:
     """Run the command line; errors of this package become one message and an exit code."""
     try:
+        for extend in extensions("recsys_kd.commands"):
+            extend(app)
         app()
     except RecsysKdError as error:
         print(f"recsys-kd: {error}", file=sys.stderr)

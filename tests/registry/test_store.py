@@ -50,7 +50,7 @@ def test_without_a_copy_the_artifacts_alone_are_registered_and_none_is_live(regi
     found = rebuild(registry, tmp_path, "shop", "ann")
     assert (found.versions, found.nights, found.champion) == (1, 0, None)
     (tmp_path / "shop" / "registry.json").write_text("{")
-    with pytest.raises(CopyUnreadable, match="registry.json"):
+    with pytest.raises(CopyUnreadable, match="move it away to rebuild"):
         read_copy(tmp_path, "shop")
 
 
