@@ -16,7 +16,6 @@ from jobs.child import die_with_parent
 from jobs.config import JobsConfig, from_environment
 
 HEAVY, LIGHT = "heavy", "light"
-_KILL_AFTER_SECONDS = 60
 
 
 def configure(app: Celery, config: JobsConfig) -> None:
@@ -35,7 +34,7 @@ def configure(app: Celery, config: JobsConfig) -> None:
         worker_hijack_root_logger=False,
         worker_cancel_long_running_tasks_on_connection_loss=False,
         worker_soft_shutdown_timeout=5,
-        task_time_limit=config.limits.stage + _KILL_AFTER_SECONDS,
+        task_time_limit=config.limits.stage + config.limits.grace,
         broker_transport_options={
             "visibility_timeout": config.limits.visibility,
             "socket_timeout": 10,

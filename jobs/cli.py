@@ -166,17 +166,11 @@ def retry(run: Run) -> None:
 
 
 @app.command("reconcile")
-def reconcile_command(
-    forever: Annotated[bool, typer.Option("--forever", help="Again and again, as a service.")] = False,
-) -> None:
+def reconcile_command() -> None:
     """Compare wanted with published nights; start what is missing."""
-    from jobs.logs import configure_logging
     from jobs.tasks import send
 
     config = from_environment()
-    configure_logging("INFO")
-    if forever:
-        reconcile.forever(config, send)
     started = reconcile.reconcile(config, send)
     typer.echo("\n".join(started) if started else "nothing to start")
 

@@ -37,9 +37,11 @@ class Limits(StrictConfig):
     """Longest run of a night's heavy stage."""
     visibility: float = Field(8 * 3600, gt=0)
     """Redis hands a task to somebody else when it is not acknowledged by then: above `stage`, or it runs twice."""
+    grace: float = Field(60, gt=0)
+    """What a stage may take to end after its limit; `stage` + `grace` must be below `visibility`."""
     lease: float = Field(60, gt=0)
     """A worker that has not said for so long that it is at work is taken to be gone."""
-    requeue: float = Field(3600, gt=0)
+    requeue: float = Field(600, gt=0)
     """A night that is queued for so long is sent again, in case its message was lost."""
     backoff: float = Field(30, ge=0)
     """Before the second attempt; doubled for each later one, at most an hour."""
@@ -70,11 +72,11 @@ class JobsConfig(StrictConfig):
 
     @model_validator(mode="after")
     def _limits_fit(self) -> "JobsConfig":
-        stage, visibility = self.limits.stage, self.limits.visibility
-        if stage + 60 > visibility:
+        stage, grace, visibility = self.limits.stage, self.limits.grace, self.limits.visibility
+        if stage + grace >= visibility:
             raise ValueError(
-                f"limits.stage {stage:g} s is not 60 s below limits.visibility {visibility:g} s, so a long night would "
-                "be started a second time while it runs; raise `visibility`"
+                f"limits.stage {stage:g} s + grace {grace:g} s is not below limits.visibility {visibility:g} s, so a "
+                "long night would be started a second time while it runs; raise `visibility`"
             )
         return self
 

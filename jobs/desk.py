@@ -67,7 +67,7 @@ class Desk:
         Raises: BadRecipe, NoDataForNight.
         """
         final = self.night_folder(model, night)
-        if (final / RECIPE).exists():
+        if (final / RECIPE).exists() and ((final / "log").exists() or (final / RESULT).exists()):
             return final / RECIPE
         recipe = load_recipe(recipe_path)
         building = final.with_name(f".{night}-{uuid.uuid4().hex[:8]}")
@@ -76,10 +76,10 @@ class Desk:
             _link(recipe.data.path, night, building / "log")
             (building / RECIPE).write_text(yaml.safe_dump(frozen(recipe, final), sort_keys=False))
             (building / "work").mkdir()
-            shutil.rmtree(final, ignore_errors=True)  # without a recipe: half of one that was removed
+            shutil.rmtree(final, ignore_errors=True)  # judged again after it was tidied: it reads anew
             building.rename(final)
         except OSError as error:
-            if not (final / RECIPE).exists():  # else somebody else prepared it just now
+            if not (final / "log").exists():  # else somebody else prepared it just now
                 raise DeskUnwritable(f"{final}: {error.strerror}; free space, or make it writable") from None
         finally:
             shutil.rmtree(building, ignore_errors=True)

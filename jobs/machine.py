@@ -95,6 +95,8 @@ def claim(night: Night, now: float, owner: str, stage: str, lease: float, most: 
     Out of attempts it becomes dead instead: look at the phase.
     """
     taken_over = night.phase == "running"
+    if STAGES.index(stage) > STAGES.index(night.stage):
+        raise NotYours(f"{night.run} was started over: its {stage} comes later")
     if night.phase not in ("queued", "running") or (taken_over and night.lease_until > now and not gone):
         raise NotYours(f"{night.run} is {night.phase}{f' at {night.owner}' if taken_over else ''}; nothing to do")
     counts = taken_over or stage == STAGES[0]
@@ -113,6 +115,11 @@ def claim(night: Night, now: float, owner: str, stage: str, lease: float, most: 
         started=night.started or now,
         reason=reason,
     )
+
+
+def is_past(night: Night, stage: str) -> bool:
+    """Return whether a stage is done and the next one waits: its message came twice, or its successor's was lost."""
+    return night.phase == "queued" and STAGES.index(stage) < STAGES.index(night.stage)
 
 
 def held(night: Night, owner: str) -> Night:

@@ -201,6 +201,8 @@ def perform(config: JobsConfig, run: str, stage: str) -> Night:
     board, desk, owner = Board(config.state), Desk(config.desk), me()
     limits = config.limits
     before = board.get(run)
+    if before is not None and machine.is_past(before, stage):
+        return before
     lost = before.owner if before is not None and is_gone(before.owner) else None
 
     def claim(night: Night, now: float) -> Night:

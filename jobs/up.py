@@ -37,7 +37,7 @@ def commands(config: JobsConfig, folder: Path, beat: bool) -> dict[str, list[str
     found = {
         "heavy": [*worker, "-Q", "heavy", "-c", "1", "-n", f"heavy-{os.getpid()}@%h"],
         "light": [*worker, "-Q", "light", "-c", "1", "-n", f"light-{os.getpid()}@%h"],
-        "reconcile": [sys.executable, "-m", "recsys_kd", "jobs", "reconcile", "--forever"],
+        "reconcile": [sys.executable, "-m", "jobs.reconciler"],
     }
     if beat:
         found["beat"] = [*celery, "beat", "-s", str(folder / "beat-schedule"), "--pidfile="]
@@ -77,9 +77,9 @@ class Supervisor:
             if process is not None and name not in self.ended_at:
                 self.ended_at[name] = time.monotonic()
                 continue
-            if time.monotonic() - self.ended_at.pop(name, 0.0) < _RESTART_SECONDS:
+            if time.monotonic() - self.ended_at.get(name, float("-inf")) < _RESTART_SECONDS:
                 continue
-            self.restarts += process is not None
+            self.restarts += self.ended_at.pop(name, None) is not None
             self._start(name)
 
     def _start(self, name: str) -> None:

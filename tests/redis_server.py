@@ -18,10 +18,12 @@ def free_port() -> int:
 class RedisServer:
     """Starts, stops, kills and restarts one server; `url(db)` names it."""
 
-    def __init__(self, folder: Path, *options: str, scheme: str = "redis") -> None:
+    def __init__(
+        self, folder: Path, *options: str, scheme: str = "redis", environment: dict[str, str] | None = None
+    ) -> None:
         server = shutil.which("redis-server")
         assert server, "redis-server is missing; run `make setup`, or install it from the system's packages"
-        self.port, self.folder, self.scheme = free_port(), folder, scheme
+        self.port, self.folder, self.scheme, self.environment = free_port(), folder, scheme, environment
         port = ["--port", "0", "--tls-port", str(self.port)] if scheme == "rediss" else ["--port", str(self.port)]
         self.command = [server, *port, "--bind", "127.0.0.1", "--dir", str(folder), "--save", "", *options]
         if "--appendonly" not in options:
@@ -29,7 +31,7 @@ class RedisServer:
         self.start()
 
     def start(self) -> None:
-        self.process = subprocess.Popen(self.command, stdout=subprocess.DEVNULL)
+        self.process = subprocess.Popen(self.command, stdout=subprocess.DEVNULL, env=self.environment)
         deadline = time.monotonic() + 20
         while time.monotonic() < deadline:
             with socket.socket() as s:
