@@ -10,9 +10,8 @@ import sys
 from typing import Any
 
 from celery import Celery
-from celery.signals import celeryd_init, setup_logging, worker_process_init, worker_ready
+from celery.signals import celeryd_init, setup_logging, worker_ready
 
-from jobs.child import die_with_parent
 from jobs.config import JobsConfig, from_environment
 
 HEAVY, LIGHT = "heavy", "light"
@@ -69,19 +68,11 @@ def refuse_what_loses_work(**_: Any) -> None:
 
 
 @setup_logging.connect  # type: ignore[untyped-decorator]
-def log_as_json(loglevel: int | str | None = None, **_: Any) -> None:
+def log_as_json(**_: Any) -> None:
     """Write one JSON object per line."""
     from jobs.logs import configure_logging
 
-    configure_logging(loglevel or "INFO")
-
-
-@worker_process_init.connect  # type: ignore[untyped-decorator]
-def follow_the_worker(**_: Any) -> None:
-    """Let a pool process end with its worker: a killed worker leaves no orphan that goes on with a night."""
-    import os
-
-    die_with_parent(os.getppid())
+    configure_logging("INFO")
 
 
 @worker_ready.connect  # type: ignore[untyped-decorator]

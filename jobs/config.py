@@ -44,7 +44,7 @@ class Limits(StrictConfig):
     requeue: float = Field(600, gt=0)
     """A night that is queued for so long is sent again, in case its message was lost."""
     backoff: float = Field(30, ge=0)
-    """Before the second attempt; doubled for each later one, at most an hour."""
+    """Before the second attempt; doubled for each later one, up to 120 times (an hour)."""
     reconcile: float = Field(30, gt=0)
     """Between two comparisons of wanted with published nights."""
     memory_bytes: int = Field(16 << 30, gt=0)

@@ -16,7 +16,8 @@ from recsys_kd.errors import InputError, OutsideError
 Phase = Literal["waiting", "queued", "running", "published", "dead", "cancelled"]
 STAGES = ("prepare", "train", "publish", "tidy")
 OVER: tuple[Phase, ...] = ("published", "dead", "cancelled")
-_MAX_BACKOFF_SECONDS = 3600.0
+_LONGEST_BACKOFF = 120
+"""Times the first."""
 
 
 class NotYours(OutsideError):
@@ -154,7 +155,7 @@ def failed(night: Night, now: float, owner: str, reason: str, again: bool, most:
     if not again or night.attempts >= most:
         why = reason if not again else f"{most} attempts, the last one: {reason}"
         return night.moved(now, phase="dead", owner=None, reason=why, finished=now)
-    wait = min(backoff * 2 ** (night.attempts - 1), _MAX_BACKOFF_SECONDS)
+    wait = backoff * min(2 ** (night.attempts - 1), _LONGEST_BACKOFF)
     return night.moved(now, phase="waiting", owner=None, reason=reason, not_before=now + wait)
 
 

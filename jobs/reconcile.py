@@ -15,7 +15,7 @@ from jobs.board import Board
 from jobs.config import JobsConfig
 from jobs.desk import DEAD, RECIPE, Desk, Wanted
 from jobs.machine import Night
-from recsys_kd.errors import RecsysKdError
+from recsys_kd.errors import InputError, RecsysKdError
 from recsys_kd.registry import where
 from recsys_kd.registry.protocol import Registry, State
 from recsys_kd.registry.store import read_copy, rebuild
@@ -60,7 +60,13 @@ def reconcile(config: JobsConfig, send: Send) -> list[str]:
 
 
 def _align(config: JobsConfig, board: Board, desk: Desk, wanted: list[Wanted], known: dict[str, Night]) -> None:
-    state = published(config, wanted[0])
+    try:
+        state = published(config, wanted[0])
+    except InputError:  # the recipe can't be used: its nights' first stage says so, and they are dead letters
+        for want in wanted:
+            if machine.run_id(want.model, want.night) not in known:
+                _remember(board, desk, want)
+        return
     for want in wanted:
         run = machine.run_id(want.model, want.night)
         night = known.get(run)

@@ -2,6 +2,7 @@
 
 import argparse
 import shutil
+import signal
 import sys
 from pathlib import Path
 
@@ -14,9 +15,10 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--faults", type=int, default=300)
     parser.add_argument("--models", type=int, default=3)
-    parser.add_argument("--nights", type=int, default=20)
+    parser.add_argument("--nights", type=int, default=24)
     parser.add_argument("--folder", type=Path, default=Path("build/chaos"))
     given = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(130))  # so that what was started is stopped
     shutil.rmtree(given.folder, ignore_errors=True)
     given.folder.mkdir(parents=True)
     folder = given.folder.resolve()

@@ -22,7 +22,7 @@ from jobs.up import Supervisor
 from recsys_kd.data.synth import ShopConfig, synthesize
 from recsys_kd.errors import RecsysKdError
 from recsys_kd.registry.redis import RedisRegistry
-from tests.redis_server import RedisServer
+from tests.redis_server import RedisServer, free_port
 
 ROOT = Path(__file__).resolve().parents[2]
 MARK = "RECSYS_KD_CHAOS"
@@ -169,6 +169,7 @@ class World:
             "state": self.broker.url(1),
             "registry": self.registry_server.url(0),
             "desk": str(self.shop / "desk"),
+            "metrics_port": free_port(),
             "limits": {
                 **limits.__dict__, "grace": 1, "backoff": 0.2, "reconcile": 1, "keep_seconds": 30
             },
