@@ -159,9 +159,10 @@ def retry(run: Run) -> None:
     from jobs.tasks import send
 
     config = from_environment()
-    _step(run, lambda n, now: machine.retry(n, now, getpass.getuser()))
-    night = _existing(Board(config.state), run)
-    (Desk(config.desk).night_folder(night.model, night.night) / DEAD).unlink(missing_ok=True)
+    night, who = _existing(Board(config.state), run), getpass.getuser()
+    machine.retry(night, 0.0, who)  # raises where it can't be
+    Desk(config.desk).thaw(night.model, night.night)
+    _step(run, lambda n, now: machine.retry(n, now, who))
     reconcile.start_next(config, night.model, send)
 
 

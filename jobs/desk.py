@@ -67,23 +67,32 @@ class Desk:
         Raises: BadRecipe, NoDataForNight.
         """
         final = self.night_folder(model, night)
-        if (final / RECIPE).exists() and ((final / "log").exists() or (final / RESULT).exists()):
+        if self._is_prepared(final):
             return final / RECIPE
         recipe = load_recipe(recipe_path)
         building = final.with_name(f".{night}-{uuid.uuid4().hex[:8]}")
         try:
             building.mkdir(parents=True)
             _link(recipe.data.path, night, building / "log")
-            (building / RECIPE).write_text(yaml.safe_dump(frozen(recipe, final), sort_keys=False))
-            (building / "work").mkdir()
-            shutil.rmtree(final, ignore_errors=True)  # judged again after it was tidied: it reads anew
-            building.rename(final)
+            (final / "work").mkdir(parents=True, exist_ok=True)
+            shutil.rmtree(final / "log", ignore_errors=True)
+            (building / "log").rename(final / "log")
+            write_whole(final / RECIPE, yaml.safe_dump(frozen(recipe, final), sort_keys=False))
         except OSError as error:
-            if not (final / "log").exists():  # else somebody else prepared it just now
+            if not self._is_prepared(final):  # else somebody else prepared it just now
                 raise DeskUnwritable(f"{final}: {error.strerror}; free space, or make it writable") from None
         finally:
             shutil.rmtree(building, ignore_errors=True)
         return final / RECIPE
+
+    def _is_prepared(self, folder: Path) -> bool:
+        """Return whether a night knows its recipe, and has what it reads or no longer needs it."""
+        return (folder / RECIPE).exists() and ((folder / "log").exists() or (folder / RESULT).exists())
+
+    def thaw(self, model: str, night: str) -> None:
+        """Let a night that is retried by hand read its recipe and log anew: somebody may have mended them."""
+        for name in (RECIPE, RESULT, DEAD):
+            (self.night_folder(model, night) / name).unlink(missing_ok=True)
 
     def tidy(self, model: str, night: str) -> None:
         """Remove what a published night no longer needs: links and intermediate results."""

@@ -17,7 +17,7 @@ from jobs.desk import DEAD, RECIPE, Desk, Wanted
 from jobs.machine import Night
 from recsys_kd.errors import InputError, RecsysKdError
 from recsys_kd.registry import where
-from recsys_kd.registry.protocol import Registry, State
+from recsys_kd.registry.protocol import Publication, Registry, State
 from recsys_kd.registry.store import read_copy, rebuild
 from recsys_kd.settings import Recipe, load_recipe
 
@@ -60,31 +60,29 @@ def reconcile(config: JobsConfig, send: Send) -> list[str]:
 
 
 def _align(config: JobsConfig, board: Board, desk: Desk, wanted: list[Wanted], known: dict[str, Night]) -> None:
+    nights = [known.get(machine.run_id(w.model, w.night)) or _remember(board, desk, w) for w in wanted]
     try:
         state = published(config, wanted[0])
-    except InputError:  # the recipe can't be used: its nights' first stage says so, and they are dead letters
-        for want in wanted:
-            if machine.run_id(want.model, want.night) not in known:
-                _remember(board, desk, want)
-        return
-    for want in wanted:
-        run = machine.run_id(want.model, want.night)
-        night = known.get(run)
-        record = state.nights.get(want.night)
-        if record is not None and night is not None and night.phase == "published":
-            if (desk.night_folder(want.model, want.night) / "work").exists():
+    except InputError:
+        return  # the recipe can't be used: its nights' first stage says so, and they are dead letters
+    for night in nights:
+        record = state.nights.get(night.night)
+        if record is not None and night.phase == "published":
+            if (desk.night_folder(night.model, night.night) / "work").exists():
                 stages.tidy(config, night)  # its last stage was lost
-            continue
-        if night is None:
-            night = _remember(board, desk, want)
-        if record is not None:
-            outcome = record.outcome
-            board.change(run, lambda n, now, outcome=outcome: machine.published(n, now, outcome))  # type: ignore[misc]
-        elif night.phase == "published":
-            board.change(run, lambda n, now: n.moved(now, phase="waiting", reason="the registry lost it"))
-        elif night.phase == "running" and stages.is_gone(night.owner):
-            owner = night.owner
-            board.change(run, lambda n, now, owner=owner: _release(n, now, owner))  # type: ignore[misc]
+        else:
+            _correct(board, night, record)
+
+
+def _correct(board: Board, night: Night, record: Publication | None) -> None:
+    """Bring one night in line with what the registry says of it, and with whether its worker lives."""
+    if record is not None:
+        outcome = record.outcome
+        board.change(night.run, lambda n, now: machine.published(n, now, outcome))
+    elif night.phase == "published":
+        board.change(night.run, lambda n, now: n.moved(now, phase="waiting", reason="the registry lost it"))
+    elif night.phase == "running" and stages.is_gone(night.owner):
+        board.change(night.run, lambda n, now: _release(n, now, night.owner))
 
 
 def _remember(board: Board, desk: Desk, want: Wanted) -> Night:

@@ -27,7 +27,7 @@ def world(tmp_path_factory):
 def cli(world, *arguments):
     return subprocess.run(
         [sys.executable, "-m", "recsys_kd", *arguments],
-        env=world.environment, cwd=ROOT, capture_output=True, text=True, timeout=120, check=False,
+        env=world.environment, cwd=ROOT, capture_output=True, text=True, timeout=200, check=False,
     )  # fmt: skip
 
 
@@ -35,7 +35,7 @@ def recipe(world):
     return str(world.shop / "shop-0.yaml")
 
 
-def wait(world, run, phase, seconds=90):
+def wait(world, run, phase, seconds=150):
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
         night = world.board.get(run)
