@@ -70,6 +70,9 @@ class JobsConfig(StrictConfig):
     metrics_port: int | None = Field(None, ge=1, le=65535)
     """The light worker serves Prometheus metrics here, on 127.0.0.1."""
 
+    flower_port: int = Field(5555, ge=1, le=65535)
+    """`recsys-kd jobs up` shows Flower here, on 127.0.0.1, where it is installed."""
+
     @model_validator(mode="after")
     def _limits_fit(self) -> "JobsConfig":
         stage, grace, visibility = self.limits.stage, self.limits.grace, self.limits.visibility

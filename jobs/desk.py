@@ -99,6 +99,12 @@ class Desk:
         for name in ("log", "work"):
             shutil.rmtree(self.night_folder(model, night) / name, ignore_errors=True)
 
+    def forget(self, model: str, nights: list[str]) -> None:
+        """Remove all that is kept of nights: what they came to is in the registry."""
+        for night in nights:
+            shutil.rmtree(self.night_folder(model, night), ignore_errors=True)
+            (self.folder / "wanted" / model / f"{night}.json").unlink(missing_ok=True)
+
 
 def frozen(recipe: Recipe, folder: Path) -> dict[str, Any]:
     """Return the recipe of one night: its own log and work folder, everything else as it was."""

@@ -173,6 +173,8 @@ def tidy(config: JobsConfig, night: Night) -> None:
     registry = where.open_registry(config.registry or recipe.registry, recipe.store)
     collect(registry, recipe.store, night.model, limits.keep_versions, limits.keep_seconds, me())
     desk.tidy(night.model, night.night)
+    recorded = sorted(registry.state(night.model).nights)
+    desk.forget(night.model, [n for n in recorded[: -limits.keep_versions] if n != night.night])
 
 
 def bury(work: Work, night: Night) -> None:

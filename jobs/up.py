@@ -13,6 +13,7 @@ import sys
 import threading
 import time
 from contextlib import suppress
+from importlib.util import find_spec
 from pathlib import Path
 from types import FrameType
 from urllib.parse import urlsplit
@@ -39,6 +40,8 @@ def commands(config: JobsConfig, folder: Path, beat: bool) -> dict[str, list[str
         "light": [*worker, "-Q", "light", "-c", "1", "-n", f"light-{os.getpid()}@%h"],
         "reconcile": [sys.executable, "-m", "jobs.reconciler"],
     }
+    if find_spec("flower") is not None:
+        found["flower"] = [*celery, "flower", "--address=127.0.0.1", f"--port={config.flower_port}"]
     if beat:
         found["beat"] = [*celery, "beat", "-s", str(folder / "beat-schedule"), "--pidfile="]
     redis = urlsplit(config.broker)
@@ -56,6 +59,10 @@ def commands(config: JobsConfig, folder: Path, beat: bool) -> dict[str, list[str
 def _listens(port: int) -> bool:
     with socket.socket() as s:
         return s.connect_ex(("127.0.0.1", port)) == 0
+
+
+class StillUp(OutsideError):
+    """What `up` started does not end."""
 
 
 class Supervisor:
@@ -100,16 +107,20 @@ class Supervisor:
 
     def stop(self) -> None:
         """Stop all: politely, then not; Redis last, since the others still talk to it."""
-        names = sorted(self.running, key=lambda name: name == "redis")
-        deadline = time.monotonic() + _STOP_SECONDS
-        for name in names:
-            process = self.running[name]
-            _signal(process, signal.SIGCONT)
-            _signal(process, signal.SIGTERM)
-            left = _STOP_SECONDS if name == "redis" else max(0.1, deadline - time.monotonic())
-            with suppress(subprocess.TimeoutExpired):
-                process.wait(timeout=left)
-            _kill_group(process)
+        redis = [p for name, p in self.running.items() if name == "redis"]
+        _stop([p for p in self.running.values() if p not in redis])
+        _stop(redis)
+
+
+def _stop(processes: list["subprocess.Popen[bytes]"]) -> None:
+    for process in processes:
+        _signal(process, signal.SIGCONT)
+        _signal(process, signal.SIGTERM)
+    deadline = time.monotonic() + _STOP_SECONDS
+    for process in processes:
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(timeout=max(0.1, deadline - time.monotonic()))
+        _kill_group(process)
 
 
 def _signal(process: "subprocess.Popen[bytes]", number: signal.Signals) -> None:
@@ -154,11 +165,14 @@ def running(folder: Path) -> int | None:
 
 
 def stop(folder: Path) -> bool:
-    """Stop what runs in a folder, and wait; return whether anything did."""
+    """Stop what runs in a folder, and wait; return whether anything did. Raises: StillUp."""
     pid = running(folder)
     if pid is None:
         return False
-    process = psutil.Process(pid)
-    process.terminate()
-    process.wait(timeout=2 * _STOP_SECONDS)
+    psutil.Process(pid).terminate()
+    deadline = time.monotonic() + 4 * _STOP_SECONDS
+    while running(folder) is not None:  # it is not our child, so it can't be waited for
+        if time.monotonic() > deadline:
+            raise StillUp(f"{folder}: process {pid} does not end; look into the logs there, then kill it")
+        time.sleep(_LOOK_SECONDS)
     return True

@@ -19,7 +19,7 @@ from recsys_kd.artifact.write import sync_folder
 from recsys_kd.errors import OutsideError
 from recsys_kd.registry.protocol import Pointer, Publication, Registry, State, Version, VersionInUse
 
-COPY = "registry.json"
+COPY, REPORTS = "registry.json", "reports"
 _DIGEST_LENGTH = 64
 
 
@@ -127,7 +127,8 @@ def collect(registry: Registry, store: Path, model: str, keep: int, min_age_seco
     """Remove a model's artifacts but the newest `keep` versions and whatever an alias or live service names.
 
     A version is marked first, after which it can't become champion; then its folder is renamed and removed. Folders
-    younger than `min_age_seconds` stay, registered or not: their night may be about to publish them.
+    younger than `min_age_seconds` stay, registered or not: their night may be about to publish them. Reports go with
+    their artifacts.
     """
     state = registry.state(model)
     newest = {v.digest for _, v in sorted(state.versions.items())[-keep:]} if keep else set()
@@ -143,6 +144,8 @@ def collect(registry: Registry, store: Path, model: str, keep: int, min_age_seco
                 used.append(path.name)
                 continue
         size += _remove(path)
+        report = store / model / REPORTS / path.name[:12]
+        size += _remove(report) if report.is_dir() else 0
         removed.append(path.name)
     for path in _leftovers(store / model, min_age_seconds):
         size += _remove(path)

@@ -74,10 +74,10 @@ def run(
         _strike(world, plan, faults, pause, kinds, say)
         plan.settle()
         world.tamper()
-        finished = _finish(world, plan, patience)
+        finished = finish(world, plan, patience)
     finally:
-        orphans = _close(world)
-    return _judge(world, plan, finished, orphans, seed, time.monotonic() - began)
+        orphans = world.close()
+    return judge(world, plan, finished, orphans, seed, time.monotonic() - began)
 
 
 def _strike(world, plan, faults, pause, kinds, say) -> None:  # type: ignore[no-untyped-def]
@@ -92,7 +92,7 @@ def _strike(world, plan, faults, pause, kinds, say) -> None:  # type: ignore[no-
         say(f"{len(plan.log):>4}  {struck.kind:<34} {struck.stage:<8} {struck.run}")
 
 
-def _finish(world: World, plan: Faults, patience: float) -> dict:  # type: ignore[type-arg]
+def finish(world: World, plan: Faults, patience: float) -> dict:  # type: ignore[type-arg]
     """Wait for all nights, then read what the registry and the store hold while both are up."""
     deadline = time.monotonic() + patience
     while time.monotonic() < deadline and not (world.done() and _buried(world, plan) == plan.poisoned):
@@ -120,11 +120,7 @@ def _buried(world: World, plan: Faults) -> set[str]:
     return {run for run in plan.poisoned if nights.get(run) == "dead"}
 
 
-def _close(world: World) -> list[str]:
-    return world.close()
-
-
-def _judge(world, plan, found, orphans, seed, seconds) -> Verdict:  # type: ignore[no-untyped-def]
+def judge(world, plan, found, orphans, seed, seconds) -> Verdict:  # type: ignore[no-untyped-def]
     problems = list(world.seen.problems)
     wanted = {(model, date) for model in world.models for date in world.dates}
     published = {(m, night) for m, state in found["states"].items() for night in state.nights}
