@@ -82,9 +82,14 @@ def is_ready(night: Night, now: float, requeue: float) -> bool:
 
 
 def queue(night: Night, now: float, requeue: float) -> Night:
-    """Send it (again). Raises: NotYours."""
+    """Send it (again). Raises: NotYours.
+
+    One that waits in a queue keeps its stage, so that the message that waits there, if it is not lost, stays good.
+    """
     if not is_ready(night, now, requeue):
         raise NotYours(f"{night.run} is {night.phase}")
+    if night.phase == "queued":
+        return night.moved(now)
     lost = night.phase == "running"
     reason = f"its worker {night.owner} went silent in {night.stage}" if lost else night.reason
     return night.moved(now, phase="queued", stage=STAGES[0], owner=None, reason=reason)

@@ -95,3 +95,10 @@ def test_a_night_that_waits_is_left_alone_until_its_time(waiting):
     assert not machine.is_ready(night, 49.0, 100.0) and machine.is_ready(night, 50.0, 100.0)
     sent = queued(waiting)
     assert not machine.is_ready(sent, 99.0, 100.0) and machine.is_ready(sent, 101.0, 100.0)
+
+
+def test_a_night_that_waits_long_in_a_queue_is_sent_again_and_its_first_message_stays_good(waiting):
+    sent = machine.finish_stage(claimed(queued(waiting)), 2.0, "a", 1.0)
+    again = machine.queue(sent, 150.0, 100.0)
+    assert (again.stage, again.attempts) == ("train", 1) and machine.is_past(again, "prepare")
+    assert claimed(again, now=151.0, stage="train").attempts == 1
