@@ -30,6 +30,9 @@ def configure(app: Celery, config: JobsConfig) -> None:
         task_reject_on_worker_lost=True,
         worker_prefetch_multiplier=1,
         worker_pool_start_method="spawn",
+        # A spawned process imports everything anew; at Celery's 4 s a busy machine kills each one before it is up.
+        worker_proc_alive_timeout=120,
+        result_expires=None,
         worker_hijack_root_logger=False,
         worker_cancel_long_running_tasks_on_connection_loss=False,
         worker_soft_shutdown_timeout=5,

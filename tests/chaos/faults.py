@@ -16,7 +16,7 @@ from dataclasses import dataclass
 
 import psutil
 
-from jobs.machine import Night
+from jobs.machine import OVER, Night
 from jobs.tasks import app, prepare, publish, tidy, train
 from recsys_kd.errors import RecsysKdError
 from tests.chaos.world import POISON, World
@@ -39,8 +39,8 @@ class Struck:
 class Faults:
     """Draws faults by a seeded generator and carries them out."""
 
-    def __init__(self, world: World, seed: int) -> None:
-        self.world, self.random = world, random.Random(seed)
+    def __init__(self, world: World, seed: int, patience: float = AIM_SECONDS) -> None:
+        self.world, self.random, self.patience = world, random.Random(seed), patience
         self.log: list[Struck] = []
         self.poisoned: set[str] = set()
         self.timers: list[threading.Thread] = []
@@ -100,18 +100,21 @@ class Faults:
 
     def aimed(self, stage: str) -> Night | None:
         """Return a night whose stage runs; any running one where none is at that stage."""
-        deadline = time.monotonic() + AIM_SECONDS
+        deadline = time.monotonic() + self.patience
         while True:
             try:
-                running = [n for n in self.world.board.all() if n.phase == "running" and n.owner]
+                nights = self.world.board.all()
             except RecsysKdError:
-                running = []
+                nights = []
+            running = [n for n in nights if n.phase == "running" and n.owner]
+            if nights and all(n.phase in OVER for n in nights):
+                return None
             for night in running:
                 if night.stage == stage:
                     return night
             if time.monotonic() > deadline:
                 return running[0] if running else None
-            time.sleep(0.003)  # publish takes tens of milliseconds; it tells nobody that it begins
+            time.sleep(0.01)  # publish takes tens of milliseconds; it tells nobody that it begins
 
     def owner(self, night: Night | None) -> psutil.Process | None:
         """Return the pool process that owns a night."""

@@ -62,15 +62,15 @@ class Verdict:
 
 def run(
     folder: Path, seed: int, faults: int, models: int, nights: int, pause: tuple[float, float], patience: float,
-    kinds: list[tuple[str, str]] | None = None, say=print,
+    kinds: list[tuple[str, str]] | None = None, limits: Limits | None = None, say=print,
 ) -> Verdict:  # fmt: skip # type: ignore[no-untyped-def]
     """Strike while nights run, let them finish, and look at what there is. `kinds`: these faults, in this order."""
     began = time.monotonic()
-    world = World(folder, models, nights, Limits())
+    world = World(folder, models, nights, limits or Limits())
     try:
         world.want()
         world.start()
-        plan = Faults(world, seed)
+        plan = Faults(world, seed, 60.0) if kinds else Faults(world, seed)
         _strike(world, plan, faults, pause, kinds, say)
         plan.settle()
         world.tamper()

@@ -54,12 +54,12 @@ POISON = {
 
 @dataclass
 class Limits:
-    """How quick a run is."""
+    """How quick a run is: as quick as a machine of 2 cores allows that does other things too."""
 
-    stage: float = 40
-    visibility: float = 43
-    lease: float = 4
-    requeue: float = 10
+    stage: float = 100
+    visibility: float = 102
+    lease: float = 10
+    requeue: float = 30
     attempts: int = 10_000
     keep_versions: int = 5
 
@@ -124,13 +124,18 @@ class World:
                 continue
         return [p for p in found if p.pid != os.getpid()]
 
+    @staticmethod
+    def compiler() -> str | None:
+        """Return the C compiler, which tampering with clock and disk needs."""
+        return shutil.which("cc")
+
     def _shim(self) -> None:
         self.control_path = self.folder / "control"
         self.control_path.write_bytes(bytes(16))
         with self.control_path.open("r+b") as file:
             self.control = mmap.mmap(file.fileno(), 16)
         self.library = self.folder / "shim.so"
-        compiler = shutil.which("cc")
+        compiler = self.compiler()
         if compiler is not None:
             source = Path(__file__).with_name("shim.c")
             subprocess.run([compiler, "-O1", "-shared", "-fPIC", "-o", self.library, source, "-ldl"], check=True)

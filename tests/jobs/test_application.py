@@ -13,6 +13,7 @@ from recsys_kd.runtime.ranker import Ranker
 from tests.chaos.world import ROOT, Limits, World
 from tests.redis_server import free_port
 
+pytestmark = pytest.mark.timeout(600)  # seconds on an idle machine, minutes on a busy one
 NIGHT = "shop-0@2026-01-09"
 
 
@@ -35,7 +36,7 @@ def recipe(world):
     return str(world.shop / "shop-0.yaml")
 
 
-def wait(world, run, phase, seconds=150):
+def wait(world, run, phase, seconds=250):
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
         night = world.board.get(run)

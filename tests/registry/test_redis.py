@@ -2,6 +2,7 @@
 
 import signal
 import subprocess
+from pathlib import Path
 
 import pytest
 
@@ -11,12 +12,8 @@ from recsys_kd.registry.redis import RedisRegistry, masked
 from tests.redis_server import RedisServer, free_port
 from tests.registry.test_registry import add, night, verdict
 
-ACL = (
-    "user default on >admin ~* &* +@all",
-    # what README shows
-    "user publisher on >secret ~recsys_kd:* +@read +@connection +@transaction +hset +sadd +xadd",
-    "user service on >look %R~recsys_kd:* +@read +@connection (~recsys_kd:{*}:service:* +set)",
-)
+README = (Path(__file__).resolve().parents[2] / "README.md").read_text()
+ACL = ("user default on >admin ~* &* +@all", *README.partition("```acl\n")[2].partition("```")[0].splitlines())
 
 
 @pytest.fixture(scope="module")
