@@ -2,9 +2,9 @@
 
 import sys
 
-from tests.benchmarks import bench_read, bench_real, bench_teacher
+from tests.benchmarks import bench_jobs, bench_read, bench_real, bench_teacher
 
-ALL = {"read": bench_read, "teacher": bench_teacher, "real": bench_real}
+ALL = {"read": bench_read, "teacher": bench_teacher, "real": bench_real, "jobs": bench_jobs}
 
 if __name__ == "__main__":
     for name in sys.argv[1:] or ALL:
