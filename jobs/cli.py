@@ -7,6 +7,7 @@ import datetime as dt
 import getpass
 import json
 import time
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
@@ -18,6 +19,7 @@ from jobs.board import Board
 from jobs.config import JobsConfig, from_environment
 from jobs.desk import DEAD, Desk, Wanted
 from jobs.machine import Night
+from recsys_kd.errors import InputError
 from recsys_kd.settings import load_recipe
 
 app = typer.Typer(no_args_is_help=True, help="Nights on Celery workers.")
@@ -149,8 +151,9 @@ def cancel(run: Run) -> None:
     config = from_environment()
     _step(run, lambda n, now: machine.cancel(n, now, getpass.getuser()))
     night = _existing(Board(config.state), run)
-    recipe = load_recipe(Path(night.recipe))
-    reconcile.registry_of(config, recipe).claim(night.model, night.night)  # makes the publisher's claim void
+    with suppress(InputError):  # a recipe that can't be read publishes nothing
+        registry = reconcile.registry_of(config, load_recipe(Path(night.recipe)))
+        registry.claim(night.model, night.night)  # makes the publisher's claim void
 
 
 @app.command()

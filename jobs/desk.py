@@ -108,7 +108,8 @@ class Desk:
 
 def frozen(recipe: Recipe, folder: Path) -> dict[str, Any]:
     """Return the recipe of one night: its own log and work folder, everything else as it was."""
-    data = recipe.data.model_copy(update={"path": folder / "log"})
+    log = folder / "log" / recipe.data.path.name if recipe.data.path.is_file() else folder / "log"
+    data = recipe.data.model_copy(update={"path": log})
     plain: dict[str, Any] = recipe.model_copy(update={"data": data, "work": folder / "work"}).model_dump(mode="json")
     return plain
 

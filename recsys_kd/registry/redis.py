@@ -125,7 +125,7 @@ def _parse(fields: dict[str, str]) -> State:
     parts: dict[str, dict[str, str]] = {k: {} for k in ("version", "alias", "night", "token", "collected")}
     for name, value in fields.items():
         kind, _, key = name.partition(":")
-        parts[kind][key] = value
+        parts.setdefault(kind, {})[key] = value  # kinds of later versions are left alone
     return State(
         {int(number): Version(**json.loads(text)) for number, text in parts["version"].items()},
         {alias: Pointer(**json.loads(text)) for alias, text in parts["alias"].items()},

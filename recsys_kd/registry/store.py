@@ -135,7 +135,7 @@ def collect(registry: Registry, store: Path, model: str, keep: int, min_age_seco
     numbers = {v.digest: n for n, v in state.versions.items()}
     removed, size, used = [], 0, []
     for path in artifacts(store, model):
-        if path.name in newest or time.time() - path.stat().st_mtime < min_age_seconds:
+        if path.name in newest or _seconds_old(path) < min_age_seconds:
             continue
         if path.name in numbers:
             try:
@@ -154,14 +154,25 @@ def collect(registry: Registry, store: Path, model: str, keep: int, min_age_seco
 
 def _leftovers(folder: Path, min_age_seconds: float) -> Iterator[Path]:
     for path in list(folder.glob(".building-*")) + list(folder.glob(".collected-*")):
-        if time.time() - path.stat().st_mtime >= min_age_seconds:
+        if _seconds_old(path) >= min_age_seconds:
             yield path
 
 
+def _seconds_old(path: Path) -> float:
+    """Return a folder's age; 0 where somebody else collects it just now."""
+    try:
+        return time.time() - path.stat().st_mtime
+    except FileNotFoundError:
+        return 0.0
+
+
 def _remove(path: Path) -> int:
-    """Take a folder out of reach in one step, then remove it; return its bytes."""
-    size = sum(p.stat().st_size for p in path.iterdir())
+    """Take a folder out of reach in one step, then remove it; return its bytes, 0 where somebody else was faster."""
     gone = path.with_name(f".collected-{path.name[:12]}-{uuid.uuid4().hex[:8]}")
-    path.rename(gone)
+    try:
+        path.rename(gone)
+    except FileNotFoundError:
+        return 0
+    size = sum(p.stat().st_size for p in gone.rglob("*"))
     shutil.rmtree(gone, ignore_errors=True)
     return size

@@ -34,6 +34,13 @@ def test_a_night_reads_the_days_up_to_it_and_data_that_comes_later_is_the_next_n
     assert len(list_files(following.data.path)) == 6
 
 
+def test_a_log_of_one_file_is_read_whole_whatever_its_name(recipe, tmp_path):
+    (tmp_path / "clicks.data").write_bytes(next((tmp_path / "log").rglob("*.parquet")).read_bytes())
+    recipe.write_text(recipe.read_text().replace("path: log", "path: clicks.data"))
+    frozen = load_recipe(Desk(tmp_path / "desk").prepare("shop", "2026-01-08", recipe))
+    assert [f.name for f in list_files(frozen.data.path)] == ["clicks.data"]
+
+
 def test_a_night_before_the_log_begins_says_so(recipe, tmp_path):
     with pytest.raises(NoDataForNight, match="no file up to 2025-12-31"):
         Desk(tmp_path / "desk").prepare("shop", "2025-12-31", recipe)
