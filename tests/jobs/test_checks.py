@@ -15,6 +15,7 @@ from recsys_kd.settings import BadRecipe
 from tests.redis_server import RedisServer
 
 ROOT = Path(__file__).resolve().parents[2]
+pytestmark = pytest.mark.timeout(600)  # seconds on an idle machine, minutes on a busy one
 
 
 @pytest.fixture(scope="module")
@@ -82,7 +83,7 @@ def test_a_worker_does_not_start_with_it_and_recsys_kd_doctor_prints_the_same(tm
     environment = {**os.environ, "RECSYS_KD_JOBS": str(path), "PYTHONPATH": str(ROOT)}
     command = [sys.executable, "-m", "celery", "-A", "jobs.app", "worker", "-Q", "heavy", "-c", "1"]
     worker = subprocess.run(
-        command, env=environment, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False
+        command, env=environment, cwd=ROOT, capture_output=True, text=True, timeout=240, check=False
     )  # fmt: skip
     assert worker.returncode == 2 and "error: jobs.broker:" in worker.stderr and "appendonly yes" in worker.stderr
     command = [sys.executable, "-m", "recsys_kd", "doctor", "--json", "--store", str(tmp_path)]
