@@ -2,12 +2,14 @@
 SHELL := /bin/bash
 BIN := .venv/bin
 
-.PHONY: help setup demo test bench lint format
+.PHONY: help setup demo test bench lint format up down chaos soak
 
 help:
 	@echo "make demo   the whole nightly job on a synthetic shop, embedded registry"
 	@echo "make test   every test, real Redis included"
 	@echo "make bench  benchmarks beside their peers: a table, and JSON under build/bench"
+	@echo "make up     Redis, Celery workers, reconciler, beat and Flower on this machine; make down stops them"
+	@echo "make chaos  300 faults against real Redis and workers; make soak: 100 nights of 3 models"
 	@echo "make lint   ruff, mypy --strict, import-linter"
 
 setup:
@@ -21,6 +23,20 @@ test: setup
 
 bench: setup
 	@$(BIN)/python -m tests.benchmarks
+
+up: setup
+	@mkdir -p build
+	@nohup $(BIN)/recsys-kd jobs up build/up >build/up.log 2>&1 & sleep 2
+	@cat build/up.log
+
+down:
+	@$(BIN)/recsys-kd jobs down build/up
+
+chaos: setup
+	@$(BIN)/python -m tests.chaos
+
+soak: setup
+	@$(BIN)/python -m tests.chaos.soak
 
 lint: setup
 	@$(BIN)/ruff check .

@@ -1,34 +1,86 @@
 """The Celery application.
 
-Settings follow what Celery 5.7 on Redis really does under faults: late acknowledgement and rejection on a lost
-worker, so a killed night runs again; one task at a time per heavy worker; JSON only; the visibility timeout above the
-longest night, since a task that outlives it is started a second time while it still runs.
+Settings follow what Celery 5.7 on Redis really does under faults: late acknowledgement and rejection on a lost worker,
+so a killed stage runs again; one task at a time per heavy worker; JSON only; the visibility timeout above the longest
+stage, since a task that outlives it is started a second time while it still runs. Results are not kept: what a night
+came to is on the board and in the registry.
 """
 
-import os
+import sys
+from typing import Any
 
 from celery import Celery
+from celery.signals import celeryd_init, setup_logging, worker_ready
 
-NIGHT_LIMIT_SECONDS = 6 * 3600
-VISIBILITY_SECONDS = NIGHT_LIMIT_SECONDS + 3600
+from jobs.config import JobsConfig, from_environment
 
-
-def broker_url() -> str:
-    """Return the broker's URL from RECSYS_KD_BROKER; Redis on this machine otherwise."""
-    return os.environ.get("RECSYS_KD_BROKER", "redis://127.0.0.1:6379/0")
+HEAVY, LIGHT = "heavy", "light"
 
 
-app = Celery("recsys_kd_jobs", broker=broker_url(), backend=broker_url(), include=["jobs.tasks"])
-app.conf.update(
-    accept_content=["json"],
-    task_serializer="json",
-    result_serializer="json",
-    result_accept_content=["json"],
-    task_acks_late=True,
-    task_reject_on_worker_lost=True,
-    worker_prefetch_multiplier=1,
-    task_time_limit=NIGHT_LIMIT_SECONDS,
-    broker_transport_options={"visibility_timeout": VISIBILITY_SECONDS},
-    broker_connection_retry_on_startup=True,
-    task_default_queue="nights",
-)
+def configure(app: Celery, config: JobsConfig) -> None:
+    """Give the application its settings."""
+    app.conf.update(
+        broker_url=config.broker,
+        accept_content=["json"],
+        task_serializer="json",
+        result_serializer="json",
+        result_accept_content=["json"],
+        task_ignore_result=True,
+        task_acks_late=True,
+        task_reject_on_worker_lost=True,
+        worker_prefetch_multiplier=1,
+        worker_pool_start_method="spawn",
+        # A spawned process imports everything anew; at Celery's 4 s a busy machine kills each one before it is up.
+        worker_proc_alive_timeout=120,
+        result_expires=None,
+        worker_hijack_root_logger=False,
+        worker_cancel_long_running_tasks_on_connection_loss=False,
+        worker_soft_shutdown_timeout=5,
+        task_time_limit=config.limits.stage + config.limits.grace,
+        broker_transport_options={
+            "visibility_timeout": config.limits.visibility,
+            "socket_timeout": 10,
+            "socket_connect_timeout": 10,
+            "retry_on_timeout": True,
+            "health_check_interval": 10,
+        },
+        broker_connection_retry_on_startup=True,
+        broker_connection_max_retries=None,
+        task_default_queue=LIGHT,
+        task_routes={"recsys_kd.train": {"queue": HEAVY}},
+        worker_send_task_events=True,
+        beat_schedule={"reconcile": {"task": "recsys_kd.reconcile", "schedule": config.limits.reconcile}},
+    )
+
+
+app = Celery("recsys_kd_jobs", include=["jobs.tasks"])
+configure(app, from_environment())
+
+
+@celeryd_init.connect  # type: ignore[untyped-decorator]
+def refuse_what_loses_work(**_: Any) -> None:
+    """Stop a worker at its start where the configuration would lose work; print what `doctor` prints."""
+    from jobs.checks import examine
+
+    findings = examine(from_environment())
+    for finding in findings:
+        if finding.level != "ok":
+            print(f"{finding.level}: {finding.check}: {finding.detail}", file=sys.stderr, flush=True)
+    if any(f.level == "error" for f in findings):
+        sys.exit(2)
+
+
+@setup_logging.connect  # type: ignore[untyped-decorator]
+def log_as_json(**_: Any) -> None:
+    """Write one JSON object per line."""
+    from jobs.logs import configure_logging
+
+    configure_logging("INFO")
+
+
+@worker_ready.connect  # type: ignore[untyped-decorator]
+def serve_metrics(**_: Any) -> None:
+    """Serve Prometheus metrics where a port is configured."""
+    from jobs.metrics import serve
+
+    serve(from_environment())

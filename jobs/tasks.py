@@ -1,34 +1,80 @@
-"""Tasks: validate, run the night as a subprocess, return a small summary.
+"""Celery's tasks: each names a stage of a run and does nothing else; arguments and results are JSON, data goes by path.
 
-The night is a subprocess because `multiprocessing` fails inside a prefork worker, and so that a crash of native code
-ends the night, not the worker. Stages are keyed by content, so a night that is delivered twice does its work once.
+A night is the chain prepare -> train -> publish -> tidy, keyed by its run id. A link that finds nothing to do (the
+night is over, or another worker is at it) ends its chain.
 """
 
-import json
-import subprocess
-import sys
+import logging
 from typing import Any
 
-from jobs.app import NIGHT_LIMIT_SECONDS, app
+from celery import chain
+from celery.exceptions import Ignore
+
+from jobs import logs, reconcile, stages
+from jobs.app import app
+from jobs.board import Board
+from jobs.config import from_environment
+from jobs.machine import Night, NotYours
 from recsys_kd.errors import RecsysKdError
 
-KEPT = ("passed", "artifact", "version", "bytes", "report", "seconds")
-HELD_BACK = 1
+log = logging.getLogger("recsys_kd.jobs")
 
 
-class NightFailed(RecsysKdError):
-    """A night's subprocess did not end with a verdict."""
+def _stage(run: str, stage: str) -> dict[str, Any]:
+    """Perform a stage; a failure is written on the board, so it only ends this chain."""
+    with logs.about(run, stage):
+        log.info("started")
+        try:
+            night = stages.perform(from_environment(), run, stage)
+        except NotYours as error:
+            log.info("nothing to do: %s", error)
+            raise Ignore from None
+        except RecsysKdError as error:
+            log.error("failed: %s", error)
+            raise Ignore from None
+        log.info("done")
+    return {"run": run, "stage": stage, "phase": night.phase, "seconds": night.seconds.get(stage)}
 
-    exit_code = 3
+
+@app.task(name="recsys_kd.prepare")  # type: ignore[untyped-decorator]
+def prepare(run: str) -> dict[str, Any]:
+    """Freeze what the night reads."""
+    return _stage(run, "prepare")
 
 
-@app.task(name="recsys_kd.night")  # type: ignore[untyped-decorator]
-def night(recipe: str) -> dict[str, Any]:
-    """Run the night of the recipe at a path; return its summary. Raises: NightFailed with the night's last words."""
-    command = [sys.executable, "-m", "recsys_kd", "run", recipe, "--json"]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=NIGHT_LIMIT_SECONDS - 60, check=False)
-    if done.returncode not in (0, HELD_BACK):
-        last = (done.stderr.strip().splitlines() or ["no message"])[-1]
-        raise NightFailed(f"night of {recipe}: exit code {done.returncode}: {last}")
-    found = json.loads(done.stdout)
-    return {name: found[name] for name in KEPT}
+@app.task(name="recsys_kd.train")  # type: ignore[untyped-decorator]
+def train(run: str) -> dict[str, Any]:
+    """Run the night up to its verdict."""
+    return _stage(run, "train")
+
+
+@app.task(name="recsys_kd.publish")  # type: ignore[untyped-decorator]
+def publish(run: str) -> dict[str, Any]:
+    """Record the night, promote what passed."""
+    return _stage(run, "publish")
+
+
+@app.task(name="recsys_kd.tidy")  # type: ignore[untyped-decorator]
+def tidy(run: str) -> dict[str, Any]:
+    """Clean up after a published night, and start the model's next one."""
+    with logs.about(run, "tidy"):
+        config = from_environment()
+        night = Board(config.state).get(run)
+        if night is None or night.phase != "published":
+            raise Ignore
+        stages.tidy(config, night)
+        following = reconcile.start_next(config, night.model, send)
+        log.info("done")
+    return {"run": run, "stage": "tidy", "next": following}
+
+
+@app.task(name="recsys_kd.reconcile")  # type: ignore[untyped-decorator]
+def reconcile_once() -> dict[str, Any]:
+    """Compare wanted with published nights; start what is missing."""
+    return {"started": reconcile.reconcile(from_environment(), send)}
+
+
+def send(night: Night) -> None:
+    """Put a night's chain on the queue."""
+    steps = (task.si(night.run) for task in (prepare, train, publish, tidy))
+    chain(*steps).apply_async(retry=False)

@@ -5,9 +5,10 @@
 
 from pathlib import Path
 from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from recsys_kd.errors import InputError
 
@@ -269,6 +270,8 @@ class Recipe(StrictConfig):
     threads: int | None = Field(None, ge=1)
     store: Path = Path("store")
     """Artifacts, and the embedded registry beside them."""
+    registry: str | None = None
+    """Instead of the embedded one: `redis://host:port/db` or the path of an SQLite file; RECSYS_KD_REGISTRY wins."""
     work: Path = Path("work")
     """Stages' results, kept to continue an interrupted run."""
     data: DataConfig
@@ -281,6 +284,13 @@ class Recipe(StrictConfig):
     evaluate: EvaluateConfig = EvaluateConfig()
     ab: AbConfig = AbConfig()
     gate: GateConfig = GateConfig()
+
+    @field_validator("registry")
+    @classmethod
+    def _no_password(cls, value: str | None) -> str | None:
+        if value is not None and "@" in value and urlsplit(value).password:
+            raise ValueError("holds a password, and recipes are printed in reports; put the URL in RECSYS_KD_REGISTRY")
+        return value
 
 
 def explain(error: ValidationError, where: str) -> str:

@@ -8,6 +8,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import yaml
 
+from jobs.config import JobsConfig
 from recsys_kd.data.interactions_config import ImportConfig
 from recsys_kd.evaluate.policy import Policy
 from recsys_kd.settings import Recipe
@@ -20,11 +21,12 @@ def blocks(language):
     return re.findall(rf"```{language}\n(.*?)```", README, re.DOTALL)
 
 
-def test_the_recipe_is_valid():
-    recipe, purchases, policy = blocks("yaml")
-    assert Recipe.model_validate(yaml.safe_load(recipe)).name == "my-shop"
-    assert Policy.model_validate(yaml.safe_load(policy)).margins("teacher")["logloss"] == 0.01
-    assert ImportConfig.model_validate(yaml.safe_load(purchases)).columns.user == "customer"
+def test_the_configurations_are_valid():
+    recipe, purchases, policy, jobs = (yaml.safe_load(text) for text in blocks("yaml"))
+    assert Recipe.model_validate(recipe).name == "my-shop"
+    assert JobsConfig.model_validate(jobs).models[0].first.isoformat() == "2026-01-05"
+    assert Policy.model_validate(policy).margins("teacher")["logloss"] == 0.01
+    assert ImportConfig.model_validate(purchases).columns.user == "customer"
 
 
 def test_the_serving_example_runs(dataset, tmp_path):
@@ -54,6 +56,7 @@ def test_every_make_target_and_command_it_names_exists():
     makefile = (root / "Makefile").read_text()
     for target in set(re.findall(r"make (\w+)", README)):
         assert f"\n{target}:" in makefile
-    commands = (root / "recsys_kd" / "cli" / "main.py").read_text() + "def registry("
-    for command in set(re.findall(r"recsys-kd (\w+)", README)):
+    commands = (root / "recsys_kd" / "cli" / "main.py").read_text() + "def registry( def jobs("
+    commands += (root / "jobs" / "cli.py").read_text() + (root / "recsys_kd" / "cli" / "registry.py").read_text()
+    for command in set(re.findall(r"recsys-kd (?:jobs |registry )?(\w+)", README)):
         assert f"def {command}(" in commands or f'command("{command}")' in commands

@@ -1,8 +1,11 @@
 """The commands. Reports go to stdout (`--json`: exactly one JSON document), progress and messages to stderr."""
 
 import json
+import os
 import sys
 import traceback
+from collections.abc import Callable
+from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -14,6 +17,7 @@ from recsys_kd.cli.gate import gate
 from recsys_kd.cli.registry import app as registry_app
 from recsys_kd.cli.simulate import simulate
 from recsys_kd.errors import OutsideError, RecsysKdError
+from recsys_kd.registry import where
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 app.add_typer(registry_app, name="registry")
@@ -48,7 +52,7 @@ def show_night(night: Any, as_json: bool) -> None:
             say(f"{mark:>4}  {check.sentence}")
         say(f"artifact  {night.artifact.path} ({night.artifact.bytes_on_disk:,} bytes)")
         live = "champion" if night.champion and night.champion.digest == night.artifact.digest else "registered only"
-        say(f"version   {night.version.number}, {live}")
+        say(f"version   {night.version.number}, {live}" if night.version else "version   none: it was not to publish")
         say(f"scored    {night.scored['candidates']} -> {night.scored['probability']}")
         say(f"report    {night.report_html}")
         say("passed the gate" if night.verdict.passed else "held back by the gate")
@@ -60,6 +64,8 @@ def show_night(night: Any, as_json: bool) -> None:
 def run(
     recipe: Annotated[Path, typer.Argument(help="YAML recipe.")],
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only print the plan.")] = False,
+    publish: Annotated[bool, typer.Option(help="Register the artifact, and make it champion if it passes.")] = True,
+    registry: Annotated[str | None, typer.Option(help="redis://... or an SQLite path, not the recipe's.")] = None,
     as_json: Json = False,
 ) -> None:
     """Run one model's night: read, teach, distil, compress, evaluate, gate, register."""
@@ -72,7 +78,9 @@ def run(
         found = plan(loaded)
         say(json.dumps(found.__dict__) if as_json else "\n".join(found.lines()))
         return
-    show_night(run_night(loaded, progress(), command=f"recsys-kd run {recipe}"), as_json)
+    if registry is not None:
+        os.environ[where.VARIABLE] = registry  # not into the recipe, which reports print: it may hold a password
+    show_night(run_night(loaded, progress(), command=f"recsys-kd run {recipe}", publish=publish), as_json)
 
 
 @app.command()
@@ -154,7 +162,7 @@ def doctor(
     from recsys_kd.flow.doctor import as_json as plain
     from recsys_kd.flow.doctor import examine
 
-    findings = examine(store)
+    findings = examine(store) + [f for check in extensions("recsys_kd.checks") for f in check()]
     if as_json:
         say(json.dumps(plain(findings)))
     else:
@@ -164,9 +172,16 @@ def doctor(
         raise typer.Exit(3)
 
 
+def extensions(group: str) -> list[Callable[..., Any]]:
+    """Return what installed distributions add to this command line, by entry point."""
+    return [found.load() for found in sorted(entry_points(group=group), key=lambda e: e.name)]
+
+
 def main() -> None:
     """Run the command line; errors of this package become one message and an exit code."""
     try:
+        for extend in extensions("recsys_kd.commands"):
+            extend(app)
         app()
     except RecsysKdError as error:
         print(f"recsys-kd: {error}", file=sys.stderr)

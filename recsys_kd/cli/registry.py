@@ -1,4 +1,8 @@
-"""`recsys-kd registry`: what is registered, what is live, and going back."""
+"""`recsys-kd registry`: what is registered, what is live, going back, and keeping the store small.
+
+Exit codes as everywhere; every command takes `--registry` (a Redis URL or an SQLite path; RECSYS_KD_REGISTRY where
+absent, then the file in the store).
+"""
 
 import getpass
 import json
@@ -8,16 +12,24 @@ from typing import Annotated, Any
 
 import typer
 
-from recsys_kd.registry.sqlite import SqliteRegistry
+from recsys_kd.registry import compare, where
+from recsys_kd.registry import store as stores
+from recsys_kd.registry.protocol import Registry
 
 app = typer.Typer(no_args_is_help=True, help="Versions, aliases, rollback and the audit log.")
-Store = Annotated[Path, typer.Option(help="Artifact store that holds registry.sqlite.")]
+Store = Annotated[Path, typer.Option(help="Artifact store; its registry.sqlite is the registry unless told otherwise.")]
+Where = Annotated[
+    str | None, typer.Option("--registry", envvar=where.VARIABLE, help="redis://... or the path of an SQLite file.")
+]
 Model = Annotated[str, typer.Argument(help="Model name, as in its recipe.")]
+Number = Annotated[int, typer.Argument(help="Version number.")]
+Why = Annotated[str, typer.Option(help="Reason, for the audit log.")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout.")]
+STORE = Path("store")
 
 
-def _open(store: Path) -> SqliteRegistry:
-    return SqliteRegistry(store / "registry.sqlite")
+def _open(store: Path, registry: str | None) -> Registry:
+    return where.open_registry(registry, store)
 
 
 def _print(rows: list[dict[str, Any]], as_json: bool, columns: tuple[str, ...]) -> None:
@@ -29,52 +41,108 @@ def _print(rows: list[dict[str, Any]], as_json: bool, columns: tuple[str, ...]) 
 
 
 @app.command("list")
-def list_(store: Store = Path("store"), as_json: Json = False) -> None:
+def list_(store: Store = STORE, registry: Where = None, as_json: Json = False) -> None:
     """List every model's versions and what is live."""
-    registry, rows = _open(store), []
-    for model in registry.models():
-        names = {a: p.number for a in ("champion", "previous") if (p := registry.pointer(model, a))}
-        for v in registry.versions(model):
-            live = ",".join(a for a, number in names.items() if number == v.number)
-            rows.append({"model": model, "version": v.number, "alias": live, "digest": v.digest, "created": v.created})
+    opened, rows = _open(store, registry), []
+    for model in opened.models():
+        state = opened.state(model)
+        for number, v in sorted(state.versions.items()):
+            names = [alias for alias, p in sorted(state.aliases.items()) if p.number == number]
+            names += ["collected"] if number in state.collected else []
+            rows.append(
+                {"model": model, "version": number, "alias": ",".join(names), "digest": v.digest, "created": v.created}
+            )
     _print(rows, as_json, ("model", "version", "alias", "digest", "created"))
 
 
 @app.command()
-def show(model: Model, version: int, store: Store = Path("store"), as_json: Json = False) -> None:
+def show(model: Model, version: Number, store: Store = STORE, registry: Where = None, as_json: Json = False) -> None:
     """Show one version with its lineage."""
-    found = asdict(_open(store).version(model, version))
+    found = asdict(_open(store, registry).version(model, version))
     typer.echo(json.dumps(found, indent=None if as_json else 2))
 
 
 @app.command()
-def audit(model: Model, store: Store = Path("store"), as_json: Json = False) -> None:
+def diff(
+    model: Model, old: Number, new: Number, store: Store = STORE, registry: Where = None, as_json: Json = False
+) -> None:
+    """Show what differs between two versions: data, recipe, teacher, plan, parents."""
+    opened = _open(store, registry)
+    found = compare.differences(opened.version(model, old), opened.version(model, new))
+    rows = [{"key": key, "old": a, "new": b} for key, (a, b) in found.items()]
+    _print(rows, as_json, ("key", "old", "new"))
+
+
+@app.command()
+def nights(model: Model, store: Store = STORE, registry: Where = None, as_json: Json = False) -> None:
+    """List a model's published nights: live, late (a newer one was live already) or held back by the gate."""
+    found = _open(store, registry).state(model).nights
+    rows = [asdict(found[night]) for night in sorted(found)]
+    _print(rows, as_json, ("night", "outcome", "number", "epoch", "at"))
+
+
+@app.command()
+def audit(model: Model, store: Store = STORE, registry: Where = None, as_json: Json = False) -> None:
     """Print everything that happened to a model."""
-    rows = [asdict(e) for e in _open(store).audit(model)]
+    rows = [asdict(e) for e in _open(store, registry).audit(model)]
     _print(rows, as_json, ("at", "action", "number", "epoch", "who", "why"))
 
 
 @app.command()
-def rollback(
-    model: Model,
-    why: Annotated[str, typer.Option(help="Reason, for the audit log.")],
-    store: Store = Path("store"),
-    as_json: Json = False,
+def challenge(
+    model: Model, version: Number, why: Why, store: Store = STORE, registry: Where = None, as_json: Json = False
 ) -> None:
-    """Make the previous champion live again, after checking that it loads."""
-    from recsys_kd.runtime.ranker import Ranker
-
-    pointer = _open(store).rollback(model, Ranker.open, getpass.getuser(), why)
+    """Let `challenger` name a version."""
+    pointer = _open(store, registry).name(model, "challenger", version, getpass.getuser(), why)
     _print([asdict(pointer)], as_json, ("alias", "number", "digest", "epoch"))
 
 
 @app.command()
-def verify(model: Model, version: int, store: Store = Path("store"), as_json: Json = False) -> None:
+def rollback(model: Model, why: Why, store: Store = STORE, registry: Where = None, as_json: Json = False) -> None:
+    """Make the previous champion live again, after checking that it loads."""
+    from recsys_kd.runtime.ranker import Ranker
+
+    pointer = _open(store, registry).rollback(model, Ranker.open, getpass.getuser(), why)
+    _print([asdict(pointer)], as_json, ("alias", "number", "digest", "epoch"))
+
+
+@app.command()
+def verify(model: Model, version: Number, store: Store = STORE, registry: Where = None, as_json: Json = False) -> None:
     """Open a version as a service would: every check, golden queries included."""
     from recsys_kd.runtime.ranker import Ranker
 
-    found = _open(store).version(model, version)
+    found = _open(store, registry).version(model, version)
     Ranker.open(found.path)
-    _print(
-        [{"model": model, "version": version, "digest": found.digest, "state": "sound"}], as_json, ("state", "digest")
-    )
+    row = {"model": model, "version": version, "digest": found.digest, "state": "sound"}
+    _print([row], as_json, ("state", "digest"))
+
+
+@app.command()
+def gc(
+    model: Model,
+    keep: Annotated[int, typer.Option(min=0, help="Newest versions to keep.")] = 14,
+    hours: Annotated[float, typer.Option(min=0, help="Keep what is younger than this.")] = 24.0,
+    store: Store = STORE,
+    registry: Where = None,
+    as_json: Json = False,
+) -> None:
+    """Remove old artifacts; never one that an alias or a live service names."""
+    found = stores.collect(_open(store, registry), store, model, keep, hours * 3600, getpass.getuser())
+    row = {"removed": len(found.removed), "bytes": found.bytes, "in_use": len(found.in_use)}
+    if as_json:
+        typer.echo(json.dumps(row))
+    else:
+        typer.echo(f"{row['removed']} removed, {found.bytes:,} bytes freed, {row['in_use']} old ones are in use")
+
+
+@app.command()
+def rebuild(model: Model, store: Store = STORE, registry: Where = None, as_json: Json = False) -> None:
+    """Restore a model's lost registry from the artifact store."""
+    found = stores.rebuild(_open(store, registry), store, model, getpass.getuser())
+    if as_json:
+        typer.echo(json.dumps(asdict(found)))
+        return
+    champion = found.champion[:12] if found.champion else "none: promote one by running its night"
+    typer.echo(f"{model}: {found.versions} versions, {found.nights} nights, champion {champion}")
+    for line in found.refused:
+        typer.echo(f"refused: {line}")

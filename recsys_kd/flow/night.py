@@ -1,5 +1,6 @@
 """One model's night, end to end: read, teach, distil, compress, evaluate from disk, gate, register, report."""
 
+import os
 import time
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -34,11 +35,9 @@ from recsys_kd.flow.reporting import build_report
 from recsys_kd.flow.training import Trained, student_of, train
 from recsys_kd.models.student import Student
 from recsys_kd.progress import Progress
+from recsys_kd.registry import where
 from recsys_kd.registry.protocol import Pointer, Registry, Version
-from recsys_kd.registry.sqlite import SqliteRegistry
 from recsys_kd.settings import FieldConfig, Recipe
-
-REGISTRY = "registry.sqlite"
 
 
 @dataclass(frozen=True)
@@ -47,8 +46,11 @@ class Night:
 
     verdict: Verdict
     artifact: Artifact
-    version: Version
+    version: Version | None
+    """None where the night was not to publish."""
     champion: Pointer | None
+    seen: int
+    """The registry's epoch that the verdict was made at."""
     evaluation: Evaluation
     report_html: Path
     report_json: Path
@@ -64,7 +66,9 @@ class Night:
             "artifact": self.artifact.digest,
             "path": str(self.artifact.path),
             "bytes": self.artifact.bytes_on_disk,
-            "version": self.version.number,
+            "version": None if self.version is None else self.version.number,
+            "seen": self.seen,
+            "verdict": self.verdict.to_json(),
             "champion": None if self.champion is None else asdict(self.champion),
             "metrics": self.evaluation.to_json()["metrics"],
             "deltas": self.evaluation.to_json()["deltas"],
@@ -75,8 +79,8 @@ class Night:
 
 
 def open_registry(recipe: Recipe) -> Registry:
-    """Return the embedded registry beside the artifacts."""
-    return SqliteRegistry(recipe.store / REGISTRY)
+    """Return the registry: RECSYS_KD_REGISTRY, or what the recipe names, or the embedded one beside the artifacts."""
+    return where.open_registry(os.environ.get(where.VARIABLE) or recipe.registry, recipe.store)
 
 
 def read(recipe: Recipe, stages: Stages) -> tuple[Dataset, str]:
@@ -134,8 +138,13 @@ def check_budget(recipe: Recipe, dataset: Dataset) -> None:
     compression.check_budget(student, dataset, recipe.compress, size)
 
 
-def run(recipe: Recipe, progress: Progress, *, ceiling: Any = None, command: str = "recsys-kd run") -> Night:
-    """Run a model's night. `ceiling(dataset)` may give the best AUC that anyone can reach (synthetic shops know it)."""
+def run(
+    recipe: Recipe, progress: Progress, *, ceiling: Any = None, command: str = "recsys-kd run", publish: bool = True
+) -> Night:
+    """Run a model's night. `ceiling(dataset)` may give the best AUC that anyone can reach (synthetic shops know it).
+
+    Without `publish` the registry is only read: whoever started the night publishes what it came to.
+    """
     start = time.perf_counter()
     if recipe.threads:
         torch.set_num_threads(recipe.threads)
@@ -148,8 +157,8 @@ def run(recipe: Recipe, progress: Progress, *, ceiling: Any = None, command: str
     trained = train(recipe, dataset, data_digest, stages)
     compressed = compress(recipe, dataset, trained, stages, "student")
     twin = compress(recipe, dataset, trained, stages, "control")
-    seen = registry.epoch(recipe.name)  # before the champion is read: see `promote`
-    champion = registry.pointer(recipe.name, "champion")
+    state = registry.state(recipe.name)  # champion and epoch as of one moment: see `promote`
+    champion = state.aliases.get("champion")
     digests = {"data": data_digest, "recipe": recipe_digest(recipe), "teacher": trained.teacher.digest}
     parents = [champion.digest] if champion else []
     artifact = compression.publish_artifact(recipe.store, recipe.name, compressed, dataset, digests, parents)
@@ -167,11 +176,12 @@ def run(recipe: Recipe, progress: Progress, *, ceiling: Any = None, command: str
         twin.plan.predicted_bytes,
     )  # fmt: skip
     # All that can still fail comes before the model goes live.
-    version = register(registry, recipe.name, artifact)
-    scored = score_one(Path(version.path), recipe)
+    version = register(registry, recipe.name, artifact) if publish else None
+    scored = score_one(Path(version.path) if version else artifact.path, recipe)
     html, js = write_report(report, recipe.store / recipe.name / "reports" / artifact.digest[:12])
-    pointer = promote(registry, version, verdict, seen)
-    return Night(verdict, artifact, version, pointer, evaluation, html, js, time.perf_counter() - start, scored)
+    pointer = promote(registry, version, verdict, state.epoch) if version else champion
+    seconds = time.perf_counter() - start
+    return Night(verdict, artifact, version, pointer, state.epoch, evaluation, html, js, seconds, scored)
 
 
 def compress(

@@ -3,13 +3,16 @@
 Versions are integers that never change; `champion` is what services load; promotion compares and sets a rising epoch,
 so of two publishers that saw the same epoch one wins and the other is told. A rollback is a new epoch that names an old
 digest. Everything that happened is in an append-only log.
+
+A night that runs on workers publishes under a `Claim`: a token that every later claim of the same night makes void, so
+a publisher that was paused and taken over can't publish. The night is recorded in the same step as its promotion:
+recorded once, it never changes. `rules` holds what is allowed; the stores only keep it.
 """
 
-import datetime as dt
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 from recsys_kd.errors import InputError, OutsideError
 from recsys_kd.evaluate.gate import Verdict
@@ -37,6 +40,22 @@ class NothingToRollBackTo(InputError):
 
 class RegistryUnreachable(OutsideError):
     """The registry's store can't be used."""
+
+
+class StalePublisher(OutsideError):
+    """A later claim of the night made this one void."""
+
+
+class VersionInUse(InputError):
+    """An alias or a live service names the version."""
+
+
+class ArtifactCollected(InputError):
+    """The version's files were collected."""
+
+
+class RegistryNotEmpty(InputError):
+    """The registry already knows the model that is to be restored."""
 
 
 @dataclass(frozen=True)
@@ -73,6 +92,49 @@ class Event:
     epoch: int
     who: str
     why: str
+
+
+@dataclass(frozen=True)
+class Claim:
+    """The right to publish a night (ISO date), until somebody claims it again."""
+
+    night: str
+    token: int
+
+
+Outcome = Literal["live", "late", "held"]
+"""Promoted; passed, but a newer night was live already; held back by the gate."""
+
+
+@dataclass(frozen=True)
+class Publication:
+    """What a night came to: written once, never changed."""
+
+    night: str
+    number: int
+    digest: str
+    epoch: int
+    outcome: Outcome
+    at: str
+
+
+@dataclass(frozen=True)
+class State:
+    """Everything about one model but its audit log, as of one moment."""
+
+    versions: dict[int, Version] = field(default_factory=dict)
+    aliases: dict[str, Pointer] = field(default_factory=dict)
+    nights: dict[str, Publication] = field(default_factory=dict)
+    tokens: dict[str, int] = field(default_factory=dict)
+    """Night -> the token of its latest claim."""
+    collected: frozenset[int] = frozenset()
+    """Versions whose files may be gone."""
+
+    @property
+    def epoch(self) -> int:
+        """The epoch of the last change of champion, 0 before the first."""
+        champion = self.aliases.get("champion")
+        return 0 if champion is None else champion.epoch
 
 
 class Registry(Protocol):
@@ -114,24 +176,38 @@ class Registry(Protocol):
         """Return everything that happened to a model, oldest first."""
         ...
 
+    def state(self, model: str) -> State:
+        """Return the whole of a model as of one moment; empty where it is unknown."""
+        ...
 
-def check_verdict(version: Version, verdict: Verdict, now: dt.datetime) -> None:
-    """Raise PromotionRefused unless the verdict passed, names this digest and a log, and has not expired.
+    def name(self, model: str, alias: str, number: int, who: str, why: str) -> Pointer:
+        """Let `challenger` name a version. Raises: UnknownModel, ArtifactCollected."""
+        ...
 
-    A verdict whose word is not that of its own checks was not written by a gate.
-    """
-    what = f"{version.model} version {version.number}"
-    if verdict.passed != all(c.passed for c in verdict.checks if c.gates):
-        raise PromotionRefused(f"{what}: the verdict's checks do not say what it says; let the gate judge it again")
-    if not verdict.measured_on:
-        raise PromotionRefused(f"{what}: the verdict names no log that it was measured on; let the gate judge it again")
-    if not verdict.passed:
-        failed = "; ".join(c.sentence for c in verdict.checks if c.gates and not c.passed)
-        raise PromotionRefused(f"{what}: the gate held it back: {failed}")
-    if verdict.artifact_digest != version.digest:
-        raise PromotionRefused(
-            f"{what}: the verdict is about artifact {verdict.artifact_digest[:12]}, this is {version.digest[:12]}; "
-            "evaluate this artifact"
-        )
-    if dt.datetime.fromisoformat(verdict.expires) <= now:
-        raise PromotionRefused(f"{what}: the verdict expired on {verdict.expires}; evaluate the artifact again")
+    def claim(self, model: str, night: str) -> Claim:
+        """Claim a night; every earlier claim of it is void from now on."""
+        ...
+
+    def publish(self, model: str, number: int, verdict: Verdict, seen: int, claim: Claim, who: str) -> Publication:
+        """Record what a night came to, and promote its version if it passed and no newer night is live.
+
+        `seen` is the epoch that the verdict was made at. A night that is recorded already is returned as it is.
+        Raises: StalePublisher, StaleEpoch, PromotionRefused, UnknownModel.
+        """
+        ...
+
+    def announce(self, model: str, service: str, digest: str, seconds: int) -> None:
+        """Say that a service has an artifact loaded, good for some seconds."""
+        ...
+
+    def serving(self, model: str) -> dict[str, str]:
+        """Return what live services announced: name -> digest."""
+        ...
+
+    def collect(self, model: str, number: int, who: str, why: str) -> None:
+        """Mark a version as collected: its files may go, it can't become champion. Raises: VersionInUse."""
+        ...
+
+    def restore(self, model: str, state: State, who: str) -> None:
+        """Take over a model's state from elsewhere. Raises: RegistryNotEmpty."""
+        ...

@@ -1,25 +1,19 @@
 """The embedded registry: one SQLite file beside the artifacts, safe for many processes of one machine."""
 
-import datetime as dt
 import json
 import sqlite3
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import astuple
 from pathlib import Path
-from typing import Any
+from typing import TypeVar
 
-from recsys_kd.evaluate.gate import Verdict
-from recsys_kd.registry.protocol import (
-    Event,
-    NothingToRollBackTo,
-    Pointer,
-    RegistryUnreachable,
-    StaleEpoch,
-    UnknownModel,
-    Verify,
-    Version,
-    check_verdict,
-)
+from recsys_kd.registry.protocol import Event, Pointer, Publication, RegistryUnreachable, State, Version
+from recsys_kd.registry.ruled import RuledRegistry
+from recsys_kd.registry.rules import Change
+
+T = TypeVar("T")
 
 _TABLES = """
 CREATE TABLE IF NOT EXISTS versions (
@@ -31,16 +25,28 @@ CREATE TABLE IF NOT EXISTS aliases (
 CREATE TABLE IF NOT EXISTS audit (
   at TEXT NOT NULL, model TEXT NOT NULL, action TEXT NOT NULL, number INTEGER NOT NULL, digest TEXT NOT NULL,
   epoch INTEGER NOT NULL, who TEXT NOT NULL, why TEXT NOT NULL) STRICT;
+CREATE TABLE IF NOT EXISTS nights (
+  model TEXT NOT NULL, night TEXT NOT NULL, number INTEGER NOT NULL, digest TEXT NOT NULL, epoch INTEGER NOT NULL,
+  outcome TEXT NOT NULL, at TEXT NOT NULL, PRIMARY KEY (model, night)) STRICT;
+CREATE TABLE IF NOT EXISTS tokens (
+  model TEXT NOT NULL, night TEXT NOT NULL, token INTEGER NOT NULL, PRIMARY KEY (model, night)) STRICT;
+CREATE TABLE IF NOT EXISTS collected (
+  model TEXT NOT NULL, number INTEGER NOT NULL, PRIMARY KEY (model, number)) STRICT;
+CREATE TABLE IF NOT EXISTS services (
+  model TEXT NOT NULL, service TEXT NOT NULL, digest TEXT NOT NULL, until REAL NOT NULL,
+  PRIMARY KEY (model, service)) STRICT;
 CREATE TRIGGER IF NOT EXISTS audit_no_update BEFORE UPDATE ON audit
   BEGIN SELECT RAISE(ABORT, 'the audit log is append-only'); END;
 CREATE TRIGGER IF NOT EXISTS audit_no_delete BEFORE DELETE ON audit
   BEGIN SELECT RAISE(ABORT, 'the audit log is append-only'); END;
 CREATE TRIGGER IF NOT EXISTS versions_no_update BEFORE UPDATE ON versions
   BEGIN SELECT RAISE(ABORT, 'versions never change'); END;
+CREATE TRIGGER IF NOT EXISTS nights_no_update BEFORE UPDATE ON nights
+  BEGIN SELECT RAISE(ABORT, 'a published night never changes'); END;
 """
 
 
-class SqliteRegistry:
+class SqliteRegistry(RuledRegistry):
     """A `Registry` in one file. Raises: RegistryUnreachable where the file can't be used."""
 
     def __init__(self, path: Path) -> None:
@@ -49,7 +55,7 @@ class SqliteRegistry:
             connection.executescript(_TABLES)
 
     @contextmanager
-    def _open(self, write: bool = False) -> Iterator[sqlite3.Connection]:
+    def _open(self, begin: str = "") -> Iterator[sqlite3.Connection]:
         """Open a connection for one transaction: all of it happens or none."""
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
@@ -59,85 +65,25 @@ class SqliteRegistry:
         try:
             connection.execute("PRAGMA journal_mode=WAL")
             connection.execute("PRAGMA foreign_keys=ON")
-            if write:
-                connection.execute("BEGIN IMMEDIATE")
+            if begin:
+                connection.execute(begin)
             yield connection
-            if write:
+            if begin:
                 connection.execute("COMMIT")
         except sqlite3.Error as error:
             raise RegistryUnreachable(f"{self.path}: {error}; check the disk and the file's rights") from None
         finally:
             connection.close()
 
-    def register(self, model: str, digest: str, path: Path, lineage: dict[str, Any], who: str) -> Version:
-        """Add an artifact as the next version; the same digest keeps its version."""
-        with self._open(write=True) as db:
-            known = _version(db, "model = ? AND digest = ?", (model, digest))
-            if known is not None:
-                return known
-            number = db.execute(
-                "SELECT COALESCE(MAX(number), 0) + 1 FROM versions WHERE model = ?", (model,)
-            ).fetchone()[0]
-            version = Version(model, number, digest, str(path), _now(), lineage)
-            row = (model, number, digest, str(path), version.created, json.dumps(lineage))
-            db.execute("INSERT INTO versions VALUES (?, ?, ?, ?, ?, ?)", row)
-            _log(db, version, "register", _epoch(db, model), who, "")
-            return version
-
     def models(self) -> list[str]:
         """Return all models, by name."""
         with self._open() as db:
             return [row[0] for row in db.execute("SELECT DISTINCT model FROM versions ORDER BY model")]
 
-    def versions(self, model: str) -> list[Version]:
-        """Return a model's versions, oldest first."""
-        with self._open() as db:
-            rows = db.execute("SELECT * FROM versions WHERE model = ? ORDER BY number", (model,)).fetchall()
-        return [_as_version(row) for row in rows]
-
-    def version(self, model: str, number: int) -> Version:
-        """Return one version. Raises: UnknownModel."""
-        with self._open() as db:
-            return self._existing(db, model, number)
-
-    def _existing(self, db: sqlite3.Connection, model: str, number: int) -> Version:
-        found = _version(db, "model = ? AND number = ?", (model, number))
-        if found is None:
-            raise UnknownModel(f"{self.path}: no version {number} of model '{model}'; see `recsys-kd registry list`")
-        return found
-
-    def pointer(self, model: str, alias: str) -> Pointer | None:
-        """Return what an alias names, None where it names nothing."""
-        with self._open() as db:
-            return _pointer(db, model, alias)
-
-    def epoch(self, model: str) -> int:
-        """Return the epoch of the last change of champion, 0 before the first."""
-        with self._open() as db:
-            return _epoch(db, model)
-
-    def promote(self, model: str, number: int, verdict: Verdict, expected_epoch: int, who: str, why: str) -> Pointer:
-        """Make a version champion. Raises: PromotionRefused, StaleEpoch, UnknownModel."""
-        with self._open(write=True) as db:
-            version = self._existing(db, model, number)
-            check_verdict(version, verdict, dt.datetime.now(dt.UTC))
-            epoch = _epoch(db, model)
-            if epoch != expected_epoch:
-                raise StaleEpoch(
-                    f"{model}: epoch is {epoch}, this promotion was decided at {expected_epoch}; evaluate against the "
-                    "champion that is live now"
-                )
-            return _point(db, version, epoch + 1, "promote", who, why)
-
-    def rollback(self, model: str, verify: Verify, who: str, why: str) -> Pointer:
-        """Make the previous champion champion again, after `verify` opened it. Raises: NothingToRollBackTo."""
-        with self._open(write=True) as db:
-            previous = _pointer(db, model, "previous")
-            if previous is None:
-                raise NothingToRollBackTo(f"{model}: there is no previous champion; promote a version instead")
-            version = self._existing(db, model, previous.number)
-            verify(Path(version.path))
-            return _point(db, version, _epoch(db, model) + 1, "rollback", who, why)
+    def state(self, model: str) -> State:
+        """Return the whole of a model as of one moment."""
+        with self._open("BEGIN") as db:
+            return _load(db, model)
 
     def audit(self, model: str) -> list[Event]:
         """Return everything that happened to a model, oldest first."""
@@ -145,47 +91,65 @@ class SqliteRegistry:
             rows = db.execute("SELECT * FROM audit WHERE model = ? ORDER BY rowid", (model,)).fetchall()
         return [Event(*row) for row in rows]
 
+    def announce(self, model: str, service: str, digest: str, seconds: int) -> None:
+        """Say that a service has an artifact loaded, good for some seconds."""
+        with self._open() as db:
+            row = (model, service, digest, time.time() + seconds)
+            db.execute("INSERT OR REPLACE INTO services VALUES (?, ?, ?, ?)", row)
 
-def _now() -> str:
-    return dt.datetime.now(dt.UTC).isoformat(timespec="milliseconds")
+    def serving(self, model: str) -> dict[str, str]:
+        """Return what live services announced."""
+        with self._open() as db:
+            query = "SELECT service, digest FROM services WHERE model = ? AND until > ? ORDER BY service"
+            return dict(db.execute(query, (model, time.time())))
 
-
-def _as_version(row: tuple[Any, ...]) -> Version:
-    model, number, digest, path, created, lineage = row
-    return Version(model, number, digest, path, created, json.loads(lineage))
-
-
-def _version(db: sqlite3.Connection, where: str, values: tuple[Any, ...]) -> Version | None:
-    row = db.execute(f"SELECT * FROM versions WHERE {where}", values).fetchone()
-    return None if row is None else _as_version(row)
-
-
-def _pointer(db: sqlite3.Connection, model: str, alias: str) -> Pointer | None:
-    row = db.execute(
-        "SELECT a.alias, a.number, v.digest, a.epoch FROM aliases a JOIN versions v USING (model, number) "
-        "WHERE model = ? AND alias = ?",
-        (model, alias),
-    ).fetchone()
-    return None if row is None else Pointer(*row)
+    def _change(self, model: str, decide: Callable[[State], tuple[Change, T]]) -> T:
+        with self._open("BEGIN IMMEDIATE") as db:
+            change, result = decide(_load(db, model))
+            _write(db, model, change)
+            return result
 
 
-def _epoch(db: sqlite3.Connection, model: str) -> int:
-    champion = _pointer(db, model, "champion")
-    return 0 if champion is None else champion.epoch
+def _load(db: sqlite3.Connection, model: str) -> State:
+    def rows(query: str) -> list[tuple[str | int, ...]]:
+        return db.execute(query, (model,)).fetchall()
+
+    versions = [
+        Version(m, number, digest, path, created, json.loads(lineage))
+        for m, number, digest, path, created, lineage in db.execute("SELECT * FROM versions WHERE model = ?", (model,))
+    ]
+    pointers = [
+        Pointer(*row)
+        for row in db.execute(
+            "SELECT a.alias, a.number, v.digest, a.epoch FROM aliases a JOIN versions v USING (model, number) "
+            "WHERE model = ?",
+            (model,),
+        )
+    ]
+    query = "SELECT night, number, digest, epoch, outcome, at FROM nights WHERE model = ?"
+    nights = [Publication(*row) for row in db.execute(query, (model,))]
+    return State(
+        {v.number: v for v in versions},
+        {p.alias: p for p in pointers},
+        {n.night: n for n in nights},
+        {str(night): int(token) for night, token in rows("SELECT night, token FROM tokens WHERE model = ?")},
+        frozenset(int(number) for (number,) in rows("SELECT number FROM collected WHERE model = ?")),
+    )
 
 
-def _point(db: sqlite3.Connection, version: Version, epoch: int, action: str, who: str, why: str) -> Pointer:
-    """Move `champion` to a version and `previous` to what was champion, unless that is the same version."""
-    before = _pointer(db, version.model, "champion")
-    moves = [("champion", version.number)]
-    if before is not None and before.number != version.number:
-        moves.append(("previous", before.number))
-    for alias, number in moves:
-        db.execute("INSERT OR REPLACE INTO aliases VALUES (?, ?, ?, ?)", (version.model, alias, number, epoch))
-    _log(db, version, action, epoch, who, why)
-    return Pointer("champion", version.number, version.digest, epoch)
-
-
-def _log(db: sqlite3.Connection, version: Version, action: str, epoch: int, who: str, why: str) -> None:
-    row = (_now(), version.model, action, version.number, version.digest, epoch, who, why)
-    db.execute("INSERT INTO audit VALUES (?, ?, ?, ?, ?, ?, ?, ?)", row)
+def _write(db: sqlite3.Connection, model: str, change: Change) -> None:
+    for v in change.versions:
+        row = (model, v.number, v.digest, v.path, v.created, json.dumps(v.lineage))
+        db.execute("INSERT INTO versions VALUES (?, ?, ?, ?, ?, ?)", row)
+    for alias, p in change.aliases.items():
+        db.execute("INSERT OR REPLACE INTO aliases VALUES (?, ?, ?, ?)", (model, alias, p.number, p.epoch))
+    for night in change.nights:
+        db.execute("INSERT INTO nights VALUES (?, ?, ?, ?, ?, ?, ?)", (model, *astuple(night)))
+    for name, token in change.tokens.items():
+        db.execute("INSERT OR REPLACE INTO tokens VALUES (?, ?, ?)", (model, name, token))
+    for number, gone in change.collected.items():
+        db.execute("DELETE FROM collected WHERE model = ? AND number = ?", (model, number))
+        if gone:
+            db.execute("INSERT INTO collected VALUES (?, ?)", (model, number))
+    if change.event is not None:
+        db.execute("INSERT INTO audit VALUES (?, ?, ?, ?, ?, ?, ?, ?)", astuple(change.event))

@@ -1,6 +1,5 @@
 """`recsys-kd gate`: a policy file, an artifact and a log make a verdict, and the registry takes no other."""
 
-import datetime as dt
 import json
 
 import numpy as np
@@ -15,11 +14,11 @@ from recsys_kd.evaluate.gate import Verdict
 from recsys_kd.evaluate.policy import BadPolicy, load_policy
 from recsys_kd.flow.gate import NotAnArtifact, gate
 from recsys_kd.flow.lineage import day_of
-from recsys_kd.registry.protocol import PromotionRefused, check_verdict
+from recsys_kd.registry.protocol import PromotionRefused
+from recsys_kd.registry.rules import check_verdict
 from recsys_kd.registry.sqlite import SqliteRegistry
 from tests.flow.test_ab import models as models
 
-NOW = dt.datetime.now(dt.UTC)
 POLICY = {
     "name": "nightly",
     "against": {"teacher": 0.2, "control": {"auc": 0.2, "logloss": 0.5}},
@@ -89,7 +88,7 @@ def test_every_broken_rule_is_told_and_the_exit_code_is_1(models, dataset, shop,
     assert failed == {"auc against teacher", "against champion", "calibration", "bytes", "p50", "teacher's age"}
     version = SqliteRegistry(models[0] / "registry.sqlite").version("synthetic-shop", 1)
     with pytest.raises(PromotionRefused, match=r"the gate held it back: .*auc is -0.* outside the margin of 1e-06"):
-        check_verdict(version, Verdict.from_json({k: v for k, v in verdict.items() if k != "champion"}), NOW)
+        check_verdict(version, Verdict.from_json({k: v for k, v in verdict.items() if k != "champion"}))
 
 
 def test_a_verdict_that_was_changed_by_hand_is_refused(models, dataset, shop, log, tmp_path):
@@ -97,11 +96,11 @@ def test_a_verdict_that_was_changed_by_hand_is_refused(models, dataset, shop, lo
     data = {k: v for k, v in json.loads(done.stdout).items() if k != "champion"}
     version = SqliteRegistry(models[0] / "registry.sqlite").version("synthetic-shop", 1)
     with pytest.raises(PromotionRefused, match="checks do not say what it says"):
-        check_verdict(version, Verdict.from_json({**data, "passed": True}), NOW)
+        check_verdict(version, Verdict.from_json({**data, "passed": True}))
     checks = [{**c, "passed": True} for c in data["checks"]]
     nowhere = {**data, "passed": True, "checks": checks, "log_digest": "", "data_digest": ""}
     with pytest.raises(PromotionRefused, match="names no log"):
-        check_verdict(version, Verdict.from_json(nowhere), NOW)
+        check_verdict(version, Verdict.from_json(nowhere))
 
 
 def test_a_column_of_scores_can_not_be_judged(shop, log, tmp_path):

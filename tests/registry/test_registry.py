@@ -1,20 +1,27 @@
 """The registry's promises. Each test takes the store from a fixture, so that every store is held to the same ones."""
 
 import datetime as dt
-import sqlite3
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
-from hypothesis import settings
-from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
-from hypothesis.strategies import booleans, integers
 
 from recsys_kd.errors import OutsideError
 from recsys_kd.evaluate.gate import Check, Verdict
-from recsys_kd.registry.protocol import NothingToRollBackTo, PromotionRefused, StaleEpoch, UnknownModel
-from recsys_kd.registry.sqlite import SqliteRegistry
+from recsys_kd.registry.compare import differences
+from recsys_kd.registry.protocol import (
+    ArtifactCollected,
+    NothingToRollBackTo,
+    PromotionRefused,
+    RegistryNotEmpty,
+    StaleEpoch,
+    StalePublisher,
+    UnknownModel,
+    VersionInUse,
+)
+from recsys_kd.registry.where import open_registry
 
 TOMORROW = (dt.datetime.now(dt.UTC) + dt.timedelta(days=1)).isoformat()
 
@@ -24,9 +31,19 @@ def verdict(digest, passed=True, expires=TOMORROW):
     return Verdict(passed, (check,), digest, "d", "2026-01-01", expires)
 
 
+@pytest.fixture(params=["sqlite", "redis"])
+def address(request, tmp_path):
+    """Return what names an empty registry: a path, or a URL of a real Redis."""
+    if request.param == "sqlite":
+        return str(tmp_path / "store" / "registry.sqlite")
+    server = request.getfixturevalue("redis_server")
+    server.client().flushall()
+    return server.url()
+
+
 @pytest.fixture
-def registry(tmp_path):
-    return SqliteRegistry(tmp_path / "store" / "registry.sqlite")
+def registry(address, tmp_path):
+    return open_registry(address, tmp_path)
 
 
 def add(registry, digest, model="shop"):
@@ -102,79 +119,139 @@ def test_the_audit_log_tells_everything_and_can_not_be_changed(registry):
     assert [(e.action, e.epoch, e.who, e.why) for e in events] == [
         ("register", 0, "ann", ""), ("promote", 1, "ann", "first night"),
     ]  # fmt: skip
-    db = sqlite3.connect(registry.path)
-    for attack in ("DELETE FROM audit", "UPDATE audit SET who = 'eve'", "UPDATE versions SET digest = 'evil'"):
-        with pytest.raises(sqlite3.IntegrityError):
-            db.execute(attack)
-    db.close()
 
 
-def test_of_many_processes_that_saw_the_same_epoch_one_wins(registry, tmp_path):
+RACE = """
+import sys
+from pathlib import Path
+from recsys_kd.evaluate.gate import Verdict
+from recsys_kd.registry.protocol import StaleEpoch
+from recsys_kd.registry.where import open_registry
+
+where, number, digest, expires = sys.argv[1:]
+try:
+    open_registry(where, Path()).promote("shop", int(number), Verdict(True, (), digest, "d", "", expires), 0, "p", "")
+    print("won")
+except StaleEpoch:
+    print("lost")
+"""
+
+
+def test_of_many_processes_that_saw_the_same_epoch_one_wins(registry, address):
     for digest in "abcd":
         add(registry, digest)
-    code = (
-        "import sys; from recsys_kd.registry.sqlite import *; from recsys_kd.registry.protocol import StaleEpoch; "
-        "from pathlib import Path; from recsys_kd.evaluate.gate import Verdict\n"
-        "n, digest = int(sys.argv[2]), sys.argv[3]\n"
-        f"v = Verdict(True, (), digest, 'd', '', {TOMORROW!r})\n"
-        "try:\n    SqliteRegistry(Path(sys.argv[1])).promote('shop', n, v, 0, 'p', ''); print('won')\n"
-        "except StaleEpoch:\n    print('lost')"
-    )
     runs = [
-        subprocess.Popen([sys.executable, "-c", code, str(registry.path), str(i), d], stdout=subprocess.PIPE, text=True)
+        subprocess.Popen([sys.executable, "-c", RACE, address, str(i), d, TOMORROW], stdout=subprocess.PIPE, text=True)
         for i, d in enumerate("abcd", start=1)
     ]
     assert sorted(r.communicate()[0].strip() for r in runs) == ["lost", "lost", "lost", "won"]
     assert registry.epoch("shop") == 1
 
 
-def test_a_store_that_can_not_be_written_is_named(tmp_path):
-    (tmp_path / "file").write_text("")
-    with pytest.raises(OutsideError, match="file"):
-        SqliteRegistry(tmp_path / "file" / "registry.sqlite")
+def test_a_service_that_reads_meanwhile_sees_whole_states_only(registry, address, tmp_path):
+    for digest in "ab":
+        add(registry, digest)
+    registry.promote("shop", 1, verdict("a"), 0, "ann", "")
+    registry.promote("shop", 2, verdict("b"), 1, "ann", "")
+    seen, stop = [], threading.Event()
+
+    def read():
+        reader = open_registry(address, tmp_path)
+        while not stop.is_set():
+            aliases = reader.state("shop").aliases
+            seen.append((aliases["champion"].number, aliases["previous"].number, aliases["champion"].epoch))
+
+    thread = threading.Thread(target=read)
+    thread.start()
+    for _ in range(40):
+        registry.rollback("shop", lambda path: None, "ann", "")
+    stop.set()
+    thread.join()
+    assert registry.epoch("shop") == 42 and len(seen) > 1
+    assert all((1 if epoch % 2 else 2, 2 if epoch % 2 else 1) == (now, before) for now, before, epoch in seen)
 
 
-class Publishers(RuleBasedStateMachine):
-    """Publishers that remember an epoch, pause, and come back: a stale one never moves the champion."""
-
-    def __init__(self):
-        super().__init__()
-        import tempfile
-
-        self.folder = tempfile.TemporaryDirectory()
-        self.registry = SqliteRegistry(Path(self.folder.name) / "r.sqlite")
-        self.seen = {}
-        self.champion, self.epoch, self.count = None, 0, 0
-
-    def teardown(self):
-        self.folder.cleanup()
-
-    @rule(who=integers(0, 2))
-    def look(self, who):
-        self.count += 1
-        version = add(self.registry, f"{who}-{self.count}")
-        self.seen[who] = (version, self.registry.epoch("shop"))
-
-    @rule(who=integers(0, 2), passed=booleans())
-    def publish(self, who, passed):
-        if who not in self.seen:
-            return
-        version, epoch = self.seen[who]
-        try:
-            self.registry.promote("shop", version.number, verdict(version.digest, passed), epoch, "p", "")
-        except PromotionRefused:
-            assert not passed
-        except StaleEpoch:
-            assert epoch != self.epoch
-        else:
-            assert passed and epoch == self.epoch
-            self.champion, self.epoch = version.digest, self.epoch + 1
-
-    @invariant()
-    def champion_is_the_last_winner(self):
-        pointer = self.registry.pointer("shop", "champion")
-        assert (pointer and pointer.digest) == self.champion
+def night(registry, date, digest, passed=True, claim=None, seen=None):
+    version = add(registry, digest)
+    claim = claim or registry.claim("shop", date)
+    seen = registry.epoch("shop") if seen is None else seen
+    return registry.publish("shop", version.number, verdict(digest, passed), seen, claim, "ann")
 
 
-Publishers.TestCase.settings = settings(max_examples=10, stateful_step_count=12, deadline=None)
-TestPublishers = Publishers.TestCase
+def test_a_night_is_recorded_once_with_its_promotion_and_never_changes(registry):
+    first = night(registry, "2026-01-05", "a")
+    assert (first.outcome, first.number, first.epoch) == ("live", 1, 1)
+    assert night(registry, "2026-01-05", "b") == first and registry.pointer("shop", "champion").digest == "a"
+    held = night(registry, "2026-01-06", "c", passed=False)
+    assert (held.outcome, held.epoch) == ("held", 1)
+    assert night(registry, "2026-01-07", "d").outcome == "live"
+    late = night(registry, "2026-01-04", "e")
+    assert late.outcome == "late" and registry.pointer("shop", "champion").digest == "d"
+    assert sorted(registry.state("shop").nights) == ["2026-01-04", "2026-01-05", "2026-01-06", "2026-01-07"]
+    assert [e.action for e in registry.audit("shop") if e.action.startswith("publish")] == [
+        "publish", "publish-held", "publish", "publish-late",
+    ]  # fmt: skip
+
+
+def test_a_publisher_that_was_paused_and_taken_over_does_not_publish(registry):
+    paused = registry.claim("shop", "2026-01-05")
+    later = registry.claim("shop", "2026-01-05")
+    assert later.token > paused.token
+    with pytest.raises(StalePublisher, match=rf"night 2026-01-05: this publisher's claim {paused.token} is void"):
+        night(registry, "2026-01-05", "a", claim=paused)
+    assert registry.state("shop").nights == {}
+    assert night(registry, "2026-01-05", "b", claim=later).digest == "b"
+    with pytest.raises(StaleEpoch, match="epoch is 1, this promotion was decided at 0"):
+        night(registry, "2026-01-06", "c", seen=0)
+
+
+def test_a_verdict_about_another_artifact_publishes_nothing_not_even_held_back(registry):
+    version, claim = add(registry, "a"), registry.claim("shop", "2026-01-05")
+    for passed in (True, False):
+        with pytest.raises(PromotionRefused, match="the verdict is about artifact b"):
+            registry.publish("shop", version.number, verdict("b", passed), 0, claim, "ann")
+    assert registry.state("shop").nights == {}
+
+
+def test_a_challenger_can_be_named_and_champion_can_not(registry):
+    add(registry, "a")
+    assert registry.name("shop", "challenger", 1, "ann", "try it").number == 1
+    assert registry.pointer("shop", "challenger").digest == "a"
+    with pytest.raises(PromotionRefused, match="`champion` moves by promote and rollback only"):
+        registry.name("shop", "champion", 1, "ann", "")
+
+
+def test_what_an_alias_or_a_live_service_names_is_not_collected(registry):
+    for number, digest in enumerate("abcd", start=1):
+        add(registry, digest)
+        registry.promote("shop", number, verdict(digest), number - 1, "ann", "")
+    registry.announce("shop", "web-1", "a", 60)
+    assert registry.serving("shop") == {"web-1": "a"}
+    for number, user in ((4, "champion"), (3, "previous"), (1, "web-1")):
+        with pytest.raises(VersionInUse, match=f"version {number} is used by {user}"):
+            registry.collect("shop", number, "ann", "gc")
+    registry.collect("shop", 2, "ann", "gc")
+    with pytest.raises(ArtifactCollected, match="version 2: its files were collected"):
+        registry.promote("shop", 2, verdict("b"), 4, "ann", "")
+    assert add(registry, "b").number == 2  # made again
+    assert registry.promote("shop", 2, verdict("b"), 4, "ann", "").epoch == 5
+
+
+def test_a_state_is_restored_into_an_empty_registry_only(registry, tmp_path):
+    night(registry, "2026-01-05", "a")
+    night(registry, "2026-01-06", "b")
+    state = registry.state("shop")
+    lost = open_registry(None, tmp_path / "other")
+    lost.restore("shop", state, "ann")
+    assert lost.state("shop") == state and lost.audit("shop")[0].action == "restore"
+    with pytest.raises(RegistryNotEmpty, match="holds 2 version"):
+        lost.restore("shop", state, "ann")
+    assert lost.claim("shop", "2026-01-06").token > state.tokens["2026-01-06"]
+
+
+def test_differences_name_what_changed_in_the_lineage(registry):
+    registry.register("shop", "a", Path("/a"), {"data": "x", "plan": {"bits": 8, "width": 4}}, "ann")
+    registry.register("shop", "b", Path("/b"), {"data": "x", "plan": {"bits": 4}, "parents": ["a"]}, "ann")
+    found = differences(registry.version("shop", 1), registry.version("shop", 2))
+    assert found["lineage.plan.bits"] == (8, 4) and found["lineage.plan.width"] == (4, None)
+    assert found["lineage.parents"] == (None, ["a"]) and "lineage.data" not in found

@@ -1,0 +1,83 @@
+"""What would lose work, found before any is done: a worker refuses to start, `recsys-kd doctor` prints the same."""
+
+from typing import Any
+from urllib.parse import urlsplit
+
+from redis import Redis
+from redis.exceptions import RedisError
+
+from jobs.config import JobsConfig, from_environment, is_configured
+from recsys_kd.errors import RecsysKdError
+from recsys_kd.flow.doctor import Finding
+from recsys_kd.registry.redis import masked
+from recsys_kd.registry.where import is_url
+
+_TIMEOUT_SECONDS = 5.0
+
+
+def examine(config: JobsConfig) -> list[Finding]:
+    """Return all findings about a configuration and its servers; `error` means: do not start."""
+    urls = {"broker": config.broker, "state": config.state}
+    if config.registry and is_url(config.registry):
+        urls["registry"] = config.registry
+    return [_limits(config), *_apart(urls), *(f for n, u in urls.items() for f in _server(n, u, config)), _desk(config)]
+
+
+def _limits(config: JobsConfig) -> Finding:
+    limits = config.limits
+    if limits.lease * 2 > limits.stage:
+        return Finding("jobs.limits", "error", f"limits.lease {limits.lease:g} s is not well below limits.stage")
+    return Finding("jobs.limits", "ok", f"stage {limits.stage:g} s < visibility {limits.visibility:g} s")
+
+
+def _apart(urls: dict[str, str]) -> list[Finding]:
+    places: dict[tuple[Any, ...], str] = {}
+    for name, url in urls.items():
+        parts = urlsplit(url)
+        place = (parts.hostname, parts.port or 6379, parts.path.strip("/") or "0")
+        if place in places:
+            what = f"{name} and {places[place]} share one Redis database, {masked(url)}"
+            why = "what is cleared for one is lost for the other; give each its own, e.g. /1"
+            return [Finding("jobs.databases", "error", f"{what}: {why}")]
+        places[place] = name
+    return [Finding("jobs.databases", "ok", f"{len(places)} apart")]
+
+
+def _server(name: str, url: str, config: JobsConfig) -> list[Finding]:
+    check = f"jobs.{name}"
+    client: Any = Redis.from_url(url, socket_timeout=_TIMEOUT_SECONDS, socket_connect_timeout=_TIMEOUT_SECONDS)
+    try:
+        info = client.info()
+    except (RedisError, OSError) as error:
+        return [Finding(check, "warning", f"{masked(url)}: {error}; workers wait until it answers")]
+    finally:
+        client.close()
+    level = "error" if config.production else "warning"
+    found = []
+    if not info.get("aof_enabled"):
+        found.append(Finding(check, level, f"{masked(url)}: no append-only file: a restart loses it; appendonly yes"))
+    policy = info.get("maxmemory_policy", "noeviction")
+    if policy != "noeviction":
+        found.append(Finding(check, level, f"{masked(url)}: evicts when full ({policy}); maxmemory-policy noeviction"))
+    return found or [Finding(check, "ok", masked(url))]
+
+
+def _desk(config: JobsConfig) -> Finding:
+    try:
+        config.desk.mkdir(parents=True, exist_ok=True)
+        probe = config.desk / ".doctor"
+        probe.write_bytes(b"")
+        probe.unlink(missing_ok=True)
+    except OSError as error:
+        return Finding("jobs.desk", "error", f"{config.desk}: {error.strerror}; all workers must be able to write it")
+    return Finding("jobs.desk", "ok", str(config.desk))
+
+
+def doctor() -> list[Finding]:
+    """Return the findings for this machine's configuration; none where nothing is configured."""
+    if not is_configured():
+        return []
+    try:
+        return examine(from_environment())
+    except RecsysKdError as error:
+        return [Finding("jobs.config", "error", str(error))]

@@ -1,0 +1,198 @@
+"""What the application adds to `recsys-kd`: `submit`, and `jobs` with what there is to do about nights.
+
+Found by the entry point group `recsys_kd.commands`: the package itself knows no queue.
+"""
+
+import datetime as dt
+import getpass
+import json
+import time
+from contextlib import suppress
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from jobs import machine, reconcile
+from jobs.board import Board
+from jobs.config import JobsConfig, from_environment
+from jobs.desk import DEAD, Desk, Wanted
+from jobs.machine import Night
+from recsys_kd.errors import InputError
+from recsys_kd.settings import load_recipe
+
+app = typer.Typer(no_args_is_help=True, help="Nights on Celery workers.")
+Recipe = Annotated[Path, typer.Argument(help="YAML recipe; workers must see it under the same path.")]
+Run = Annotated[str, typer.Argument(help="A night as MODEL@DATE, e.g. my-shop@2026-01-05.")]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout.")]
+Day = Annotated[dt.datetime, typer.Option(formats=["%Y-%m-%d"])]
+_FOLLOW_SECONDS = 1.0
+
+
+def extend(root: typer.Typer) -> None:
+    """Add the commands to `recsys-kd`."""
+    root.add_typer(app, name="jobs")
+    root.command()(submit)
+
+
+def _want(config: JobsConfig, recipe: Path, nights: list[dt.date]) -> list[str]:
+    """Record nights as wanted and start what can be started; return their runs."""
+    from jobs.tasks import send
+
+    model, desk, board = load_recipe(recipe).name, Desk(config.desk), Board(config.state)
+    runs = []
+    for night in nights:
+        wanted = Wanted(model, night.isoformat(), str(recipe.resolve()))
+        desk.want(wanted)
+        runs.append(board.want(wanted.model, wanted.night, wanted.recipe).run)
+    reconcile.start_next(config, model, send)
+    return runs
+
+
+def submit(
+    recipe: Recipe,
+    night: Annotated[
+        dt.datetime | None, typer.Option(formats=["%Y-%m-%d"], help="Last day of the data; yesterday (UTC) if absent.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Have a night run by Celery workers; it is published once, however often it is submitted."""
+    date = reconcile.yesterday() if night is None else night.date()
+    (run,) = _want(from_environment(), recipe, [date])
+    typer.echo(json.dumps({"run": run}) if as_json else f"{run}; next: recsys-kd jobs status {run} --follow")
+
+
+@app.command()
+def backfill(
+    recipe: Recipe,
+    first: Annotated[dt.datetime, typer.Option("--from", formats=["%Y-%m-%d"], help="First night.")],
+    last: Annotated[dt.datetime, typer.Option("--to", formats=["%Y-%m-%d"], help="Last night, included.")],
+    as_json: Json = False,
+) -> None:
+    """Have every night from one date to another run, oldest first; published ones stay as they are."""
+    if last < first:
+        raise typer.BadParameter(f"--to {last.date()} is before --from {first.date()}")
+    nights = [first.date() + dt.timedelta(days=n) for n in range((last - first).days + 1)]
+    runs = _want(from_environment(), recipe, nights)
+    typer.echo(json.dumps({"runs": runs}) if as_json else f"{len(runs)} nights are wanted; next: recsys-kd jobs status")
+
+
+@app.command()
+def status(
+    run: Annotated[str | None, typer.Argument(help="One night as MODEL@DATE, or a model; all where absent.")] = None,
+    follow: Annotated[bool, typer.Option("--follow", help="Print what the night says, until it is over.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Show where every night is, or follow one live."""
+    board = Board(from_environment().state)
+    if follow:
+        if run is None or "@" not in run:
+            raise typer.BadParameter("--follow needs one night, MODEL@DATE")
+        _follow(board, run)
+    nights = [n for n in board.all() if run is None or run in (n.run, n.model)]
+    if as_json:
+        typer.echo(json.dumps([asdict(n) for n in nights]))
+        return
+    for n in nights:
+        typer.echo(describe(n))
+
+
+def _follow(board: Board, run: str) -> None:
+    _existing(board, run)
+    last, shown = "0-0", ""
+    while True:
+        night = board.get(run)
+        for number, entry in board.lines(run, last):
+            last = number
+            typer.echo(f"{entry['stage']:<8} {entry['line']}", err=True)
+        if night is None or night.phase in machine.OVER:
+            return
+        if (line := describe(night)) != shown:
+            typer.echo(line, err=True)
+            shown = line
+        time.sleep(_FOLLOW_SECONDS)
+
+
+def describe(night: Night) -> str:
+    """Return a night as one line."""
+    where = f"{night.stage}, attempt {night.attempts}" if night.phase in ("queued", "running") else night.outcome
+    times = " ".join(f"{stage} {seconds:.1f}s" for stage, seconds in night.seconds.items())
+    parts = (night.run, night.phase, where, times, night.reason)
+    return "  ".join(part for part in parts if part)
+
+
+def _existing(board: Board, run: str) -> Night:
+    night = board.get(run)
+    if night is None:
+        raise machine.NotPossible(f"{run}: nobody wanted that night; see `recsys-kd jobs status`")
+    return night
+
+
+def _step(run: str, step: Any) -> None:
+    board = Board(from_environment().state)
+    _existing(board, run)
+    typer.echo(describe(board.change(run, step)))
+
+
+@app.command()
+def show(run: Run) -> None:
+    """Print all that is known of a night as JSON; of a dead one, what is needed to look into it."""
+    config = from_environment()
+    night = _existing(Board(config.state), run)
+    letter = Desk(config.desk).night_folder(night.model, night.night) / DEAD
+    found = json.loads(letter.read_text()) if letter.exists() else {"night": asdict(night)}
+    typer.echo(json.dumps(found | {"night": asdict(night)}, indent=2))
+
+
+@app.command()
+def cancel(run: Run) -> None:
+    """Stop a night for good; its process ends, and whatever it had to publish is refused."""
+    config = from_environment()
+    _step(run, lambda n, now: machine.cancel(n, now, getpass.getuser()))
+    night = _existing(Board(config.state), run)
+    with suppress(InputError):  # a recipe that can't be read publishes nothing
+        registry = reconcile.registry_of(config, load_recipe(Path(night.recipe)))
+        registry.claim(night.model, night.night)  # makes the publisher's claim void
+
+
+@app.command()
+def retry(run: Run) -> None:
+    """Start a dead or cancelled night again, with all its attempts."""
+    from jobs.tasks import send
+
+    config = from_environment()
+    night, who = _existing(Board(config.state), run), getpass.getuser()
+    machine.retry(night, 0.0, who)  # raises where it can't be
+    Desk(config.desk).thaw(night.model, night.night)
+    _step(run, lambda n, now: machine.retry(n, now, who))
+    reconcile.start_next(config, night.model, send)
+
+
+@app.command("reconcile")
+def reconcile_command() -> None:
+    """Compare wanted with published nights; start what is missing."""
+    from jobs.tasks import send
+
+    config = from_environment()
+    started = reconcile.reconcile(config, send)
+    typer.echo("\n".join(started) if started else "nothing to start")
+
+
+@app.command()
+def up(
+    folder: Annotated[Path, typer.Argument(help="Logs and Redis's files.")] = Path("build/up"),
+    beat: Annotated[bool, typer.Option(help="Celery beat too.")] = True,
+) -> None:
+    """Run Redis, both workers, the reconciler and beat on this machine, starting again whatever ends; Ctrl-C stops."""
+    from jobs.up import run
+
+    run(from_environment(), folder, beat)
+
+
+@app.command()
+def down(folder: Annotated[Path, typer.Argument(help="The folder that `up` was given.")] = Path("build/up")) -> None:
+    """Stop what `up` started."""
+    from jobs.up import stop
+
+    typer.echo("stopped" if stop(folder) else "nothing was running")

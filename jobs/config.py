@@ -1,0 +1,115 @@
+"""What the application is told: one YAML file that RECSYS_KD_JOBS names, or the defaults for trying it on one machine.
+
+Three Redis databases, since each is lost or flushed for reasons of its own: `broker` (Celery's queues), `state` (what
+every night is doing), and the registry's, where that is on Redis. The `desk` is a folder that all workers share: the
+record of which nights are wanted, and one folder per night.
+"""
+
+import datetime as dt
+import os
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import Field, ValidationError, model_validator
+
+from recsys_kd.registry import where
+from recsys_kd.settings import BadRecipe, StrictConfig, explain
+
+VARIABLE, BROKER_VARIABLE = "RECSYS_KD_JOBS", "RECSYS_KD_BROKER"
+_DEFAULTS = "the defaults"
+
+
+class Scheduled(StrictConfig):
+    """A model whose every night is wanted."""
+
+    recipe: Path
+    first: dt.date
+    """The first night that is wanted; every later one follows once its day is over (UTC)."""
+
+
+class Limits(StrictConfig):
+    """Times in seconds. The defaults suit nights of hours; tests make them short."""
+
+    attempts: int = Field(5, ge=1)
+    """After so many the night is a dead letter."""
+    stage: float = Field(6 * 3600, gt=0)
+    """Longest run of a night's heavy stage."""
+    visibility: float = Field(8 * 3600, gt=0)
+    """Redis hands a task to somebody else when it is not acknowledged by then: above `stage`, or it runs twice."""
+    grace: float = Field(60, gt=0)
+    """What a stage may take to end after its limit; `stage` + `grace` must be below `visibility`."""
+    lease: float = Field(60, gt=0)
+    """A worker that has not said for so long that it is at work is taken to be gone."""
+    requeue: float = Field(600, gt=0)
+    """A night that is queued for so long is sent again, in case its message was lost."""
+    backoff: float = Field(30, ge=0)
+    """Before the second attempt; doubled for each later one, up to 120 times (an hour)."""
+    reconcile: float = Field(30, gt=0)
+    """Between two comparisons of wanted with published nights."""
+    memory_bytes: int = Field(16 << 30, gt=0)
+    """A heavy stage that holds more is stopped."""
+    keep_versions: int = Field(14, ge=1)
+    """Artifacts kept per model, besides those in use."""
+    keep_seconds: float = Field(86_400, ge=0)
+    """Artifacts and folders younger than this are never collected."""
+
+
+class JobsConfig(StrictConfig):
+    """The application's settings; see README, "Many models"."""
+
+    broker: str = "redis://127.0.0.1:6379/0"
+    state: str = "redis://127.0.0.1:6379/1"
+    registry: str | None = None
+    """`redis://...`; each recipe's own where absent."""
+    desk: Path = Path("desk")
+    models: tuple[Scheduled, ...] = ()
+    limits: Limits = Limits()
+    production: bool = False
+    """Refuse what could lose work, instead of warning."""
+    metrics_port: int | None = Field(None, ge=1, le=65535)
+    """The light worker serves Prometheus metrics here, on 127.0.0.1."""
+
+    flower_port: int = Field(5555, ge=1, le=65535)
+    """`recsys-kd jobs up` shows Flower here, on 127.0.0.1, where it is installed."""
+
+    @model_validator(mode="after")
+    def _limits_fit(self) -> "JobsConfig":
+        stage, grace, visibility = self.limits.stage, self.limits.grace, self.limits.visibility
+        if stage + grace >= visibility:
+            raise ValueError(
+                f"limits.stage {stage:g} s + grace {grace:g} s is not below limits.visibility {visibility:g} s, so a "
+                "long night would be started a second time while it runs; raise `visibility`"
+            )
+        return self
+
+
+def load(path: Path | None) -> JobsConfig:
+    """Read a configuration; relative paths are taken from its folder. Raises: BadRecipe."""
+    data: Any = {}
+    base = Path.cwd()
+    if path is not None:
+        base = path.resolve().parent
+        try:
+            data = yaml.safe_load(path.read_text()) or {}
+        except (OSError, yaml.YAMLError) as error:
+            raise BadRecipe(f"{path}: {' '.join(str(error).split())}; give the path of a jobs configuration") from None
+    try:
+        config = JobsConfig.model_validate(data)
+    except ValidationError as error:
+        raise BadRecipe(explain(error, str(path or _DEFAULTS))) from None
+    models = tuple(m.model_copy(update={"recipe": base / m.recipe}) for m in config.models)
+    return config.model_copy(update={"desk": base / config.desk, "models": models})
+
+
+def from_environment() -> JobsConfig:
+    """Return the configuration that RECSYS_KD_JOBS names; RECSYS_KD_BROKER and RECSYS_KD_REGISTRY win over it."""
+    named = os.environ.get(VARIABLE)
+    config = load(Path(named) if named else None)
+    changes = {"broker": os.environ.get(BROKER_VARIABLE), "registry": os.environ.get(where.VARIABLE)}
+    return config.model_copy(update={k: v for k, v in changes.items() if v})
+
+
+def is_configured() -> bool:
+    """Return whether anybody told this machine about the application."""
+    return VARIABLE in os.environ or BROKER_VARIABLE in os.environ

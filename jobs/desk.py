@@ -1,0 +1,158 @@
+"""The shared folder: which nights are wanted, and one folder per night with all that it reads and says.
+
+`wanted/<model>/<night>.json` is written by submit and backfill and outlives Redis. `nights/<model>/<night>/` holds the
+frozen recipe and links to the log files that were there when the night began: data that comes later belongs to the
+next night. Hard links where the disk allows, so that a file replaced under the night does not change what it reads.
+"""
+
+import datetime as dt
+import json
+import os
+import shutil
+import uuid
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from recsys_kd.errors import InputError, OutsideError
+from recsys_kd.settings import Recipe, load_recipe
+
+RECIPE, RESULT, ERRORS, DEAD = "recipe.yaml", "result.json", "attempts.log", "dead.json"
+
+
+class DeskUnwritable(OutsideError):
+    """The shared folder can't be written."""
+
+
+class NoDataForNight(InputError):
+    """The log has no file up to a night."""
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """A night that somebody asked for."""
+
+    model: str
+    night: str
+    recipe: str
+
+
+class Desk:
+    """See the module's text. Raises: DeskUnwritable."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def night_folder(self, model: str, night: str) -> Path:
+        """Return where a night keeps everything."""
+        return self.folder / "nights" / model / night
+
+    def want(self, wanted: Wanted) -> None:
+        """Record that a night is wanted; the first record of a night stays."""
+        path = self.folder / "wanted" / wanted.model / f"{wanted.night}.json"
+        if not path.exists():
+            write_whole(path, json.dumps({"recipe": wanted.recipe}))
+
+    def wanted(self) -> Iterator[Wanted]:
+        """Yield every recorded night, by model and date."""
+        for path in sorted((self.folder / "wanted").glob("*/*.json")):
+            yield Wanted(path.parent.name, path.stem, json.loads(path.read_text())["recipe"])
+
+    def prepare(self, model: str, night: str, recipe_path: Path) -> Path:
+        """Freeze what a night reads; return its recipe. Done once: a night that was prepared stays as it was.
+
+        Raises: BadRecipe, NoDataForNight.
+        """
+        final = self.night_folder(model, night)
+        if self._is_prepared(final):
+            return final / RECIPE
+        recipe = load_recipe(recipe_path)
+        building = final.with_name(f".{night}-{uuid.uuid4().hex[:8]}")
+        try:
+            building.mkdir(parents=True)
+            _link(recipe.data.path, night, building / "log")
+            (final / "work").mkdir(parents=True, exist_ok=True)
+            shutil.rmtree(final / "log", ignore_errors=True)
+            (building / "log").rename(final / "log")
+            write_whole(final / RECIPE, yaml.safe_dump(frozen(recipe, final), sort_keys=False))
+        except OSError as error:
+            if not self._is_prepared(final):  # else somebody else prepared it just now
+                raise DeskUnwritable(f"{final}: {error.strerror}; free space, or make it writable") from None
+        finally:
+            shutil.rmtree(building, ignore_errors=True)
+        return final / RECIPE
+
+    def _is_prepared(self, folder: Path) -> bool:
+        """Return whether a night knows its recipe, and has what it reads or no longer needs it."""
+        return (folder / RECIPE).exists() and ((folder / "log").exists() or (folder / RESULT).exists())
+
+    def thaw(self, model: str, night: str) -> None:
+        """Let a night that is retried by hand read its recipe and log anew: somebody may have mended them."""
+        for name in (RECIPE, RESULT, DEAD):
+            (self.night_folder(model, night) / name).unlink(missing_ok=True)
+
+    def tidy(self, model: str, night: str) -> None:
+        """Remove what a published night no longer needs: links and intermediate results."""
+        for name in ("log", "work"):
+            shutil.rmtree(self.night_folder(model, night) / name, ignore_errors=True)
+
+    def forget(self, model: str, nights: list[str]) -> None:
+        """Remove all that is kept of nights: what they came to is in the registry."""
+        for night in nights:
+            shutil.rmtree(self.night_folder(model, night), ignore_errors=True)
+            (self.folder / "wanted" / model / f"{night}.json").unlink(missing_ok=True)
+
+
+def frozen(recipe: Recipe, folder: Path) -> dict[str, Any]:
+    """Return the recipe of one night: its own log and work folder, everything else as it was."""
+    log = folder / "log" / recipe.data.path.name if recipe.data.path.is_file() else folder / "log"
+    data = recipe.data.model_copy(update={"path": log})
+    plain: dict[str, Any] = recipe.model_copy(update={"data": data, "work": folder / "work"}).model_dump(mode="json")
+    return plain
+
+
+def _link(source: Path, night: str, target: Path) -> None:
+    """Link the files of a log up to a night (by the date in a partition's name; files without one all count)."""
+    files = [source] if source.is_file() else sorted(p for p in source.rglob("*") if p.is_file())
+    taken = [f for f in files if (day := day_of(f, source)) is None or day <= night]
+    if not taken:
+        raise NoDataForNight(f"{source}: no file up to {night}; has the log of that day arrived?")
+    for file in taken:
+        name = target / (file.name if file == source else file.relative_to(source))
+        name.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            os.link(file, name)
+        except OSError:
+            name.symlink_to(file.resolve())
+
+
+def day_of(file: Path, root: Path) -> str | None:
+    """Return the ISO date that a file's partition folder names, e.g. `day=2026-01-05`; None without one."""
+    parts = file.relative_to(root).parts[:-1] if file != root else ()
+    for part in parts:
+        _, _, value = part.partition("=")
+        try:
+            return dt.date.fromisoformat(value).isoformat()
+        except ValueError:
+            continue
+    return None
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Write a small file so that a reader sees all of it or nothing. Raises: DeskUnwritable."""
+    building = path.with_name(f".{path.name}-{uuid.uuid4().hex[:8]}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with building.open("x") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        building.replace(path)
+    except OSError as error:
+        raise DeskUnwritable(f"{path}: {error.strerror}; free space, or make it writable") from None
+    finally:
+        if building.exists():
+            building.unlink()

@@ -1,0 +1,179 @@
+"""The state machine of a night, as pure functions: who may move it, from where to where.
+
+waiting -> queued -> running -> (queued for its next stage) -> published
+                        |-> waiting (failed; again later) -> ... -> dead (out of attempts, or bad input)
+cancelled from anywhere before published; retry takes dead and cancelled back to waiting.
+
+A worker owns a night by a lease that it renews. Attempts are counted when a worker takes a night, before it does
+anything: an attempt that takes the worker with it is counted too.
+"""
+
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal
+
+from recsys_kd.errors import InputError, OutsideError
+
+Phase = Literal["waiting", "queued", "running", "published", "dead", "cancelled"]
+STAGES = ("prepare", "train", "publish", "tidy")
+OVER: tuple[Phase, ...] = ("published", "dead", "cancelled")
+_LONGEST_BACKOFF = 120
+"""Times the first."""
+
+
+class NotYours(OutsideError):
+    """The night is over, or somebody else has it: whoever asks should leave it alone."""
+
+
+class NotPossible(InputError):
+    """A person asked for a step that the night's phase does not allow."""
+
+
+@dataclass(frozen=True)
+class Night:
+    """One model's night as Redis holds it; times in seconds since 1970, by Redis's clock."""
+
+    model: str
+    night: str
+    recipe: str
+    created: float
+    updated: float
+    phase: Phase = "waiting"
+    stage: str = STAGES[0]
+    attempts: int = 0
+    owner: str | None = None
+    token: int = 0
+    """Of the latest claim; the registry publishes for no other."""
+    lease_until: float = 0.0
+    not_before: float = 0.0
+    started: float | None = None
+    finished: float | None = None
+    reason: str = ""
+    seconds: dict[str, float] = field(default_factory=dict)
+    """Per finished stage."""
+    outcome: str = ""
+
+    @property
+    def run(self) -> str:
+        """What tasks are keyed by."""
+        return run_id(self.model, self.night)
+
+    def moved(self, now: float, **changes: Any) -> "Night":
+        """Return a copy with changes, stamped."""
+        return replace(self, updated=now, **changes)
+
+
+def run_id(model: str, night: str) -> str:
+    """Return `model@night`."""
+    return f"{model}@{night}"
+
+
+def is_active(night: Night, now: float, requeue: float) -> bool:
+    """Return whether somebody is at it, or soon will be."""
+    if night.phase == "running":
+        return night.lease_until > now
+    return night.phase == "queued" and night.updated + requeue > now
+
+
+def is_ready(night: Night, now: float, requeue: float) -> bool:
+    """Return whether it should be sent to the workers now."""
+    if night.phase in OVER or is_active(night, now, requeue):
+        return False
+    return night.not_before <= now
+
+
+def queue(night: Night, now: float, requeue: float) -> Night:
+    """Send it (again). Raises: NotYours.
+
+    One that waits in a queue keeps its stage, so that the message that waits there, if it is not lost, stays good.
+    """
+    if not is_ready(night, now, requeue):
+        raise NotYours(f"{night.run} is {night.phase}")
+    if night.phase == "queued":
+        return night.moved(now)
+    lost = night.phase == "running"
+    reason = f"its worker {night.owner} went silent in {night.stage}" if lost else night.reason
+    return night.moved(now, phase="queued", stage=STAGES[0], owner=None, reason=reason)
+
+
+def claim(night: Night, now: float, owner: str, stage: str, lease: float, most: int, gone: bool) -> Night:
+    """Take a stage of a night; `gone` tells that its present owner is known to be dead. Raises: NotYours.
+
+    Out of attempts it becomes dead instead: look at the phase.
+    """
+    taken_over = night.phase == "running"
+    if STAGES.index(stage) > STAGES.index(night.stage):
+        raise NotYours(f"{night.run} was started over: its {stage} comes later")
+    if night.phase not in ("queued", "running") or (taken_over and night.lease_until > now and not gone):
+        raise NotYours(f"{night.run} is {night.phase}{f' at {night.owner}' if taken_over else ''}; nothing to do")
+    counts = taken_over or stage == STAGES[0]
+    attempts = night.attempts + counts
+    reason = f"its worker {night.owner} was lost in {night.stage}" if taken_over else night.reason
+    if attempts > most:
+        why = f"{most} attempts, the last one: {reason or 'unknown'}"
+        return night.moved(now, phase="dead", owner=None, reason=why, finished=now)
+    return night.moved(
+        now,
+        phase="running",
+        stage=stage,
+        attempts=attempts,
+        owner=owner,
+        lease_until=now + lease,
+        started=night.started or now,
+        reason=reason,
+    )
+
+
+def is_past(night: Night, stage: str) -> bool:
+    """Return whether a stage is done and the next one waits: its message came twice, or its successor's was lost."""
+    return night.phase == "queued" and STAGES.index(stage) < STAGES.index(night.stage)
+
+
+def held(night: Night, owner: str) -> Night:
+    """Return the night if `owner` still has it. Raises: NotYours."""
+    if night.phase != "running" or night.owner != owner:
+        raise NotYours(f"{night.run} is {night.phase}, owner {night.owner}: {owner} lost it")
+    return night
+
+
+def renew(night: Night, now: float, owner: str, lease: float) -> Night:
+    """Stay its owner. Raises: NotYours."""
+    return held(night, owner).moved(now, lease_until=now + lease)
+
+
+def finish_stage(night: Night, now: float, owner: str, seconds: float) -> Night:
+    """Hand it to the next stage. Raises: NotYours."""
+    following = STAGES[STAGES.index(held(night, owner).stage) + 1]
+    times = night.seconds | {night.stage: round(seconds, 3)}
+    return night.moved(now, phase="queued", stage=following, owner=None, seconds=times)
+
+
+def published(night: Night, now: float, outcome: str) -> Night:
+    """The registry has recorded it: that is so whoever owns it."""
+    if night.phase == "published":
+        return night
+    return night.moved(now, phase="published", owner=None, outcome=outcome, finished=now, reason="")
+
+
+def failed(night: Night, now: float, owner: str, reason: str, again: bool, most: int, backoff: float) -> Night:
+    """Try again later, or never. Raises: NotYours."""
+    held(night, owner)
+    if not again or night.attempts >= most:
+        why = reason if not again else f"{most} attempts, the last one: {reason}"
+        return night.moved(now, phase="dead", owner=None, reason=why, finished=now)
+    wait = backoff * min(2 ** (night.attempts - 1), _LONGEST_BACKOFF)
+    return night.moved(now, phase="waiting", owner=None, reason=reason, not_before=now + wait)
+
+
+def cancel(night: Night, now: float, who: str) -> Night:
+    """Stop it for good. Raises: NotPossible."""
+    if night.phase == "published":
+        raise NotPossible(f"{night.run} is published and can't be cancelled; see `recsys-kd registry rollback`")
+    return night.moved(now, phase="cancelled", owner=None, reason=f"cancelled by {who}", finished=now)
+
+
+def retry(night: Night, now: float, who: str) -> Night:
+    """Start it again with a fresh count of attempts. Raises: NotPossible."""
+    if night.phase not in ("dead", "cancelled", "waiting"):
+        raise NotPossible(f"{night.run} is {night.phase}; only a dead, cancelled or waiting night can be retried")
+    reason = f"retried by {who} after: {night.reason}"
+    return night.moved(now, phase="waiting", attempts=0, not_before=0.0, finished=None, reason=reason)

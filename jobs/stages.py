@@ -1,0 +1,269 @@
+"""The stages of a night: prepare, train, publish, then tidy. Each can be run again at any time and comes to the same.
+
+`Work` is a worker's hold on one stage of one night: it claims, renews, and hands over; whatever goes wrong is written
+down as a sentence and the night waits for its next attempt, or is a dead letter.
+"""
+
+import json
+import os
+import platform
+import socket
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from jobs import desk as desks
+from jobs import machine, supervise
+from jobs.board import Board, BoardUnreachable
+from jobs.config import JobsConfig
+from jobs.desk import Desk
+from jobs.machine import Night, NotYours
+from recsys_kd.artifact.errors import ArtifactRefused
+from recsys_kd.artifact.read import open_artifact
+from recsys_kd.errors import InputError, OutsideError, RecsysKdError
+from recsys_kd.evaluate.gate import Verdict
+from recsys_kd.registry import where
+from recsys_kd.registry.protocol import Claim, Registry, StaleEpoch
+from recsys_kd.registry.store import collect, write_copy
+from recsys_kd.settings import Recipe, load_recipe
+
+HELD_BACK, BAD_INPUT = 1, 2
+_HAND_OVER_SECONDS = 30.0
+
+
+class StageFailed(OutsideError):
+    """A stage's subprocess did not come to a result."""
+
+
+class NightRefused(InputError):
+    """The night itself is at fault: trying again would come to the same."""
+
+
+def me() -> str:
+    """Return this process's name as an owner: host, process id, and when it started, since ids are used again."""
+    return f"{socket.gethostname()}:{os.getpid()}:{psutil.Process().create_time():.2f}:{time.monotonic_ns()}"
+
+
+def is_gone(owner: str | None) -> bool:
+    """Return whether an owner is a process of this machine that no longer runs; False where that can't be known."""
+    if owner is None:
+        return False
+    host, pid, started, _ = owner.rsplit(":", 3)
+    if host != socket.gethostname():
+        return False
+    try:
+        return f"{psutil.Process(int(pid)).create_time():.2f}" != started
+    except psutil.Error:
+        return True
+
+
+@dataclass
+class Work:
+    """What a stage needs."""
+
+    config: JobsConfig
+    board: Board
+    desk: Desk
+    night: Night
+    owner: str
+    claim: Claim | None = None
+
+    @property
+    def folder(self) -> Path:
+        """The night's folder."""
+        return self.desk.night_folder(self.night.model, self.night.night)
+
+    def recipe(self) -> Recipe:
+        """Return the frozen recipe. Raises: BadRecipe."""
+        return load_recipe(self.folder / desks.RECIPE)
+
+    def registry(self) -> Registry:
+        """Return where the night publishes."""
+        frozen = self.folder / desks.RECIPE
+        recipe = load_recipe(frozen if frozen.exists() else Path(self.night.recipe))
+        return where.open_registry(self.config.registry or recipe.registry, recipe.store)
+
+    def renew(self, lines: list[str]) -> None:
+        """Stay the owner and pass the subprocess's lines on. Raises: NotYours.
+
+        A Redis that does not answer stops nothing: if somebody takes over meanwhile, the registry refuses our claim.
+        """
+        try:
+            self.board.change(
+                self.night.run, lambda n, now: machine.renew(n, now, self.owner, self.config.limits.lease)
+            )
+            for line in lines:
+                self.board.say(self.night.run, stage=self.night.stage, line=line)
+        except BoardUnreachable:
+            return
+
+
+def prepare(work: Work) -> None:
+    """Freeze what the night reads."""
+    work.desk.prepare(work.night.model, work.night.night, Path(work.night.recipe))
+
+
+def train(work: Work) -> None:
+    """Run the night up to its verdict, as a subprocess whose stages continue where an earlier attempt was stopped."""
+    result = work.folder / desks.RESULT
+    if result.exists():
+        return
+    limits = work.config.limits
+    part = result.with_name(f".{result.name}-{work.owner.rpartition(':')[2]}")
+    watch = supervise.Watch(limits.stage, limits.memory_bytes, limits.lease / 4, work.renew)
+    environment = dict(os.environ)
+    if work.config.registry:
+        environment[where.VARIABLE] = work.config.registry
+    arguments = ["run", str(work.folder / desks.RECIPE), "--no-publish", "--json"]
+    try:
+        ended = supervise.run(
+            arguments, work.folder / "work", part, work.folder / desks.ERRORS, watch, environment
+        )  # fmt: skip
+        if ended.code == BAD_INPUT:
+            raise NightRefused(ended.last.removeprefix("recsys-kd: "))
+        if ended.code not in (0, HELD_BACK):
+            raise StageFailed(_how(ended))
+        desks.write_whole(result, json.dumps(json.loads(part.read_text())))
+    except OSError as error:
+        raise desks.DeskUnwritable(f"{work.folder}: {error.strerror}; free space, or make it writable") from None
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def _how(ended: supervise.Ended) -> str:
+    how = f"killed by signal {-ended.code}" if ended.code < 0 else f"ended with exit code {ended.code}"
+    return f"the night's process was {how}; its last words: {ended.last}".replace("was ended", "ended")
+
+
+def publish(work: Work) -> str:
+    """Record the night in the registry, once, and promote its artifact if the gate let it through."""
+    from recsys_kd.runtime.ranker import Ranker
+
+    recipe, registry = work.recipe(), work.registry()
+    known = registry.state(work.night.model).nights.get(work.night.night)
+    if known is not None:
+        write_copy(registry, recipe.store, work.night.model)
+        return known.outcome
+    result = work.folder / desks.RESULT
+    try:
+        found = json.loads(result.read_text())
+        path = Path(found["path"])
+        Ranker.open(path)
+        lineage = asdict(open_artifact(path)[0].manifest.lineage)
+        version = registry.register(work.night.model, found["artifact"], path, lineage, work.owner)
+        verdict = Verdict.from_json(found["verdict"])
+        assert work.claim is not None  # perform claims before any stage
+        record = registry.publish(work.night.model, version.number, verdict, found["seen"], work.claim, work.owner)
+    except (InputError, ArtifactRefused, StaleEpoch, OSError) as error:
+        # A champion that is no longer live, an old verdict, lost files: the next attempt judges (and makes) it again.
+        result.unlink(missing_ok=True)
+        raise StageFailed(f"{error} (the night is judged again)") from None
+    write_copy(registry, recipe.store, work.night.model)
+    return record.outcome
+
+
+def tidy(config: JobsConfig, night: Night) -> None:
+    """Remove what a published night no longer needs: its intermediate results, and old artifacts that nobody uses."""
+    desk, limits = Desk(config.desk), config.limits
+    recipe = load_recipe(desk.night_folder(night.model, night.night) / desks.RECIPE)
+    registry = where.open_registry(config.registry or recipe.registry, recipe.store)
+    collect(registry, recipe.store, night.model, limits.keep_versions, limits.keep_seconds, me())
+    desk.tidy(night.model, night.night)
+    recorded = sorted(registry.state(night.model).nights)
+    desk.forget(night.model, [n for n in recorded[: -limits.keep_versions] if n != night.night])
+
+
+def bury(work: Work, night: Night) -> None:
+    """Write down what is needed to look into a night that is given up."""
+    letter = {
+        "night": asdict(night),
+        "host": socket.gethostname(),
+        "python": platform.python_version(),
+        "folder": str(work.folder),
+        "repeat": f"recsys-kd run {work.folder / desks.RECIPE} --no-publish",
+        "retry": f"recsys-kd jobs retry {night.run}",
+        "last_lines": _tail(work.folder / desks.ERRORS),
+    }
+    desks.write_whole(work.folder / desks.DEAD, json.dumps(letter, indent=2))
+
+
+def _tail(path: Path, lines: int = 50) -> list[str]:
+    return path.read_text(errors="replace").splitlines()[-lines:] if path.exists() else []
+
+
+STEPS: dict[str, Callable[[Work], Any]] = {"prepare": prepare, "train": train, "publish": publish}
+
+
+def perform(config: JobsConfig, run: str, stage: str) -> Night:
+    """Claim a stage of a night, do it, hand over. Raises: NotYours where there is nothing to do; the stage's errors."""
+    board, desk, owner = Board(config.state), Desk(config.desk), me()
+    limits = config.limits
+    before = board.get(run)
+    if before is not None and machine.is_past(before, stage):
+        return before
+    lost = before.owner if before is not None and is_gone(before.owner) else None
+
+    def claim(night: Night, now: float) -> Night:
+        gone = lost is not None and night.owner == lost
+        return machine.claim(night, now, owner, stage, limits.lease, limits.attempts, gone)
+
+    night = board.change(run, claim)
+    work = Work(config, board, desk, night, owner)
+    if night.phase == "dead":
+        bury(work, night)
+        raise NotYours(f"{run} is dead: {night.reason}")
+    started = time.monotonic()
+    try:
+        work.claim = work.registry().claim(night.model, night.night)
+        token = work.claim.token
+        board.change(run, lambda n, now: machine.held(n, owner).moved(now, token=token))
+        outcome = STEPS[stage](work)
+    except NotYours:
+        raise
+    except Exception as error:
+        _give_up(work, error)
+        raise
+    seconds = time.monotonic() - started
+    after = _hand_over(work, seconds, outcome if stage == "publish" else None)
+    board.count(**{f"{stage}_done": 1, f"{stage}_seconds": seconds})
+    return after
+
+
+def _hand_over(work: Work, seconds: float, outcome: str | None) -> Night:
+    """Write down that a stage is done; worth some patience where Redis does not answer just now."""
+    deadline = time.monotonic() + _HAND_OVER_SECONDS
+    while True:
+        try:
+            if outcome is not None:
+                return work.board.change(
+                    work.night.run,
+                    lambda n, now: machine.published(
+                        n.moved(now, seconds=n.seconds | {"publish": round(seconds, 3)}), now, outcome
+                    ),
+                )
+            return work.board.change(
+                work.night.run, lambda n, now: machine.finish_stage(n, now, work.owner, seconds)
+            )  # fmt: skip
+        except BoardUnreachable:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.5)  # Redis tells nobody when it is back
+
+
+def _give_up(work: Work, error: Exception) -> None:
+    """Write down why an attempt failed; bad input is not tried again."""
+    again = not isinstance(error, InputError)
+    reason = str(error) if isinstance(error, RecsysKdError) else f"{type(error).__name__}: {error}"
+    limits = work.config.limits
+    night = work.board.change(
+        work.night.run,
+        lambda n, now: machine.failed(n, now, work.owner, reason, again, limits.attempts, limits.backoff),
+    )
+    work.board.say(work.night.run, stage=work.night.stage, line=reason)
+    work.board.count(**{f"{work.night.stage}_failed": 1})
+    if night.phase == "dead":
+        bury(work, night)

@@ -1,0 +1,228 @@
+"""What a registry allows, as pure functions of a model's state: each returns the change to make, or raises.
+
+Both stores run these inside their transactions, so they agree by construction; neither holds a rule of its own.
+"""
+
+import datetime as dt
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from recsys_kd.evaluate.gate import Verdict
+from recsys_kd.registry.protocol import (
+    ArtifactCollected,
+    Claim,
+    Event,
+    NothingToRollBackTo,
+    Outcome,
+    Pointer,
+    PromotionRefused,
+    Publication,
+    RegistryNotEmpty,
+    StaleEpoch,
+    StalePublisher,
+    State,
+    UnknownModel,
+    Version,
+    VersionInUse,
+)
+
+
+@dataclass(frozen=True)
+class Change:
+    """What to write, all of it or nothing; versions are only ever added."""
+
+    event: Event | None = None
+    versions: tuple[Version, ...] = ()
+    aliases: Mapping[str, Pointer] = field(default_factory=dict)
+    nights: tuple[Publication, ...] = ()
+    tokens: Mapping[str, int] = field(default_factory=dict)
+    collected: Mapping[int, bool] = field(default_factory=dict)
+
+
+NOTHING = Change()
+
+
+def now() -> str:
+    """Return the time in UTC, ISO 8601 with milliseconds."""
+    return dt.datetime.now(dt.UTC).isoformat(timespec="milliseconds")
+
+
+def existing(state: State, model: str, number: int) -> Version:
+    """Return a version. Raises: UnknownModel."""
+    if number not in state.versions:
+        raise UnknownModel(f"no version {number} of model '{model}'; see `recsys-kd registry list`")
+    return state.versions[number]
+
+
+def usable(state: State, model: str, number: int) -> Version:
+    """Return a version whose files are still there. Raises: UnknownModel, ArtifactCollected."""
+    version = existing(state, model, number)
+    if number in state.collected:
+        raise ArtifactCollected(f"{model} version {number}: its files were collected; run its night again")
+    return version
+
+
+def register(
+    state: State, model: str, digest: str, path: Path, lineage: dict[str, Any], who: str
+) -> tuple[Change, Version]:
+    """Add a version, or return the one of this digest; one that was collected and made again is usable again."""
+    for known in state.versions.values():
+        if known.digest == digest:
+            if known.number not in state.collected:
+                return NOTHING, known
+            return Change(_event(state, known, "revive", who, ""), collected={known.number: False}), known
+    version = Version(model, max(state.versions, default=0) + 1, digest, str(path), now(), lineage)
+    return Change(_event(state, version, "register", who, ""), versions=(version,)), version
+
+
+def promote(
+    state: State, model: str, number: int, verdict: Verdict, expected_epoch: int, who: str, why: str
+) -> tuple[Change, Pointer]:
+    """Make a version champion."""
+    version = usable(state, model, number)
+    check_verdict(version, verdict)
+    _check_epoch(state, model, expected_epoch)
+    return _point(state, version, "promote", who, why)
+
+
+def rollback(state: State, model: str, verified: Pointer, epoch: int, who: str, why: str) -> tuple[Change, Pointer]:
+    """Make `verified`, which was the previous champion at `epoch`, champion again."""
+    _check_epoch(state, model, epoch)
+    return _point(state, usable(state, model, verified.number), "rollback", who, why)
+
+
+def previous(state: State, model: str) -> Pointer:
+    """Return the previous champion. Raises: NothingToRollBackTo."""
+    if "previous" not in state.aliases:
+        raise NothingToRollBackTo(f"{model}: there is no previous champion; promote a version instead")
+    return state.aliases["previous"]
+
+
+def name(state: State, model: str, alias: str, number: int, who: str, why: str) -> tuple[Change, Pointer]:
+    """Let `challenger` name a version; `champion` and `previous` follow from promotions alone."""
+    if alias != "challenger":
+        raise PromotionRefused(f"{model}: `{alias}` moves by promote and rollback only; `challenger` can be named")
+    version = usable(state, model, number)
+    pointer = Pointer(alias, number, version.digest, state.epoch)
+    return Change(_event(state, version, alias, who, why), aliases={alias: pointer}), pointer
+
+
+def claim(state: State, night: str) -> tuple[Change, Claim]:
+    """Return a new claim: larger than any before, and, by the clock, than those of a registry that was lost."""
+    token = max(state.tokens.get(night, 0) + 1, time.time_ns() // 1_000_000)
+    return Change(tokens={night: token}), Claim(night, token)
+
+
+def publish(
+    state: State, model: str, number: int, verdict: Verdict, seen: int, claim: Claim, who: str
+) -> tuple[Change, Publication]:
+    """Record a night once; promote its version where it passed and no newer night is live."""
+    if claim.night in state.nights:
+        return NOTHING, state.nights[claim.night]
+    if state.tokens.get(claim.night) != claim.token:
+        raise StalePublisher(
+            f"{model}, night {claim.night}: this publisher's claim {claim.token} is void, the latest is "
+            f"{state.tokens.get(claim.night)}; whoever holds that one publishes"
+        )
+    version = usable(state, model, number)
+    outcome = _outcome(state, version, verdict, claim.night)
+    if outcome != "live":
+        record = Publication(claim.night, number, version.digest, state.epoch, outcome, now())
+        event = _event(state, version, f"publish-{outcome}", who, f"night {claim.night}")
+        return Change(event, nights=(record,)), record
+    _check_epoch(state, model, seen)
+    change, pointer = _point(state, version, "publish", who, f"night {claim.night}")
+    record = Publication(claim.night, number, version.digest, pointer.epoch, outcome, now())
+    return Change(change.event, aliases=change.aliases, nights=(record,)), record
+
+
+def _outcome(state: State, version: Version, verdict: Verdict, night: str) -> Outcome:
+    if not verdict.passed:
+        _check_subject(version, verdict)
+        return "held"
+    check_verdict(version, verdict)
+    newest = max((n for n, p in state.nights.items() if p.outcome == "live"), default="")
+    return "late" if night < newest else "live"
+
+
+def collect(
+    state: State, model: str, number: int, serving: Mapping[str, str], who: str, why: str
+) -> tuple[Change, None]:
+    """Mark a version as collected, unless an alias or a live service names it."""
+    version = existing(state, model, number)
+    users = [a for a, p in state.aliases.items() if p.number == number]
+    users += [s for s, digest in serving.items() if digest == version.digest]
+    if users:
+        raise VersionInUse(f"{model} version {number} is used by {', '.join(users)}; it stays")
+    if number in state.collected:
+        return NOTHING, None
+    return Change(_event(state, version, "collect", who, why), collected={number: True}), None
+
+
+def restore(state: State, model: str, wanted: State, who: str) -> tuple[Change, None]:
+    """Take over a whole state where there is none."""
+    if state.versions:
+        raise RegistryNotEmpty(f"{model}: the registry holds {len(state.versions)} version(s) of it; nothing was done")
+    last = wanted.versions[max(wanted.versions)]
+    event = Event(now(), model, "restore", last.number, last.digest, wanted.epoch, who, "rebuilt from the store")
+    tokens = {night: max(token, state.tokens.get(night, 0)) for night, token in wanted.tokens.items()}
+    return Change(
+        event,
+        tuple(wanted.versions.values()),
+        wanted.aliases,
+        tuple(wanted.nights.values()),
+        tokens,
+        dict.fromkeys(wanted.collected, True),
+    ), None
+
+
+def check_verdict(version: Version, verdict: Verdict) -> None:
+    """Raise PromotionRefused unless the verdict passed, names this digest and a log, and has not expired.
+
+    A verdict whose word is not that of its own checks was not written by a gate.
+    """
+    what = f"{version.model} version {version.number}"
+    if verdict.passed != all(c.passed for c in verdict.checks if c.gates):
+        raise PromotionRefused(f"{what}: the verdict's checks do not say what it says; let the gate judge it again")
+    if not verdict.measured_on:
+        raise PromotionRefused(f"{what}: the verdict names no log that it was measured on; let the gate judge it again")
+    if not verdict.passed:
+        failed = "; ".join(c.sentence for c in verdict.checks if c.gates and not c.passed)
+        raise PromotionRefused(f"{what}: the gate held it back: {failed}")
+    _check_subject(version, verdict)
+    if dt.datetime.fromisoformat(verdict.expires) <= dt.datetime.now(dt.UTC):
+        raise PromotionRefused(f"{what}: the verdict expired on {verdict.expires}; evaluate the artifact again")
+
+
+def _check_subject(version: Version, verdict: Verdict) -> None:
+    if verdict.artifact_digest != version.digest:
+        raise PromotionRefused(
+            f"{version.model} version {version.number}: the verdict is about artifact "
+            f"{verdict.artifact_digest[:12]}, this is {version.digest[:12]}; evaluate this artifact"
+        )
+
+
+def _check_epoch(state: State, model: str, expected: int) -> None:
+    if state.epoch != expected:
+        raise StaleEpoch(
+            f"{model}: epoch is {state.epoch}, this promotion was decided at {expected}; evaluate against the "
+            "champion that is live now"
+        )
+
+
+def _point(state: State, version: Version, action: str, who: str, why: str) -> tuple[Change, Pointer]:
+    """Move `champion` to a version and `previous` to what was champion, unless that is the same version."""
+    epoch, before = state.epoch + 1, state.aliases.get("champion")
+    pointer = Pointer("champion", version.number, version.digest, epoch)
+    moves = {"champion": pointer}
+    if before is not None and before.number != version.number:
+        moves["previous"] = Pointer("previous", before.number, before.digest, epoch)
+    event = Event(now(), version.model, action, version.number, version.digest, epoch, who, why)
+    return Change(event, aliases=moves), pointer
+
+
+def _event(state: State, version: Version, action: str, who: str, why: str) -> Event:
+    return Event(now(), version.model, action, version.number, version.digest, state.epoch, who, why)

@@ -1,0 +1,290 @@
+"""The faults, each a real one: signals to real processes, a real Redis killed, hung, refused or emptied.
+
+A fault strikes the stage it is aimed at where it can: it waits a moment for a night to be there, and takes the process
+that owns it. What lasts (a paused worker, a full disk) is undone by a timer while other faults go on.
+"""
+
+import pathlib
+import random
+import shutil
+import signal
+import subprocess
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import psutil
+
+from jobs.machine import OVER, Night
+from jobs.tasks import app, prepare, publish, tidy, train
+from recsys_kd.errors import RecsysKdError
+from tests.chaos.world import POISON, World
+
+AIM_SECONDS = 3.0
+AIMS = ("prepare", "train", "publish")
+
+
+@dataclass
+class Struck:
+    """One fault as it happened."""
+
+    kind: str
+    stage: str
+    """Of the night that was struck; empty where none ran."""
+    run: str
+    at: float
+
+
+class Faults:
+    """Draws faults by a seeded generator and carries them out."""
+
+    def __init__(self, world: World, seed: int, patience: float = AIM_SECONDS) -> None:
+        self.world, self.random, self.patience = world, random.Random(seed), patience
+        self.log: list[Struck] = []
+        self.poisoned: set[str] = set()
+        self.timers: list[threading.Thread] = []
+        self.busy = threading.Lock()
+        self.kinds: dict[str, tuple[int, Callable[[str], Night | None]]] = {
+            "kill the night's process": (12, self.kill_child),
+            "kill the pool process": (12, self.kill_pool),
+            "kill the worker": (8, self.kill_worker),
+            "kill Redis": (6, lambda aim: self.restart_redis(aim, signal.SIGKILL, 0.5)),
+            "kill the registry's Redis": (4, self.kill_registry),
+            "stop past the lease": (6, lambda aim: self.pause(aim, self.world.config.limits.lease + 2)),
+            "stop past the visibility timeout": (2, lambda aim: self.pause(aim, self.visibility + 1)),
+            "duplicate delivery": (10, self.duplicate),
+            "second beat": (4, self.second_beat),
+            "disk full": (5, self.disk_full),
+            "store unwritable": (5, self.store_away),
+            "Redis refuses": (5, lambda aim: self.restart_redis(aim, signal.SIGTERM, 2.0)),
+            "Redis hangs": (4, self.hang_redis),
+            "Redis empty after restart": (3, self.empty_broker),
+            "registry empty after restart": (2, self.empty_registry),
+            "clock jump": (5, self.clock_jump),
+            "poison recipe": (4, self.poison),
+        }
+        if not world.has_shim:
+            del self.kinds["disk full"], self.kinds["clock jump"]
+        app.conf.broker_url = world.config.broker
+
+    @property
+    def visibility(self) -> float:
+        """The visibility timeout in seconds."""
+        return self.world.config.limits.visibility
+
+    def strike(self) -> Struck:
+        """Carry out the next fault."""
+        names = list(self.kinds)
+        (kind,) = self.random.choices(names, [weight for weight, _ in self.kinds.values()])
+        return self.carry_out(kind, self.random.choice(AIMS))
+
+    def carry_out(self, kind: str, aim: str) -> Struck:
+        """Carry out one fault."""
+        at = time.monotonic()
+        night = self.kinds[kind][1](aim)
+        struck = Struck(kind, night.stage if night else "", night.run if night else "", at)
+        self.log.append(struck)
+        return struck
+
+    def settle(self) -> None:
+        """Wait until everything that lasts is undone."""
+        for timer in self.timers:
+            timer.join()
+
+    def later(self, seconds: float, undo: Callable[[], None]) -> None:
+        """Undo something after a while."""
+        timer = threading.Timer(seconds, undo)
+        timer.start()
+        self.timers.append(timer)
+
+    def aimed(self, stage: str) -> Night | None:
+        """Return a night whose stage runs; any running one where none is at that stage."""
+        deadline = time.monotonic() + self.patience
+        while True:
+            try:
+                nights = self.world.board.all()
+            except RecsysKdError:
+                nights = []
+            running = [n for n in nights if n.phase == "running" and n.owner]
+            if nights and all(n.phase in OVER for n in nights):
+                return None
+            for night in running:
+                if night.stage == stage:
+                    return night
+            if time.monotonic() > deadline:
+                return running[0] if running else None
+            time.sleep(0.01)  # publish takes tens of milliseconds; it tells nobody that it begins
+
+    def owner(self, night: Night | None) -> psutil.Process | None:
+        """Return the pool process that owns a night."""
+        if night is None or night.owner is None:
+            return None
+        try:
+            return psutil.Process(int(night.owner.rsplit(":", 3)[1]))
+        except psutil.Error:
+            return None
+
+    def kill_child(self, aim: str) -> Night | None:
+        night = self.aimed("train")
+        process = self.owner(night)
+        children = process.children() if process else []
+        for child in children:
+            _kill(child)
+        return night if children else None
+
+    def kill_pool(self, aim: str) -> Night | None:
+        night = self.aimed(aim)
+        process = self.owner(night)
+        if process is None or night is None:
+            return None
+        _kill(process)
+        return night
+
+    def kill_worker(self, aim: str) -> Night | None:
+        night = self.aimed(aim)
+        process = self.owner(night)
+        if process is None or night is None:
+            _kill_popen(self.world.supervisor.running[self.random.choice(["heavy-0", "light", "reconcile"])])
+            return None
+        try:
+            _kill(process.parent() or process)
+        except psutil.Error:
+            return None
+        return night
+
+    def pause(self, aim: str, seconds: float) -> Night | None:
+        """Stop a worker with all its processes, and let it go on when others have taken over."""
+        night = self.aimed(aim)
+        process = self.owner(night)
+        if process is None or night is None:
+            return None
+        try:
+            parent = process.parent() or process
+            tree = [parent, *parent.children(recursive=True)]
+            for one in tree:
+                one.suspend()
+        except psutil.Error:
+            return None
+        self.later(seconds, lambda: [_resume(p) for p in tree])
+        return night
+
+    def restart_redis(self, aim: str, number: signal.Signals, seconds: float) -> Night | None:
+        with self.busy:
+            night, server = self.aimed(aim), self.world.broker
+            server.process.send_signal(number)
+            server.process.wait()
+            time.sleep(seconds)
+            server.start()
+        return night
+
+    def kill_registry(self, aim: str) -> Night | None:
+        with self.busy:
+            night, server = self.aimed(aim), self.world.registry_server
+            server.kill()
+            time.sleep(0.5)
+            server.start()
+        return night
+
+    def hang_redis(self, aim: str) -> Night | None:
+        with self.busy:
+            night = self.aimed(aim)
+            server = self.random.choice([self.world.broker, self.world.registry_server])
+            server.process.send_signal(signal.SIGSTOP)
+            time.sleep(3.0)
+            server.process.send_signal(signal.SIGCONT)
+        return night
+
+    def empty_broker(self, aim: str) -> Night | None:
+        return self._empty(self.world.broker, aim)
+
+    def empty_registry(self, aim: str) -> Night | None:
+        return self._empty(self.world.registry_server, aim)
+
+    def _empty(self, server, aim: str) -> str:  # type: ignore[no-untyped-def]
+        with self.busy:
+            night = self.aimed(aim)
+            server.kill()
+            shutil.rmtree(server.folder)
+            server.folder.mkdir()
+            server.start()
+        return night
+
+    def duplicate(self, aim: str) -> Night | None:
+        """Deliver a message that was delivered already, from one of the chain's links."""
+        nights = self.world.board.all()
+        if not nights:
+            return None
+        night = self.aimed(aim) if self.random.random() < 0.7 else self.random.choice(nights)
+        if night is None:
+            return None
+        links = [prepare, train, publish, tidy]
+        at = self.random.randrange(len(links))
+        chain = links[at].si(night.run)
+        for link in links[at + 1 :]:
+            chain |= link.si(night.run)
+        chain.apply_async(retry=False)
+        return night
+
+    def second_beat(self, aim: str) -> Night | None:
+        beat = subprocess.Popen(
+            self.world.beat("two"), env=self.world.environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        )
+        self.later(8.0, lambda: (beat.kill(), beat.wait()))
+        return None
+
+    def disk_full(self, aim: str) -> Night | None:
+        night = self.aimed(aim)
+        with self.busy:
+            self.world.tamper(full=True)
+            time.sleep(2.0)
+            self.world.tamper()
+        return night
+
+    def store_away(self, aim: str) -> Night | None:
+        """Take the store away, as an unmounted share is: a file stands in its place."""
+        night, store = self.aimed(aim), self.world.shop / "store"
+        with self.busy:
+            if not store.is_dir():
+                return None
+            store.rename(store.with_name("store.away"))
+            store.write_text("")
+            time.sleep(2.0)
+            store.unlink()
+            pathlib.Path(store.with_name("store.away")).rename(store)
+        return night
+
+    def clock_jump(self, aim: str) -> Night | None:
+        """Let every process's wall clock, Redis's too, jump an hour, and back."""
+        night = self.aimed(aim)
+        with self.busy:
+            self.world.tamper(clock=self.random.choice([-3600, 3600, 90_000]))
+            time.sleep(2.0)
+            self.world.tamper()
+        return night
+
+    def poison(self, aim: str) -> Night | None:
+        kind = self.random.choice(list(POISON))
+        date = self.random.choice(self.world.dates)
+        self.world.want_poison(kind, date)
+        self.poisoned.add(f"{kind.replace(' ', '-')}@{date}")
+        return None
+
+
+def _kill(process: psutil.Process) -> None:
+    try:
+        process.kill()
+    except psutil.Error:
+        return
+
+
+def _kill_popen(process: "subprocess.Popen[bytes]") -> None:
+    if process.poll() is None:
+        process.kill()
+
+
+def _resume(process: psutil.Process) -> None:
+    try:
+        process.resume()
+    except psutil.Error:
+        return

@@ -1,0 +1,69 @@
+"""The board on a real Redis."""
+
+import threading
+
+import pytest
+
+from jobs import machine
+from jobs.board import Board, BoardUnreachable
+from jobs.machine import NotYours
+from tests.redis_server import free_port
+
+
+def test_a_night_is_wanted_once(board):
+    first = board.want("shop", "2026-01-05", "r.yaml")
+    board.change(first.run, lambda n, now: machine.queue(n, now, 100))
+    assert board.want("shop", "2026-01-05", "other.yaml").phase == "queued"
+    assert [n.recipe for n in board.all()] == ["r.yaml"]
+
+
+def test_one_night_per_model_is_under_way_the_oldest_first(board):
+    for night in ("2026-01-06", "2026-01-05"):
+        for model in ("a", "b"):
+            board.want(model, night, "r.yaml")
+    assert board.queue_next("a", 100).run == "a@2026-01-05"
+    assert board.queue_next("a", 100) is None and board.queue_next("b", 100).run == "b@2026-01-05"
+    board.change("a@2026-01-05", lambda n, now: machine.published(n, now, "live"))
+    assert board.queue_next("a", 100).run == "a@2026-01-06"
+
+
+def test_a_dead_or_waiting_night_does_not_hold_up_the_next(board):
+    for day in (5, 6, 7):
+        board.want("a", f"2026-01-0{day}", "r.yaml")
+    board.change("a@2026-01-05", lambda n, now: n.moved(now, phase="dead"))
+    board.change("a@2026-01-06", lambda n, now: n.moved(now, not_before=now + 60))
+    assert board.queue_next("a", 100).run == "a@2026-01-07"
+
+
+def test_of_many_workers_one_gets_the_stage(board, redis_server):
+    board.want("a", "2026-01-05", "r.yaml")
+    board.queue_next("a", 100)
+    got = []
+
+    def work(owner):
+        mine = Board(redis_server.url(1))
+        try:
+            mine.change("a@2026-01-05", lambda n, now: machine.claim(n, now, owner, "prepare", 30, 5, False))
+            got.append(owner)
+        except NotYours:
+            pass
+
+    threads = [threading.Thread(target=work, args=(str(n),)) for n in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(got) == 1 and board.get("a@2026-01-05").owner == got[0]
+
+
+def test_lines_are_read_from_where_one_was(board):
+    for n in range(3):
+        board.say("a@1", stage="train", line=str(n))
+    found = board.lines("a@1")
+    assert [entry["line"] for _, entry in found] == ["0", "1", "2"]
+    assert [entry["line"] for _, entry in board.lines("a@1", found[1][0])] == ["2"]
+
+
+def test_a_redis_that_is_down_is_named():
+    with pytest.raises(BoardUnreachable, match=r"127\.0\.0\.1.*nights go on when it answers again"):
+        Board(f"redis://127.0.0.1:{free_port()}/1").all()

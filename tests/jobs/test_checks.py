@@ -1,0 +1,94 @@
+"""Configurations that lose work are refused, against real Redis servers."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from jobs.checks import doctor, examine
+from jobs.config import JobsConfig, Limits, load
+from recsys_kd.settings import BadRecipe
+from tests.redis_server import RedisServer
+
+ROOT = Path(__file__).resolve().parents[2]
+pytestmark = pytest.mark.timeout(600)  # seconds on an idle machine, minutes on a busy one
+
+
+@pytest.fixture(scope="module")
+def forgetful(tmp_path_factory):
+    """Return a server as nobody should run it."""
+    server = RedisServer(
+        tmp_path_factory.mktemp("redis"), "--appendonly", "no", "--maxmemory-policy", "allkeys-lru"
+    )  # fmt: skip
+    yield server
+    server.stop()
+
+
+def levels(config):
+    return {(f.check, f.level) for f in examine(config)}
+
+
+def test_a_sound_configuration_is_ok(redis_server, tmp_path):
+    config = JobsConfig(broker=redis_server.url(0), state=redis_server.url(1), desk=tmp_path, production=True)
+    assert {level for _, level in levels(config)} == {"ok"}
+
+
+def test_a_redis_that_forgets_or_evicts_is_refused_in_production_and_warned_of_elsewhere(forgetful, tmp_path):
+    for production, level in ((True, "error"), (False, "warning")):
+        config = JobsConfig(
+            broker=forgetful.url(0), state=forgetful.url(1), desk=tmp_path, production=production
+        )  # fmt: skip
+        found = [f for f in examine(config) if f.check == "jobs.broker"]
+        assert [f.level for f in found] == [level, level]
+        assert "appendonly yes" in found[0].detail and "maxmemory-policy noeviction" in found[1].detail
+
+
+def test_one_database_for_two_purposes_is_refused(redis_server, tmp_path):
+    config = JobsConfig(
+        broker=redis_server.url(0), state=redis_server.url(1), registry=redis_server.url(0), desk=tmp_path
+    )  # fmt: skip
+    assert ("jobs.databases", "error") in levels(config)
+
+
+def test_time_limits_must_lie_below_the_visibility_timeout():
+    with pytest.raises(ValueError, match=r"limits.stage 100 s \+ grace 60 s is not below limits.visibility 150 s"):
+        JobsConfig(limits=Limits(stage=100, visibility=150))
+
+
+def test_a_bad_configuration_names_file_and_key(tmp_path):
+    path = tmp_path / "jobs.yaml"
+    path.write_text("brokers: x\n")
+    with pytest.raises(BadRecipe, match=r"jobs.yaml: brokers: unknown key"):
+        load(path)
+
+
+def test_doctor_says_nothing_where_nothing_is_configured_and_names_what_is_wrong(monkeypatch, tmp_path, forgetful):
+    monkeypatch.delenv("RECSYS_KD_JOBS", raising=False)
+    monkeypatch.delenv("RECSYS_KD_BROKER", raising=False)
+    assert doctor() == []
+    path = tmp_path / "jobs.yaml"
+    path.write_text(yaml.safe_dump({"broker": forgetful.url(0), "state": forgetful.url(0), "production": True}))
+    monkeypatch.setenv("RECSYS_KD_JOBS", str(path))
+    assert {f.check for f in doctor() if f.level == "error"} == {"jobs.databases", "jobs.broker", "jobs.state"}
+
+
+def test_a_worker_does_not_start_with_it_and_recsys_kd_doctor_prints_the_same(tmp_path, forgetful):
+    path = tmp_path / "jobs.yaml"
+    plain = {"broker": forgetful.url(0), "state": forgetful.url(1), "production": True}
+    path.write_text(yaml.safe_dump(plain))
+    environment = {**os.environ, "RECSYS_KD_JOBS": str(path), "PYTHONPATH": str(ROOT)}
+    command = [sys.executable, "-m", "celery", "-A", "jobs.app", "worker", "-Q", "heavy", "-c", "1"]
+    worker = subprocess.run(
+        command, env=environment, cwd=ROOT, capture_output=True, text=True, timeout=240, check=False
+    )  # fmt: skip
+    assert worker.returncode == 2 and "error: jobs.broker:" in worker.stderr and "appendonly yes" in worker.stderr
+    command = [sys.executable, "-m", "recsys_kd", "doctor", "--json", "--store", str(tmp_path)]
+    printed = subprocess.run(
+        command, env=environment, cwd=ROOT, capture_output=True, text=True, check=False
+    )  # fmt: skip
+    found = {f["check"]: f["level"] for f in json.loads(printed.stdout)["findings"]}
+    assert printed.returncode == 3 and found["jobs.broker"] == "error"

@@ -1,0 +1,94 @@
+"""What compose.yaml and `up` start is what the application is made of."""
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+import yaml
+
+from jobs import up
+from jobs.app import HEAVY, LIGHT, app
+from jobs.config import JobsConfig, load
+from jobs.up import AlreadyUp, Supervisor
+from tests.redis_server import free_port
+
+ROOT = Path(__file__).resolve().parents[2]
+pytestmark = pytest.mark.timeout(600)  # seconds on an idle machine, minutes on a busy one
+
+
+def test_compose_starts_what_up_starts_with_a_redis_that_loses_nothing(tmp_path):
+    services = yaml.safe_load((ROOT / "compose.yaml").read_text())["services"]
+    local = up.commands(JobsConfig(broker=f"redis://127.0.0.1:{free_port()}/0"), tmp_path, beat=True)
+    assert set(services) == {*local, "registry"}
+    for name in ("redis", "registry"):
+        assert "--appendonly yes" in services[name]["command"] and "noeviction" in services[name]["command"]
+    for name in ("heavy", "light"):
+        assert f"-Q {name} -c 1" in services[name]["command"] and services[name]["restart"] == "always"
+    config = load(ROOT / "compose.jobs.yaml")
+    assert config.production and len({config.broker, config.state, config.registry}) == 3
+
+
+def test_heavy_stages_go_to_the_heavy_queue_and_nothing_but_json_is_taken():
+    assert app.conf.task_routes == {"recsys_kd.train": {"queue": HEAVY}} and app.conf.task_default_queue == LIGHT
+    assert app.conf.accept_content == ["json"] == app.conf.result_accept_content
+    assert app.conf.task_acks_late and app.conf.task_reject_on_worker_lost
+    assert app.conf.worker_prefetch_multiplier == 1 and app.conf.worker_pool_start_method == "spawn"
+    assert app.conf.task_time_limit < app.conf.broker_transport_options["visibility_timeout"]
+
+
+def test_whatever_ends_is_started_again_and_all_is_stopped(tmp_path):
+    supervisor = Supervisor({"sleeper": [sys.executable, "-c", "import time; time.sleep(600)"]}, tmp_path)
+    thread = threading.Thread(target=supervisor.run)
+    thread.start()
+
+    def pid_after(old):
+        deadline = time.monotonic() + 120
+        while time.monotonic() < deadline:
+            process = supervisor.running.get("sleeper")
+            if process is not None and process.pid != old:
+                return process.pid
+            time.sleep(0.02)
+        raise TimeoutError
+
+    first = pid_after(None)
+    os.kill(first, signal.SIGKILL)
+    second = pid_after(first)
+    supervisor.stopping.set()
+    thread.join()
+    assert supervisor.restarts == 1 and supervisor.running["sleeper"].returncode is not None
+    with pytest.raises(ProcessLookupError):
+        os.kill(second, 0)
+
+
+def test_up_and_down_start_and_stop_the_whole_application(tmp_path):
+    port = free_port()
+    plain = {"broker": f"redis://127.0.0.1:{port}/0", "state": f"redis://127.0.0.1:{port}/1"}
+    plain |= {"desk": "desk", "flower_port": free_port()}
+    (tmp_path / "jobs.yaml").write_text(yaml.safe_dump(plain))
+    environment = {**os.environ, "RECSYS_KD_JOBS": str(tmp_path / "jobs.yaml"), "PYTHONPATH": str(ROOT)}
+    command = [sys.executable, "-m", "recsys_kd", "jobs"]
+
+    def call(*arguments):
+        return subprocess.run(
+            [*command, *arguments], env=environment, cwd=ROOT, capture_output=True, text=True, check=False
+        )  # fmt: skip
+
+    with (tmp_path / "up.log").open("w") as log:
+        process = subprocess.Popen([*command, "up", tmp_path / "up"], env=environment, cwd=ROOT, stdout=log, stderr=log)
+    deadline = time.monotonic() + 240
+    while up.running(tmp_path / "up") is None or "ready" not in _log(tmp_path):
+        assert time.monotonic() < deadline, (tmp_path / "up.log").read_text()
+        time.sleep(0.1)
+    assert "already" in call("up", str(tmp_path / "up")).stderr and AlreadyUp.exit_code == 3
+    assert call("down", str(tmp_path / "up")).stdout == "stopped\n" and process.wait(timeout=120) == 0
+    assert not up.stop(tmp_path / "up")
+
+
+def _log(folder):
+    path = folder / "up" / "heavy.log"
+    return path.read_text() if path.exists() else ""

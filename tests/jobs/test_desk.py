@@ -1,0 +1,66 @@
+"""What a night reads is frozen when it begins."""
+
+import shutil
+
+import pytest
+
+from jobs.desk import Desk, NoDataForNight, Wanted, day_of
+from recsys_kd.data.files import content_key, list_files
+from recsys_kd.settings import load_recipe
+
+
+@pytest.fixture
+def recipe(shop, tmp_path):
+    for name in ("log", "items.parquet", "recipe.yaml"):
+        source = shop.folder / name
+        (shutil.copytree if source.is_dir() else shutil.copy)(source, tmp_path / name)
+    return tmp_path / "recipe.yaml"
+
+
+def test_a_night_reads_the_days_up_to_it_and_data_that_comes_later_is_the_next_nights(recipe, tmp_path):
+    desk = Desk(tmp_path / "desk")
+    frozen = load_recipe(desk.prepare("shop", "2026-01-08", recipe))
+    before = list_files(frozen.data.path)
+    assert sorted(day_of(f, frozen.data.path) for f in before) == [f"2026-01-0{n}" for n in (5, 6, 7, 8)]
+    key = content_key(before, frozen.data.path)
+    day = tmp_path / "log" / "day=2026-01-06"
+    (old,) = day.iterdir()
+    shutil.copy(old, day / "late.parquet")
+    (tmp_path / "new").write_bytes(b"replaced")
+    (tmp_path / "new").replace(old)
+    again = load_recipe(desk.prepare("shop", "2026-01-08", recipe))
+    assert content_key(list_files(again.data.path), again.data.path) == key
+    following = load_recipe(desk.prepare("shop", "2026-01-09", recipe))
+    assert len(list_files(following.data.path)) == 6
+
+
+def test_a_log_of_one_file_is_read_whole_whatever_its_name(recipe, tmp_path):
+    (tmp_path / "clicks.data").write_bytes(next((tmp_path / "log").rglob("*.parquet")).read_bytes())
+    recipe.write_text(recipe.read_text().replace("path: log", "path: clicks.data"))
+    frozen = load_recipe(Desk(tmp_path / "desk").prepare("shop", "2026-01-08", recipe))
+    assert [f.name for f in list_files(frozen.data.path)] == ["clicks.data"]
+
+
+def test_a_night_before_the_log_begins_says_so(recipe, tmp_path):
+    with pytest.raises(NoDataForNight, match="no file up to 2025-12-31"):
+        Desk(tmp_path / "desk").prepare("shop", "2025-12-31", recipe)
+    assert not (tmp_path / "desk" / "nights" / "shop" / "2025-12-31").exists()
+
+
+def test_the_first_record_of_a_wanted_night_stays(tmp_path):
+    desk = Desk(tmp_path)
+    for recipe in ("a.yaml", "b.yaml"):
+        desk.want(Wanted("shop", "2026-01-05", recipe))
+    assert list(desk.wanted()) == [Wanted("shop", "2026-01-05", "a.yaml")]
+
+
+def test_a_tidied_night_keeps_its_recipe_and_result(recipe, tmp_path):
+    desk = Desk(tmp_path / "desk")
+    path = desk.prepare("shop", "2026-01-08", recipe)
+    (path.parent / "result.json").write_text("{}")
+    desk.tidy("shop", "2026-01-08")
+    assert sorted(p.name for p in path.parent.iterdir()) == ["recipe.yaml", "result.json"]
+    desk.prepare("shop", "2026-01-08", recipe)
+    assert not (path.parent / "log").exists()
+    (path.parent / "result.json").unlink()  # to be judged again: it reads anew
+    assert (desk.prepare("shop", "2026-01-08", recipe).parent / "log").exists()

@@ -1,0 +1,131 @@
+"""Wanted against published, on a real Redis; what would be sent is looked at instead of run."""
+
+import datetime as dt
+import os
+import subprocess
+import sys
+
+import psutil
+import pytest
+import yaml
+
+from jobs import machine, reconcile, stages
+from jobs.config import JobsConfig, Scheduled
+from jobs.desk import Desk, Wanted
+from recsys_kd.registry.sqlite import SqliteRegistry
+from recsys_kd.registry.store import write_copy
+from tests.registry.test_registry import add, verdict
+
+DATES = ("2026-01-05", "2026-01-06", "2026-01-07")
+
+
+@pytest.fixture
+def config(board, redis_server, tmp_path):
+    return JobsConfig(broker=redis_server.url(0), state=redis_server.url(1), desk=tmp_path / "desk")
+
+
+def want(config, tmp_path, model="shop", dates=DATES, **more):
+    path = tmp_path / f"{model}.yaml"
+    path.write_text(yaml.safe_dump({"name": model, "data": {"path": "log"}, "store": "store", **more}))
+    for date in dates:
+        Desk(config.desk).want(Wanted(model, date, str(path)))
+    return path
+
+
+def publish(tmp_path, date, model="shop"):
+    registry = SqliteRegistry(tmp_path / "store" / "registry.sqlite")
+    version = add(registry, f"artifact of {date}", model)
+    claim, given = registry.claim(model, date), verdict(version.digest)
+    registry.publish(model, version.number, given, registry.epoch(model), claim, "ann")
+    (tmp_path / "store" / model).mkdir(exist_ok=True)
+    write_copy(registry, tmp_path / "store", model)
+
+
+def go(config):
+    sent = []
+    started = reconcile.reconcile(config, lambda night: sent.append(night.run))
+    assert started == sent
+    return sent
+
+
+def phases(board):
+    return {n.run: n.phase for n in board.all()}
+
+
+def test_the_oldest_missing_night_is_started_once(config, board, tmp_path):
+    want(config, tmp_path)
+    publish(tmp_path, DATES[0])
+    assert go(config) == ["shop@2026-01-06"] and go(config) == []
+    assert list(phases(board).values()) == ["published", "queued", "waiting"]
+
+
+def test_nights_come_back_when_redis_was_emptied_and_dead_ones_stay_dead(config, board, tmp_path):
+    want(config, tmp_path)
+    publish(tmp_path, DATES[0])
+    go(config)
+    folder = Desk(config.desk).night_folder("shop", DATES[1])
+    folder.mkdir(parents=True)
+    (folder / "dead.json").write_text("{}")
+    board.redis.flushall()
+    assert go(config) == ["shop@2026-01-07"]
+    assert list(phases(board).values()) == ["published", "dead", "queued"]
+
+
+def test_a_lost_registry_is_restored_before_anything_is_started(config, board, tmp_path):
+    want(config, tmp_path, dates=DATES[:2])
+    for date in DATES[:2]:
+        publish(tmp_path, date)
+    go(config)
+    for file in (tmp_path / "store").glob("registry.sqlite*"):
+        file.unlink()
+    assert go(config) == []
+    registry = SqliteRegistry(tmp_path / "store" / "registry.sqlite")
+    assert sorted(registry.state("shop").nights) == list(DATES[:2]) and registry.epoch("shop") == 2
+
+
+def test_a_night_that_board_and_registry_disagree_about_is_what_the_registry_says(config, board, tmp_path):
+    want(config, tmp_path, dates=DATES[:1])
+    board.want("shop", DATES[0], str(tmp_path / "shop.yaml"))
+    board.change(f"shop@{DATES[0]}", lambda n, now: machine.published(n, now, "live"))
+    publish(tmp_path, "2026-01-01")
+    assert go(config) == [f"shop@{DATES[0]}"] and board.get(f"shop@{DATES[0]}").reason == "the registry lost it"
+
+
+def test_a_recipe_that_can_not_be_read_holds_up_nobody(config, board, tmp_path):
+    want(config, tmp_path)
+    want(config, tmp_path, "broken", seeds=1)
+    assert go(config) == ["broken@2026-01-05", "shop@2026-01-05"]  # its first stage will say what is wrong with it
+
+
+def test_a_worker_of_this_machine_that_is_gone_is_not_waited_for(config, board, tmp_path):
+    want(config, tmp_path, dates=DATES[:1])
+    (run,) = go(config)
+    other = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
+    started = psutil.Process(other.pid).create_time()
+    owner = f"{os.uname().nodename}:{other.pid}:{started:.2f}:1"
+    board.change(run, lambda n, now: machine.claim(n, now, owner, "prepare", 1000, 5, False))
+    assert go(config) == []
+    other.kill()
+    other.wait()
+    assert stages.is_gone(owner) and go(config) == [run]
+    assert "went silent" in board.get(run).reason
+
+
+def test_the_schedule_wants_every_night_that_is_over(config, tmp_path):
+    path = want(config, tmp_path, dates=())
+    today = dt.datetime.now(dt.UTC).date()
+    first = today - dt.timedelta(days=3)
+    scheduled = config.model_copy(update={"models": (Scheduled(recipe=path, first=first),)})
+    wanted = [w.night for w in reconcile.scheduled(scheduled, reconcile.yesterday())]
+    assert wanted == [(today - dt.timedelta(days=n)).isoformat() for n in (3, 2, 1)]
+    assert go(scheduled) == [f"shop@{first}"]
+
+
+def test_what_can_not_be_sent_waits_for_the_next_round(config, board, tmp_path):
+    want(config, tmp_path, dates=DATES[:1])
+
+    def refuse(night):
+        raise ConnectionError("broker is away")
+
+    assert reconcile.reconcile(config, refuse) == []
+    assert board.get(f"shop@{DATES[0]}").reason == "not sent: broker is away" and go(config) == [f"shop@{DATES[0]}"]

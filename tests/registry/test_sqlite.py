@@ -1,0 +1,30 @@
+"""What is special to the embedded store."""
+
+import sqlite3
+
+import pytest
+
+from recsys_kd.errors import OutsideError
+from recsys_kd.registry.sqlite import SqliteRegistry
+from tests.registry.test_registry import night
+
+
+def test_the_audit_log_versions_and_nights_can_not_be_changed_even_by_hand(tmp_path):
+    registry = SqliteRegistry(tmp_path / "registry.sqlite")
+    night(registry, "2026-01-05", "a")
+    db = sqlite3.connect(registry.path)
+    for attack in (
+        "DELETE FROM audit",
+        "UPDATE audit SET who = 'eve'",
+        "UPDATE versions SET digest = 'evil'",
+        "UPDATE nights SET digest = 'evil'",
+    ):
+        with pytest.raises(sqlite3.IntegrityError):
+            db.execute(attack)
+    db.close()
+
+
+def test_a_store_that_can_not_be_written_is_named(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(OutsideError, match="file"):
+        SqliteRegistry(tmp_path / "file" / "registry.sqlite")

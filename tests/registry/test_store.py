@@ -1,0 +1,79 @@
+"""The store as the registry's truth: its copy, rebuilding, and collecting, on real artifacts."""
+
+import json
+import os
+import time
+
+import pytest
+
+from recsys_kd.registry.protocol import RegistryNotEmpty
+from recsys_kd.registry.sqlite import SqliteRegistry
+from recsys_kd.registry.store import CopyUnreadable, collect, read_copy, rebuild, write_copy
+from tests.registry.test_registry import verdict
+from tests.served import artifact
+
+
+@pytest.fixture
+def registry(tmp_path):
+    return SqliteRegistry(tmp_path / "registry.sqlite")
+
+
+def publish(registry, dataset, store, seed, night):
+    made = artifact(dataset, store, seed)
+    version = registry.register("shop", made.digest, made.path, {}, "ann")
+    claim = registry.claim("shop", night)
+    registry.publish("shop", version.number, verdict(made.digest), registry.epoch("shop"), claim, "ann")
+    return made
+
+
+def test_a_lost_registry_comes_back_from_the_store_with_numbers_aliases_and_nights(registry, dataset, tmp_path):
+    first = publish(registry, dataset, tmp_path, 0, "2026-01-05")
+    second = publish(registry, dataset, tmp_path, 1, "2026-01-06")
+    write_copy(registry, tmp_path, "shop")
+    third = artifact(dataset, tmp_path, 2)  # written, not yet registered
+    fourth = artifact(dataset, tmp_path, 3)
+    (fourth.path / "weights.safetensors").write_bytes(b"")
+    before = registry.state("shop")
+    lost = SqliteRegistry(tmp_path / "new.sqlite")
+    found = rebuild(lost, tmp_path, "shop", "ann")
+    assert (found.versions, found.nights, found.champion, found.registered) == (3, 2, second.digest, 1)
+    assert len(found.refused) == 1 and fourth.digest[:12] in found.refused[0]
+    after = lost.state("shop")
+    assert (after.nights, after.aliases) == (before.nights, before.aliases)
+    assert [v.digest for _, v in sorted(after.versions.items())] == [first.digest, second.digest, third.digest]
+    with pytest.raises(RegistryNotEmpty):
+        rebuild(lost, tmp_path, "shop", "ann")
+
+
+def test_without_a_copy_the_artifacts_alone_are_registered_and_none_is_live(registry, dataset, tmp_path):
+    artifact(dataset, tmp_path, 0)
+    found = rebuild(registry, tmp_path, "shop", "ann")
+    assert (found.versions, found.nights, found.champion) == (1, 0, None)
+    (tmp_path / "shop" / "registry.json").write_text("{")
+    with pytest.raises(CopyUnreadable, match="move it away to rebuild"):
+        read_copy(tmp_path, "shop")
+
+
+def test_an_older_state_never_replaces_a_newer_copy(registry, dataset, tmp_path):
+    publish(registry, dataset, tmp_path, 0, "2026-01-05")
+    write_copy(registry, tmp_path, "shop")
+    write_copy(SqliteRegistry(tmp_path / "empty.sqlite"), tmp_path, "shop")
+    assert read_copy(tmp_path, "shop").epoch == 1
+    assert json.loads((tmp_path / "shop" / "registry.json").read_text())["nights"]["2026-01-05"]["outcome"] == "live"
+
+
+def test_collecting_keeps_what_is_used_young_or_new(registry, dataset, tmp_path):
+    made = [publish(registry, dataset, tmp_path, n, f"2026-01-0{n + 5}") for n in range(5)]
+    registry.announce("shop", "web-1", made[0].digest, 60)
+    stray = artifact(dataset, tmp_path, 7).path
+    half = tmp_path / "shop" / ".building-1"
+    half.mkdir()
+    assert collect(registry, tmp_path, "shop", 1, 3600, "ann").removed == ()
+    hour_ago = time.time() - 3600
+    for path in (*(m.path for m in made), stray, half):
+        os.utime(path, (hour_ago, hour_ago))
+    found = collect(registry, tmp_path, "shop", 1, 60, "ann")
+    assert set(found.removed) == {made[1].digest, made[2].digest, stray.name}
+    assert set(found.in_use) == {made[0].digest, made[3].digest} and found.bytes > 0  # the service's; previous
+    assert not half.exists() and not stray.exists() and made[0].path.exists() and made[4].path.exists()
+    assert registry.state("shop").collected == {2, 3}
