@@ -1,8 +1,7 @@
-"""Tables of users and items that an import joins by key: one that is missing, repeated or of another kind is refused."""
+"""Tables of users and items joined by an import: a key that is missing, repeated or of another kind is refused."""
 
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -32,7 +31,7 @@ class Joined:
         missing = int(values.isna().sum())
         if missing:
             raise BadImport(f"{self.where}: {missing} rows have no '{key}'; remove them")
-        keys = pd.Index(as_ids(values, f"{self.where}: key '{key}'"))
+        keys: pd.Index = pd.Index(as_ids(values, f"{self.where}: key '{key}'"))
         if not keys.is_unique:
             again = keys[keys.duplicated()][0]
             raise BadImport(f"{self.where}: {again!r} is in more than one row of column '{key}'; keep one")
@@ -51,6 +50,6 @@ class Joined:
 
 def check_kind(keys: pd.Index, ids: pd.Index, where: str) -> None:
     """Raise BadImport where one side's ids are text and the other's are numbers, since then nothing would be found."""
-    kinds = ["whole numbers" if np.dtype(side.dtype).kind in "iu" else "text" for side in (keys, ids)]
+    kinds = ["whole numbers" if pd.api.types.is_integer_dtype(side.dtype) else "text" for side in (keys, ids)]
     if kinds[0] != kinds[1]:
         raise BadImport(f"{where} holds {kinds[0]}, the source's column holds {kinds[1]}; write both alike")
