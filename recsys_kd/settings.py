@@ -57,7 +57,8 @@ class FieldConfig(StrictConfig):
     max_length: int = Field(50, ge=1, le=1000)
     """A bag keeps this many of its last values."""
     missing: Literal["quarantine", "accept"] = "quarantine"
-    """A null dense or vector value quarantines its row, or is taken as the mean. Null categories are "unknown"."""
+    """A null dense or vector value quarantines its row (in a catalogue it counts against `max_quarantine`), or is taken
+    as the mean, or zeros for a vector. A vector of another length is never accepted. Null categories are "unknown"."""
 
     @model_validator(mode="after")
     def _consistent(self) -> "FieldConfig":
@@ -75,6 +76,13 @@ class Window(StrictConfig):
 
     start: str | None = None
     end: str | None = None
+
+    @model_validator(mode="after")
+    def _in_order(self) -> "Window":
+        # Text of one precision compares as the dates do; others are compared where they are parsed.
+        if self.start and self.end and len(self.start) == len(self.end) and self.start >= self.end:
+            raise ValueError(f"`start` {self.start} is not before `end` {self.end}; every row would be outside")
+        return self
 
 
 class DataConfig(StrictConfig):
@@ -94,7 +102,7 @@ class DataConfig(StrictConfig):
     min_count: int = Field(2, ge=1)
     """Ids rarer than this in the training days share the fallback row."""
     max_quarantine: float = Field(0.001, ge=0, le=1)
-    """The run stops above this quarantined fraction of the rows read."""
+    """The run stops above this quarantined fraction of the rows read, or of a catalogue's items."""
     require_checksums: bool = False
     """Refuse Parquet files without page checksums (flipped bytes in such files can't be seen)."""
     on_bad_file: Literal["stop", "exclude"] = "stop"

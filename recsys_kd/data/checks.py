@@ -4,6 +4,7 @@ The first reason that applies is the one recorded; a batch without a bad value c
 """
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -153,24 +154,38 @@ class RowChecker:
         return values
 
     def _vector(self, field: FieldConfig, array: pa.Array) -> Floats:
-        values, bad = vectors_of(array, field.dim)
+        found = vectors_of(array, field.dim)
+        self._mark(found.wrong_length, "bad_vector", field.name)
         if field.missing == "quarantine":
-            self._mark(bad, "bad_vector", field.name)
-        return values
+            self._mark(found.missing, "bad_vector", field.name)
+        return found.values
 
 
-def vectors_of(array: pa.Array, dim: int) -> tuple[Floats, Mask]:
-    """Return lists as float32 [N, dim] and the mask of those that are null, of another length, or not finite."""
-    out = np.zeros((len(array), dim), dtype=np.float32)
-    lengths = np.asarray(array.value_lengths().fill_null(-1)) if not pa.types.is_fixed_size_list(array.type) else None
-    wrong_size = np.asarray(array.is_null()) | (getattr(array.type, "list_size", dim) != dim)
-    bad = wrong_size if lengths is None else lengths != dim
-    good = array.filter(pa.array(~bad))
+class Vectors(NamedTuple):
+    """Values float32 [N, dim], zeros where bad; masks of the rows that are null or not finite, or of another length."""
+
+    values: Floats
+    missing: Mask
+    wrong_length: Mask
+
+
+def vectors_of(array: pa.Array, dim: int) -> Vectors:
+    """Return lists as rows of a matrix."""
+    out, null = np.zeros((len(array), dim), dtype=np.float32), np.asarray(array.is_null())
+    wrong = ~null & (lengths_of(array) != dim)
+    good = array.filter(pa.array(~(null | wrong)))
     flat = good.flatten().to_numpy(zero_copy_only=False).astype(np.float32)
-    out[~bad] = flat.reshape(-1, dim)
+    out[~(null | wrong)] = flat.reshape(-1, dim)
     broken = ~np.isfinite(out).all(axis=1)
     out[broken] = 0.0
-    return out, bad | broken
+    return Vectors(out, null | broken, wrong)
+
+
+def lengths_of(array: pa.Array) -> Ints:
+    """Return how many values each list holds, 0 for null [N]."""
+    if pa.types.is_fixed_size_list(array.type):
+        return np.where(np.asarray(array.is_null()), 0, array.type.list_size).astype(np.int64)
+    return np.asarray(array.value_lengths().fill_null(0)).astype(np.int64)
 
 
 class BadWindow(InputError):

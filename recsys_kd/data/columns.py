@@ -1,12 +1,10 @@
-"""Columns on disk while a log is encoded: appended batch by batch, then sorted and mapped one column at a time."""
+"""Columns on disk while a log is encoded: appended batch by batch, then mapped."""
 
 from pathlib import Path
 from typing import IO
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
-
-_CHUNK = 1 << 20
 
 
 class ColumnFiles:
@@ -39,10 +37,6 @@ class ColumnFiles:
         raw = np.memmap(path, dtype=dtype, mode="r")
         return raw.reshape(-1, width) if width else raw
 
-    def drop(self, name: str) -> None:
-        """Delete a column that is no longer needed."""
-        (self.folder / f"{name}.raw").unlink()
-
 
 def create(path: Path, dtype: DTypeLike, shape: tuple[int, ...]) -> NDArray[np.generic]:
     """Return a new .npy file mapped for writing (an empty array where there is nothing to map)."""
@@ -52,13 +46,6 @@ def create(path: Path, dtype: DTypeLike, shape: tuple[int, ...]) -> NDArray[np.g
         return np.zeros(shape, dtype=dtype)
     mapped: NDArray[np.generic] = np.lib.format.open_memmap(path, mode="w+", dtype=np.dtype(dtype), shape=shape)
     return mapped
-
-
-def gather(source: NDArray[np.generic], order: NDArray[np.int64], path: Path, dtype: DTypeLike | None = None) -> None:
-    """Write source[order] to `path`, a block of rows at a time."""
-    out = create(path, dtype or source.dtype, (len(order), *source.shape[1:]))
-    for start in range(0, len(order), _CHUNK):
-        out[start : start + _CHUNK] = source[order[start : start + _CHUNK]]
 
 
 def rows_of(keys: NDArray[np.int64], known: NDArray[np.int64]) -> NDArray[np.int64]:

@@ -9,12 +9,12 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from recsys_kd.errors import InputError
-from recsys_kd.ids import hash_string
+from recsys_kd.ids import hash_strings
 from recsys_kd.schema import KeyKind
 
 Ints = NDArray[np.int64]
 Mask = NDArray[np.bool_]
-_CACHE_LIMIT = 2_000_000
+_CACHE_LIMIT = 1_000_000
 _TO_MS = {"s": 1000.0, "ms": 1.0, "us": 1e-3, "ns": 1e-6}
 _FARTHEST = 1 << 62
 """Milliseconds that a time outside of every calendar is cut to; the window check refuses it."""
@@ -88,35 +88,42 @@ def _decoded(value: bytes | list[bytes | None] | None) -> object:
 
 
 class TextKeys:
-    """Hashes strings to keys, remembering those already seen."""
+    """Hashes strings to keys, once per distinct value of a batch, remembering those seen of late."""
 
     def __init__(self) -> None:
         self.cache: dict[str, int] = {}
+        self.older: dict[str, int] = {}
+        """What `cache` was before it was full: frequent values come back from here without being hashed again."""
 
     def __call__(self, array: pa.Array) -> Ints:
         """Return the keys of a string array [N]; null gives 0."""
         encoded = array if pa.types.is_dictionary(array.type) else array.dictionary_encode()
-        if len(self.cache) > _CACHE_LIMIT:
-            self.check_collisions()
-            self.cache.clear()
-        keys = np.fromiter((self._key(v) for v in encoded.dictionary.to_pylist()), dtype=np.int64)
+        keys = self._keys(encoded.dictionary.fill_null("").to_pylist())
         codes = encoded.indices.fill_null(0).to_numpy(zero_copy_only=False)
         return keys[codes] if len(keys) else np.zeros(len(array), dtype=np.int64)
 
     def check_collisions(self) -> None:
         """Raise HashCollision if two of the remembered strings share a key (odds of 1e-7 at the 2M remembered)."""
-        if len(set(self.cache.values())) == len(self.cache):
+        both = {**self.older, **self.cache}
+        if len(set(both.values())) == len(both):
             return
         owner: dict[int, str] = {}
-        for value, key in self.cache.items():
+        for value, key in both.items():
             if owner.setdefault(key, value) != value:
                 raise HashCollision(f"ids {owner[key]!r} and {value!r} have the same 64-bit key; rename one of them")
 
-    def _key(self, value: str) -> int:
-        key = self.cache.get(value)
-        if key is None:
-            key = self.cache[value] = hash_string(value)
-        return key
+    def _keys(self, values: list[str]) -> Ints:
+        cache, older = self.cache, self.older
+        new = [v for v in values if v not in cache]
+        if len(cache) + len(new) > _CACHE_LIMIT:
+            self.check_collisions()
+            self.older, self.cache = cache, {}
+            cache, older, new = self.cache, self.older, values
+        known = {v: older[v] for v in new if v in older}
+        fresh = [v for v in new if v not in known]
+        cache.update(known)
+        cache.update(zip(fresh, hash_strings(fresh).tolist(), strict=True))
+        return np.fromiter(map(cache.__getitem__, values), dtype=np.int64, count=len(values))
 
 
 def keys_of(array: pa.Array, text: TextKeys) -> Converted:

@@ -31,6 +31,8 @@ class Counts:
     empty_files: int = 0
     files_without_checksums: int = 0
     excluded_files: list[str] = field(default_factory=list)
+    bad_items: dict[str, int] = field(default_factory=dict)
+    """Catalogue items without a usable value, per field; they get the mean, or zeros for a vector."""
 
     @property
     def bad(self) -> int:
@@ -70,6 +72,7 @@ class Counts:
             "empty_files": self.empty_files,
             "files_without_checksums": self.files_without_checksums,
             "excluded_files": list(self.excluded_files),
+            "bad_items": dict(self.bad_items),
         }
 
     @staticmethod

@@ -1,7 +1,8 @@
 """An encoded log: memory-mapped columns, rows in time order, splits as contiguous ranges.
 
-Folder: meta.json; rows/<column>.npy [N]; bags/<field>.{values,offsets}.npy; items/<field>... one entry per item, the
-unknown item last; keys/<vocabulary>.npy sorted int64; traffic/<field>.npy float64 training traffic per vocabulary row.
+Folder: meta.json; rows/<column>.npy [N], for bags rows/<field>.{values,offsets}.npy; items/<field>... one entry per
+item, the unknown item last; keys/<vocabulary>.npy sorted int64; traffic/<field>.npy float64 training lookups per
+vocabulary row; quarantine.parquet where rows were bad.
 """
 
 import json
@@ -19,6 +20,7 @@ from recsys_kd.errors import InputError
 from recsys_kd.schema import Schema
 
 SPLITS = ("train", "validation", "test")
+QUARANTINE = "quarantine.parquet"
 
 
 class NotADataset(InputError):
@@ -82,7 +84,7 @@ class Dataset:
     def column(self, name: str) -> NDArray[np.generic]:
         """Return a whole column [N], mapped: label, weight, row_id, user, request, item, timestamp, or another."""
         if name == "weight" and name not in self.columns:
-            return np.ones(self.length, dtype=np.float32)
+            return np.broadcast_to(np.float32(1), self.length)
         return self._load(f"rows/{name}")
 
     def keys(self, vocabulary: str) -> NDArray[np.int64]:
@@ -150,9 +152,10 @@ class Dataset:
             yield self.batch(share[start : start + batch_size])
 
     @property
-    def item_count(self) -> int:
-        """Return how many item rows there are, the unknown item included."""
-        return len(self.keys("item")) + 1
+    def quarantine(self) -> Path | None:
+        """The Parquet file of the bad rows with their reasons, None where every row was good."""
+        path = self.path / QUARANTINE
+        return path if path.exists() else None
 
     @property
     def item_rows(self) -> NDArray[np.int64]:

@@ -1,12 +1,13 @@
 """From raw logs to a `Dataset`: vocabularies from the training days only, rows in time order.
 
-Memory: rows stream to disk in arrival order; sorting then holds the order (8 bytes a row) and one column at a time.
+Memory: rows stream to disk in arrival order; sorting then holds the order (8 bytes a row) and its keys, and the columns
+are written block by block.
 """
 
 import json
 import shutil
 import uuid
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,14 +16,15 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from recsys_kd.data.checks import Canonical
-from recsys_kd.data.columns import ColumnFiles, create, gather, rows_of
+from recsys_kd.data.columns import ColumnFiles, create, rows_of
 from recsys_kd.data.convert import TextKeys, is_text
-from recsys_kd.data.dataset import Dataset
-from recsys_kd.data.items import RawBag, RawField, bag_of, categories_of, lookup_rows, read_catalogue, spread
+from recsys_kd.data.dataset import QUARANTINE, Dataset
+from recsys_kd.data.items import NULL_KEY, RawBag, RawField, bag_of, categories_of, read_catalogue, spread
 from recsys_kd.data.layout import Layout, column_of
+from recsys_kd.data.ordered import Ordered, coded, distinct, ends_of, moments
 from recsys_kd.data.read import Scan, open_log, scan, usable
 from recsys_kd.data.split import split_bounds, split_rank
-from recsys_kd.data.traffic import training_traffic
+from recsys_kd.data.traffic import item_lookups, lookups
 from recsys_kd.errors import InputError, OutsideError
 from recsys_kd.ids import mix
 from recsys_kd.progress import SILENT, Progress
@@ -30,6 +32,8 @@ from recsys_kd.schema import ITEM, USER, Field, KeyKind, Schema, Vocabulary
 from recsys_kd.settings import DataConfig, FieldConfig, SplitConfig
 
 Ints = NDArray[np.int64]
+Floats = NDArray[np.float64]
+_SPOKEN = {"train": "training", "validation": "validation", "test": "test"}
 
 
 class ConstantLabel(InputError):
@@ -46,8 +50,9 @@ def encode(
 ) -> Dataset:
     """Read, check and encode a log into the folder `out`, which appears whole or not at all.
 
-    extra: further float columns to store, name -> log column. Bad rows go to the file `quarantine`, by default
-    `<out>.quarantine.parquet`; name another where a run that stops would take the folder of `out` away with it.
+    extra: further float columns to store, name -> log column. Bad rows lie in `out` (see `Dataset.quarantine`); those
+    of a run that stops are left in the file `quarantine`, by default `<out>.quarantine.parquet`. Temporary files lie
+    beside `out`: about 8 bytes a row for hashes, then every used column once more.
     Raises: InputError subclasses for anything wrong with log or recipe; OutsideError where `out` can't be written.
     """
     log = open_log(config, split, extra)
@@ -55,8 +60,10 @@ def encode(
     building = out.with_name(f".{out.name}.{uuid.uuid4().hex[:8]}")
     try:
         building.mkdir(parents=True)
-        found = scan(log, quarantine, progress)
+        quarantine.unlink(missing_ok=True)
+        found = scan(log, building / QUARANTINE, building / "spill", progress)
         found.counts.check_threshold(config.max_quarantine, str(quarantine))
+        (building / "spill").rmdir()
         encoder = _Encoder(found, split, building, progress)
         try:
             encoder.run()
@@ -68,8 +75,16 @@ def encode(
     except OSError as error:
         raise OutsideError(f"{out}: {error}; free space or choose another `work` folder") from None
     finally:
+        _keep(building / QUARANTINE, quarantine)
         shutil.rmtree(building, ignore_errors=True)
     return Dataset.open(out)
+
+
+def _keep(found: Path, quarantine: Path) -> None:
+    """Move the bad rows of a run that stopped to where they can be looked at."""
+    if found.exists():
+        quarantine.parent.mkdir(parents=True, exist_ok=True)
+        shutil.move(found, quarantine)
 
 
 @dataclass
@@ -86,7 +101,7 @@ class _Encoder:
         """Encode everything into `out`."""
         self.config: DataConfig = self.found.log.config
         self.layout: Layout = self.found.log.layout
-        self.lengths: dict[str, list[Ints]] = {}
+        self.schema_kinds: dict[str, KeyKind] = {}
         self._spill_rows()
         self._sort()
         self._check_labels()
@@ -101,6 +116,7 @@ class _Encoder:
 
     def _spill_rows(self) -> None:
         text = {f.name: TextKeys() for f in self.layout.log_fields}
+        self.held = dict.fromkeys(text, 0)
         used = 0
         for batch, rows in usable(self.found, self.progress):
             used += len(rows.user)
@@ -126,85 +142,95 @@ class _Encoder:
             elif field.kind == "bag":
                 bag = bag_of(batch.column(column_of(field)), field.max_length, text[field.name])
                 self.raw.append(f"f.{field.name}", bag.values)
-                self.lengths.setdefault(field.name, []).append(np.diff(bag.offsets))
+                self.raw.append(ends_of(f"f.{field.name}"), self.held[field.name] + bag.offsets[1:])
+                self.held[field.name] += int(bag.offsets[-1])
 
     # Time order and splits.
 
     def _sort(self) -> None:
         stamp, request = self.raw.read("timestamp"), self.raw.read("request")
         ranks = (self.raw.read("split"),) if self.split.column else ()
-        self.order: Ints = np.lexsort((request, stamp, *ranks))
-        sorted_time = np.asarray(stamp[self.order], dtype=np.int64)
-        sorted_rank = np.asarray(ranks[0][self.order], dtype=np.int64) if ranks else None
+        self.rows = Ordered(self.raw, np.lexsort((request, stamp, *ranks)))
+        self.length = len(self.rows.order)
+        self.columns = ["timestamp"]
+        del stamp, request
+        sorted_time = self._column("timestamp")
+        sorted_rank = np.concatenate([b for _, b in self.rows.blocks("split")]) if ranks else None
         self.bounds = split_bounds(sorted_time, sorted_rank, self.split)
         self.train = self.bounds["train"]
 
-    def _sorted(self, name: str, part: range | None = None) -> NDArray[np.generic]:
-        order = self.order if part is None else self.order[part.start : part.stop]
-        return np.asarray(self.raw.read(name)[order])
+    def _column(self, name: str, stored: str | None = None) -> NDArray[np.generic]:
+        """Write a spilled column in time order to rows/<stored>.npy and return it, mapped."""
+        source = self.raw.read(name)
+        out = create(self.out / "rows" / f"{stored or name}.npy", source.dtype, (self.length, *source.shape[1:]))
+        for rows, block in self.rows.blocks(name):
+            out[rows] = block
+        return out
 
     def _check_labels(self) -> None:
-        label = self._sorted("label", self.train)
-        if label.min() == label.max():
-            raise ConstantLabel(
-                f"data.columns.label: all {len(label):,} training rows have label {label[0]:g}; "
-                "name a column that holds both outcomes (positives only: see `recsys-kd import`)"
-            )
+        self.columns.append("label")
+        label = self._column("label")
+        for name, part in self.bounds.items():
+            rows = label[part.start : part.stop]
+            if rows.min() == rows.max():
+                advice = (
+                    "name a column that holds both outcomes (positives only: see `recsys-kd import`)"
+                    if name == "train"
+                    else "choose `split` so that every part holds both outcomes"
+                )
+                raise ConstantLabel(
+                    f"data.columns.label: all {len(rows):,} {_SPOKEN[name]} rows have label {rows[0]:g}; {advice}"
+                )
 
     # Items.
 
     def _items(self) -> None:
-        catalogue_keys, fields = read_catalogue(self.config, self.layout.item_fields)
-        seen = np.unique(self._sorted("item", self.train))
-        self.item_keys = np.union1d(catalogue_keys, seen)
-        self.missing_items = len(np.setdiff1d(seen, catalogue_keys)) if self.config.catalogue else 0
-        at = np.append(rows_of(self.item_keys, catalogue_keys), len(catalogue_keys))
-        self.item_raw: dict[str, RawField] = spread(fields, at, len(catalogue_keys))
-        self.item_row = rows_of(self._sorted("item").astype(np.int64), self.item_keys)
-        last = np.full(len(self.item_keys) + 1, self.train.stop, dtype=np.int64)
-        last[self.item_row[: self.train.stop]] = np.arange(self.train.stop)
+        catalogue = read_catalogue(self.config, self.layout.item_fields)
+        self.found.counts.bad_items = catalogue.bad
+        seen, self.item_counts = distinct(self.rows.keys("item", self.train, bag=False))
+        self.item_keys = np.union1d(catalogue.keys, seen)
+        self.missing_items = len(np.setdiff1d(seen, catalogue.keys)) if self.config.catalogue else 0
+        known = len(catalogue.keys)
+        at = np.append(rows_of(self.item_keys, catalogue.keys), known)
+        self.item_raw: dict[str, RawField] = spread(catalogue.fields, at, known)
+        self.item_seen = seen
+        self.columns.append("item")
+        self.item_row = create(self.out / "rows" / "item.npy", np.int32, (self.length,))
+        last = np.full(len(self.item_keys) + 1, self.length, dtype=np.int64)
+        for rows, block in self.rows.blocks("item"):
+            self.item_row[rows] = rows_of(block.astype(np.int64), self.item_keys)
+            inside = min(rows.stop, self.train.stop)
+            if rows.start < inside:
+                last[self.item_row[rows.start : inside]] = np.arange(rows.start, inside)
         for field in self.layout.log_fields:
             if field.side == "item":
-                shown = self._raw_sorted(field, self.train)
-                self.item_raw |= spread({field.name: shown}, last, self.train.stop)
-
-    def _raw_sorted(self, field: FieldConfig, part: range | None = None) -> RawField:
-        if field.kind != "bag":
-            return self._sorted(f"f.{field.name}", part)
-        order = self.order if part is None else self.order[part.start : part.stop]
-        lengths = np.concatenate(self.lengths[field.name])
-        bag = RawBag(np.asarray(self.raw.read(f"f.{field.name}")), np.concatenate([[0], np.cumsum(lengths)]))
-        only = spread({field.name: bag}, order, len(lengths))[field.name]
-        assert isinstance(only, RawBag)
-        return only
+                self.item_raw[field.name] = self.rows.at(f"f.{field.name}", last, field.kind == "bag")
 
     # Vocabularies, from training rows only.
 
     def _vocabularies(self) -> None:
-        kinds = self.layout.types
-        self._vocabulary(USER, self._sorted("user", self.train), kinds[USER])
-        self._vocabulary(ITEM, self._sorted("item", self.train), kinds[ITEM])
+        kinds, keys = self.layout.types, self.rows.keys
+        self._vocabulary(USER, *distinct(keys("user", self.train, bag=False)), kinds[USER])
+        self._vocabulary(ITEM, self.item_seen, self.item_counts, kinds[ITEM])
         self.fields += [Field(USER, "id", "request", USER), Field(ITEM, "id", "item", ITEM)]
         own = [f for f in self.config.fields if f.kind in ("categorical", "bag") and f.vocabulary in (None, f.name)]
         for field in own:
-            self._vocabulary(field.name, self._training_keys(field), self._key_type(field), floor=field.side != "item")
+            known, counts = distinct(self._training_keys(field))
+            self._vocabulary(field.name, known, counts, kinds[field.name], floor=field.side != "item")
         for field in self.config.fields:
             self.fields.append(self._field(field))
 
-    def _training_keys(self, field: FieldConfig) -> NDArray[np.generic]:
-        raw = self.item_raw[field.name] if field.side == "item" else self._raw_sorted(field, self.train)
-        return raw.values if isinstance(raw, RawBag) else raw
+    def _training_keys(self, field: FieldConfig) -> Iterator[Ints]:
+        if field.side != "item":
+            return self.rows.keys(f"f.{field.name}", self.train, field.kind == "bag")
+        raw = self.item_raw[field.name]
+        return iter([(raw.values if isinstance(raw, RawBag) else raw).astype(np.int64, copy=False)])
 
-    def _key_type(self, field: FieldConfig) -> pa.DataType:
-        return self.layout.types[field.name]
-
-    def _vocabulary(self, name: str, keys: NDArray[np.generic], kind: pa.DataType, floor: bool = True) -> None:
-        known, counts = np.unique(keys, return_counts=True)
+    def _vocabulary(self, name: str, known: Ints, counts: Ints, kind: pa.DataType, floor: bool = True) -> None:
         enough = counts >= (self.config.min_count if floor else 1)
-        known = known[enough & (known != np.iinfo(np.int64).min)]
-        self.keys[name] = known.astype(np.int64)
+        self.keys[name] = known[enough & (known != NULL_KEY)]
         inner = getattr(kind, "value_type", None) if not pa.types.is_dictionary(kind) else None
-        self.kind_of = {**getattr(self, "kind_of", {}), name: _key_kind(inner or kind)}
+        self.schema_kinds[name] = _key_kind(inner or kind)
 
     def _field(self, field: FieldConfig) -> Field:
         if field.kind in ("categorical", "bag"):
@@ -213,61 +239,94 @@ class _Encoder:
             )
         if field.kind == "vector":
             return Field(field.name, "vector", field.side, dim=field.dim)
-        raw = self.item_raw[field.name] if field.side == "item" else self._sorted(f"f.{field.name}", self.train)
-        values = np.asarray(raw, dtype=np.float64)
-        values = values[np.isfinite(values)]
-        mean, std = (float(values.mean()), float(values.std())) if len(values) else (0.0, 1.0)
+        if field.side == "item":
+            raw = self.item_raw[field.name]
+            assert not isinstance(raw, RawBag)
+            mean, std = moments(iter([raw]))
+        else:
+            mean, std = moments(block for _, block in self.rows.blocks(f"f.{field.name}", self.train))
         return Field(field.name, "dense", field.side, mean=mean, std=std if std > 1e-12 else 1.0)
 
     # The data set's own columns.
 
     def _rows(self) -> None:
-        rows, n = self.out / "rows", len(self.order)
-        gather(self.raw.read("timestamp"), self.order, rows / "timestamp.npy")
-        gather(self.raw.read("label"), self.order, rows / "label.npy")
-        gather(self.raw.read("row_id"), self.order, rows / "row_id.npy")
+        self._column("row_id")
+        self.columns.append("row_id")
         for name in ("user", "request"):
-            codes = np.unique(self._sorted(name), return_inverse=True)[1]
-            create(rows / f"{name}.npy", np.int64, (n,))[:] = codes
-        create(rows / "item.npy", np.int32, (n,))[:] = self.item_row
-        stored = {f.name for f in self.config.fields}
-        self.columns = ["timestamp", "label", "row_id", "user", "request", "item"]
-        for name in [c.removeprefix("f.") for c in self.raw.files if c.startswith("f.")]:
-            if name not in stored:
-                gather(self.raw.read(f"f.{name}"), self.order, rows / f"{name}.npy")
-                self.columns.append(name)
+            known = distinct(self.rows.keys(name, range(self.length), bag=False))[0]
+            self._codes(name, name, known, np.int64)
+            self.columns.append(name)
+        stored = {f"f.{f.name}" for f in self.config.fields}
+        for name in [c for c in self.raw.files if c.startswith("f.") and c.removesuffix(ends_of("")) not in stored]:
+            self._column(name, name.removeprefix("f."))
+            self.columns.append(name.removeprefix("f."))
+        shown = np.zeros(len(self.item_keys) + 1)
+        shown[rows_of(self.item_seen, self.item_keys)] = self.item_counts
+        self._save("traffic/item", shown)
         for field in self.fields:
-            self._write_field(field)
+            if field.side == "item":
+                self._write_item_field(field, shown)
+            else:
+                self._write_row_field(field)
         for name, keys in {**self.keys, "item": self.item_keys}.items():
             self._save(f"keys/{name}", keys)
-        counts = np.bincount(self.item_row[: self.train.stop], minlength=len(self.item_keys) + 1)
-        self._save("traffic/item", counts.astype(np.float64))
 
-    def _write_field(self, field: Field) -> None:
-        by_name = {f.name: f for f in self.config.fields}
-        if field.name == USER:
-            raw: RawField = self._sorted("user")
-        elif field.name == ITEM:
-            raw = np.append(self.item_keys, np.iinfo(np.int64).min)
-        elif field.side == "item":
-            raw = self.item_raw[field.name]
-        else:
-            raw = self._raw_sorted(by_name[field.name])
-        where = "items" if field.side == "item" else "rows"
+    def _codes(self, name: str, stored: str, known: Ints, dtype: type[np.generic], size: int = 0) -> Floats:
+        """Write each row's place among `known` keys, and return training lookups per place [size]."""
+        out, traffic = create(self.out / "rows" / f"{stored}.npy", dtype, (self.length,)), np.zeros(size)
+        for rows, block in self.rows.blocks(name):
+            places = coded(block, known)
+            assert not isinstance(places, RawBag)
+            out[rows] = places
+            if size:
+                traffic += lookups(places[: max(0, self.train.stop - rows.start)], size)
+        return traffic
+
+    def _write_row_field(self, field: Field) -> None:
+        name = "user" if field.name == USER else f"f.{field.name}"
         if field.vocabulary is None:
-            values = np.asarray(raw, dtype=np.float32)
-            if field.kind == "dense":
-                values = np.nan_to_num((values - np.float32(field.mean)) / np.float32(field.std))[:, None]
-            self._save(f"{where}/{field.name}", values)
+            self._write_numbers(field, name)
             return
-        coded = lookup_rows(raw, self.keys[field.vocabulary])
-        if isinstance(coded, RawBag):
-            self._save(f"{where}/{field.name}.values", coded.values.astype(np.int32))
-            self._save(f"{where}/{field.name}.offsets", coded.offsets.astype(np.int64))
+        known = self.keys[field.vocabulary]
+        if field.kind == "bag":
+            traffic = self._write_bags(field, name, known)
         else:
-            self._save(f"{where}/{field.name}", coded.astype(np.int32))
-        size = len(self.keys[field.vocabulary]) + 1
-        self._save(f"traffic/{field.name}", training_traffic(field, coded, self.item_row[: self.train.stop], size))
+            traffic = self._codes(name, field.name, known, np.int32, len(known) + 1)
+        self._save(f"traffic/{field.name}", traffic)
+
+    def _write_numbers(self, field: Field, name: str) -> None:
+        out = create(self.out / "rows" / f"{field.name}.npy", np.float32, (self.length, field.dim))
+        for rows, block in self.rows.blocks(name):
+            out[rows] = _standard(field, block)
+
+    def _write_bags(self, field: Field, name: str, known: Ints) -> Floats:
+        where, traffic = self.out / "rows", np.zeros(len(known) + 1)
+        values = create(where / f"{field.name}.values.npy", np.int32, (self.held[field.name],))
+        offsets = create(where / f"{field.name}.offsets.npy", np.int64, (self.length + 1,))
+        for rows, block in self.rows.bags(name):
+            bag, start = coded(block, known), int(offsets[rows.start])
+            assert isinstance(bag, RawBag)
+            values[start : start + len(bag.values)] = bag.values
+            offsets[rows.start + 1 : rows.stop + 1] = start + bag.offsets[1:]
+            inside = max(0, min(rows.stop, self.train.stop) - rows.start)
+            edges = bag.offsets[: inside + 1]
+            traffic += lookups(RawBag(bag.values[: edges[-1]], edges), len(traffic))
+        return traffic
+
+    def _write_item_field(self, field: Field, shown: Floats) -> None:
+        raw = np.append(self.item_keys, NULL_KEY) if field.name == ITEM else self.item_raw[field.name]
+        if field.vocabulary is None:
+            assert not isinstance(raw, RawBag)
+            self._save(f"items/{field.name}", _standard(field, raw))
+            return
+        known = self.keys[field.vocabulary]
+        places = coded(raw, known)
+        if isinstance(places, RawBag):
+            self._save(f"items/{field.name}.values", places.values)
+            self._save(f"items/{field.name}.offsets", places.offsets.astype(np.int64))
+        else:
+            self._save(f"items/{field.name}", places)
+        self._save(f"traffic/{field.name}", item_lookups(places, shown, len(known) + 1))
 
     def _save(self, name: str, values: NDArray[np.generic]) -> None:
         path = self.out / f"{name}.npy"
@@ -275,18 +334,28 @@ class _Encoder:
         np.save(path, values)
 
     def _finish(self) -> None:
-        vocabularies = {n: Vocabulary(n, len(k) + 1, self.kind_of[n]) for n, k in self.keys.items()}
+        vocabularies = {n: Vocabulary(n, len(k) + 1, self.schema_kinds[n]) for n, k in self.keys.items()}
         schema = Schema(tuple(self.fields), vocabularies)
         meta = {
             "schema": schema.to_json(),
             "splits": {name: [r.start, r.stop] for name, r in self.bounds.items()},
             "counts": self.found.counts.to_json(),
-            "length": len(self.order),
+            "length": self.length,
             "columns": self.columns,
             "missing_items": self.missing_items,
         }
         shutil.rmtree(self.out / "raw")
         (self.out / "meta.json").write_text(json.dumps(meta))
+
+
+def _standard(field: Field, values: NDArray[np.generic]) -> NDArray[np.float32]:
+    """Return a dense field [n, 1] less its mean over its standard deviation, 0 where missing; a vector as it is."""
+    numbers = np.asarray(values, dtype=np.float32)
+    if field.kind == "dense":
+        numbers = (numbers - np.float32(field.mean)) / np.float32(field.std)
+        numbers[np.isnan(numbers)] = 0.0
+        return numbers[:, None]
+    return numbers
 
 
 def _key_kind(kind: pa.DataType) -> KeyKind:

@@ -6,93 +6,43 @@ strictly earlier times. Popular negatives are drawn as the items of earlier even
 """
 
 import json
-from collections import Counter
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import yaml
 from numpy.typing import NDArray
 
-from recsys_kd.data.interactions_config import BadImport, ImportConfig, ImportResult
-from recsys_kd.data.interactions_log import write_items, write_log
-from recsys_kd.data.interactions_read import clean, need, read_table
+from recsys_kd.data.interactions_config import ImportConfig, ImportResult
+from recsys_kd.data.interactions_events import read_events
+from recsys_kd.data.interactions_join import Joined
+from recsys_kd.data.interactions_log import LogWriter, given_lists
 from recsys_kd.data.negatives import Events
 from recsys_kd.progress import SILENT, Progress
-
-Ints = NDArray[np.int64]
-
-
-def _times(config: ImportConfig, frame: pd.DataFrame) -> Ints:
-    """Return seconds UTC (or the order, where there is no time)."""
-    if config.columns.order is not None:
-        return need(frame, config.columns.order, str(config.source)).to_numpy(dtype=np.int64)
-    values = need(frame, config.columns.time or "", str(config.source))
-    if pd.api.types.is_numeric_dtype(values):
-        return values.to_numpy(dtype=np.int64)
-    parsed = pd.to_datetime(values, errors="coerce", utc=True)
-    if parsed.isna().any():
-        bad = values[parsed.isna()].iloc[0]
-        raise BadImport(f"{config.source}: columns.time: '{bad}' is not a date; drop such rows by a rule")
-    return parsed.to_numpy(dtype="datetime64[s]").astype(np.int64)
-
-
-def _ids(values: pd.Series) -> pd.Series:
-    """Return ids as they are meant: a column with gaps reads as floats, 13085.0 for 13085."""
-    if pd.api.types.is_float_dtype(values) and (values % 1 == 0).all():
-        return values.astype("int64")
-    return values
-
-
-def _k_core(frame: pd.DataFrame, column: str, least: int, dropped: Counter[str]) -> pd.DataFrame:
-    if least <= 1:
-        return frame
-    keep = frame.groupby(column)[column].transform("size") >= least
-    dropped[f"fewer than {least} rows of one {column}"] += int((~keep).sum())
-    return frame[keep]
-
-
-def _events(config: ImportConfig) -> tuple[Events, dict[str, int], int, pd.Index, pd.Index]:
-    """Return cleaned events in time order, counts, rows read, and the raw ids of users and items by code."""
-    found = clean(read_table(config.source), config.drop, str(config.source))
-    where = str(config.source)
-    frame = pd.DataFrame(
-        {
-            "user": _ids(need(found.rows, config.columns.user, where)),
-            "item": _ids(need(found.rows, config.columns.item, where)),
-            "time": _times(config, found.rows),
-        }
-    )
-    if config.drop_duplicates:
-        again = frame.duplicated()
-        found.dropped["duplicate"] += int(again.sum())
-        frame = frame[~again]
-    frame = _k_core(_k_core(frame, "item", config.min_item, found.dropped), "user", config.min_user, found.dropped)
-    if frame.empty:
-        raise BadImport(f"{where}: no rows are left of {found.read:,}; loosen `drop`, `min_user` or `min_item`")
-    frame = frame.sort_values(["time", "user"], kind="stable")
-    user, users = pd.factorize(frame["user"])
-    item, items = pd.factorize(frame["item"])
-    events = Events(user.astype(np.int64), item.astype(np.int64), frame["time"].to_numpy(), len(items))
-    assert found.read == len(events.user) + sum(found.dropped.values()), "rows dropped do not add up"
-    return events, dict(found.dropped), found.read, users, items
+from recsys_kd.settings import parse_recipe
 
 
 def import_interactions(config: ImportConfig, out: Path, progress: Progress = SILENT) -> ImportResult:
-    """Write log.parquet, items.parquet (where items are joined), import.json and recipe.yaml into `out`."""
-    events, dropped, read, users, items = _events(config)
+    """Write log.parquet, items.parquet (where items are joined), import.json and recipe.yaml into `out`.
+
+    Raises: InputError subclasses for anything wrong with the settings or a source, before `out` is made.
+    """
+    recipe = _recipe(config)
+    parse_recipe(recipe, str(out / "recipe.yaml"), out)
+    found = read_events(config)
+    sides = {"users": (config.users, found.users), "items": (config.items, found.items)}
+    joined = {name: Joined(side, ids, name) for name, (side, ids) in sides.items() if side is not None}
+    people = {f"user_{n}": column for n, column in joined["users"].by_code().items()} if "users" in joined else {}
+    lists = None if config.test_lists is None else given_lists(config.test_lists, found)
     out.mkdir(parents=True, exist_ok=True)
-    rng = np.random.default_rng(config.seed)
-    part = _splits(config, events)
-    rows = write_log(config, events, part, users, items, out, rng, progress)
-    if config.items is not None:
-        write_items(config.items, out)
-    result = ImportResult(out, read, len(events.user), dropped, rows)
-    (out / "import.json").write_text(
-        json.dumps({"read": read, "events": result.events, "dropped": dropped, "rows": rows}, indent=1)
-    )
-    (out / "recipe.yaml").write_text(yaml.safe_dump(_recipe(config), sort_keys=False))
+    rows = LogWriter(config, found, _splits(config, found.events), people).write(out / "log.parquet", lists, progress)
+    if "items" in joined:
+        joined["items"].write(out / "items.parquet")
+    unmatched = {name: side.unmatched for name, side in joined.items()}
+    result = ImportResult(out, found.read, len(found.events.user), found.dropped, rows, unmatched)
+    counts = {"read": found.read, "events": result.events, "dropped": found.dropped, "rows": rows}
+    (out / "import.json").write_text(json.dumps({**counts, "unmatched": unmatched}, indent=1))
+    (out / "recipe.yaml").write_text(yaml.safe_dump(recipe, sort_keys=False))
     return result
 
 
@@ -126,7 +76,12 @@ def _recipe(config: ImportConfig) -> dict[str, Any]:
     fields: list[dict[str, Any]] = [history]
     if config.users is not None:
         fields += [{"name": f"user_{n}", "side": "request", "kind": k} for n, k in config.users.columns.items()]
-    data: dict[str, Any] = {"path": "log.parquet", "columns": {"request_id": "request_id"}, "fields": fields}
+    data: dict[str, Any] = {
+        "path": "log.parquet",
+        "columns": {"request_id": "request_id"},
+        "timestamp_unit": "ms",
+        "fields": fields,
+    }
     if config.items is not None:
         data["catalogue"] = "items.parquet"
         fields += [{"name": n, "side": "item", "kind": k} for n, k in config.items.columns.items()]

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import yaml
-from pydantic import Field, ValidationError
+from pydantic import Field, ValidationError, model_validator
 
 from recsys_kd.data.interactions_read import DropRule, SourceColumns
 from recsys_kd.errors import InputError
@@ -54,9 +54,17 @@ class ImportConfig(StrictConfig):
     test_days: float = Field(7, gt=0)
     validation_days: float = Field(7, gt=0)
     test_lists: TestLists | None = None
-    seed: int = 7
+    seed: int = Field(7, ge=0)
     recipe: dict[str, Any] = Field(default_factory=dict)
     """Sections of the recipe to write, over the defaults."""
+
+    @model_validator(mode="after")
+    def _split_fits(self) -> "ImportConfig":
+        if (self.split == "lists") != (self.test_lists is not None):
+            raise ValueError("`split: lists` and `test_lists` need each other; give both or neither")
+        if self.split == "time" and self.columns.order is not None:
+            raise ValueError("`order` has no days to split by; give `columns.time`, or `split: leave_one_out`")
+        return self
 
 
 @dataclass(frozen=True)
@@ -68,6 +76,8 @@ class ImportResult:
     events: int
     dropped: dict[str, int]
     rows: int
+    unmatched: dict[str, int]
+    """Users and items of the log without a row in the table joined to them."""
 
     @property
     def recipe(self) -> Path:
@@ -78,10 +88,12 @@ class ImportResult:
 def load_import(path: Path, base: Path | None = None) -> ImportConfig:
     """Read an import's YAML; sources lie under `base` (the file's folder where absent). Raises: BadImport."""
     try:
-        data = yaml.safe_load(path.read_text())
+        data = yaml.safe_load(path.read_text(encoding="utf-8"))
         config = ImportConfig.model_validate(data)
     except OSError as error:
         raise BadImport(f"{path}: can't be read ({error.strerror})") from None
+    except UnicodeDecodeError as error:
+        raise BadImport(f"{path}: not UTF-8 text ({error.reason} at byte {error.start}); save it as UTF-8") from None
     except yaml.YAMLError as error:
         raise BadImport(f"{path}: not valid YAML: {' '.join(str(error).split())}") from None
     except ValidationError as error:

@@ -3,12 +3,13 @@
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import pandas as pd
 import pyarrow as pa
 import pyarrow.csv as pc
 import pyarrow.parquet as pq
-from pydantic import Field, model_validator
+from pydantic import model_validator
 
 from recsys_kd.errors import InputError
 from recsys_kd.settings import StrictConfig
@@ -45,7 +46,7 @@ class DropRule(StrictConfig):
         if self.missing:
             return values.isna()
         if self.at_most is not None:
-            return pd.to_numeric(values, errors="coerce").fillna(float("-inf")) <= self.at_most
+            return pd.to_numeric(values, errors="coerce").astype("float64").fillna(float("-inf")) <= self.at_most
         text = values.astype("string").fillna("")
         if self.starts_with is not None:
             return text.str.startswith(self.starts_with)
@@ -82,22 +83,47 @@ def read_libsvm(path: Path) -> pd.DataFrame:
     return frame
 
 
-def read_table(path: Path) -> pd.DataFrame:
-    """Return a table by its suffix: .csv, .tsv, .parquet, .libsvm or .svm. Raises: UnreadableTable."""
+def read_table(path: Path, ids: tuple[str, ...] = ()) -> pd.DataFrame:
+    """Return a table by its suffix: .csv, .tsv, .parquet, .libsvm or .svm. Raises: UnreadableTable.
+
+    ids: columns of ids. In text files they are numbers only where all of them are written as numbers are: 007 is not 7.
+    Integers beside gaps stay integers (pandas' own are floats, which merge ids beyond 2^53).
+    """
     try:
         if path.suffix == ".parquet":
-            frame: pd.DataFrame = pq.read_table(path, page_checksum_verification=True).to_pandas()
+            frame: pd.DataFrame = pq.read_table(path, page_checksum_verification=True).to_pandas(
+                types_mapper=_NULLABLE.get
+            )
             return frame
         if path.suffix in (".libsvm", ".svm"):
             return read_libsvm(path)
         if path.suffix in (".csv", ".tsv", ".txt"):
-            separator = "," if path.suffix == ".csv" else "\t"
-            parse, convert = pc.ParseOptions(delimiter=separator), pc.ConvertOptions(strings_can_be_null=True)
-            text: pd.DataFrame = pc.read_csv(path, parse_options=parse, convert_options=convert).to_pandas()
-            return text
+            return _read_text(path, ids)
     except (OSError, pa.ArrowException) as error:
         raise UnreadableTable(f"{path}: can't be read ({str(error).splitlines()[0]}); check the file") from None
     raise UnreadableTable(f"{path}: unknown kind '{path.suffix}'; known are .csv, .tsv, .parquet and .libsvm")
+
+
+_NULLABLE = {
+    **{getattr(pa, f"int{bits}")(): getattr(pd, f"Int{bits}Dtype")() for bits in (8, 16, 32, 64)},
+    **{getattr(pa, f"uint{bits}")(): getattr(pd, f"UInt{bits}Dtype")() for bits in (8, 16, 32, 64)},
+}
+_WHOLE = r"-?(0|[1-9]\d{0,17})(\.0+)?"
+"""A number as programs write it, or a float of one; up to 18 digits fit int64."""
+
+
+def _read_text(path: Path, ids: tuple[str, ...]) -> pd.DataFrame:
+    convert = pc.ConvertOptions(strings_can_be_null=True, column_types=dict.fromkeys(ids, pa.string()))
+    parse = pc.ParseOptions(delimiter="," if path.suffix == ".csv" else "\t")
+    frame: pd.DataFrame = pc.read_csv(path, parse_options=parse, convert_options=convert).to_pandas(
+        types_mapper=_NULLABLE.get
+    )
+    for name in set(ids) & set(frame.columns):
+        text = frame[name].dropna()
+        if len(text) and text.str.fullmatch(_WHOLE).all():
+            whole = text.str.replace(r"\.0+$", "", regex=True).astype("int64")
+            frame[name] = whole.astype("Int64").reindex(frame.index)
+    return frame
 
 
 def need(frame: pd.DataFrame, column: str, where: str) -> pd.Series:
@@ -120,13 +146,20 @@ def clean(frame: pd.DataFrame, rules: tuple[DropRule, ...], where: str) -> Clean
 
 
 class SourceColumns(StrictConfig):
-    """Names in the source table. `time` or `order` is needed; `label` only where the table has outcomes."""
+    """Names in the source table. One of `time` and `order` is needed."""
 
     user: str
     item: str
     time: str | None = None
-    order: str | None = Field(None, description="position in the user's own history, where there is no time")
+    time_unit: Literal["s", "ms", "us", "ns"] = "s"
+    """Unit of a numeric `time`."""
+    time_format: str | None = None
+    """How `time` is written where it is no ISO 8601 date, such as `%d/%m/%Y %H:%M`."""
+    order: str | None = None
+    """Position in the user's own history, where there is no time."""
     label: str | None = None
+    """Outcome, where the table has any: rows above 0 are events, the others are dropped and counted (a table of all
+    that was shown is a ranking log already, and needs a recipe, not an import)."""
 
     @model_validator(mode="after")
     def _time_or_order(self) -> "SourceColumns":

@@ -8,8 +8,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from recsys_kd.data.checks import vectors_of
-from recsys_kd.data.columns import rows_of
-from recsys_kd.data.convert import Ints, TextKeys, keys_of, numbers, sound_text
+from recsys_kd.data.convert import Ints, Mask, TextKeys, keys_of, numbers, sound_text
 from recsys_kd.data.files import read_table
 from recsys_kd.data.layout import column_of
 from recsys_kd.errors import InputError
@@ -58,27 +57,20 @@ def categories_of(array: pa.Array, text: TextKeys) -> Ints:
     return keys
 
 
-def raw_field(field: FieldConfig, array: pa.Array) -> RawField:
-    """Return a field's column before any vocabulary is known; missing and infinite numbers are NaN."""
-    if field.kind == "categorical":
-        return categories_of(array, TextKeys())
-    if field.kind == "bag":
-        return bag_of(array, field.max_length, TextKeys())
-    if field.kind == "vector":
-        return vectors_of(array, field.dim)[0]
-    value = numbers(array)
-    out = value.values.astype(np.float32, copy=True)
-    if value.null is not None:
-        out[value.null] = np.nan
-    out[~np.isfinite(out)] = np.nan
-    return out
+@dataclass(frozen=True)
+class Catalogue:
+    """Item keys, sorted, and fields in that order; `bad` counts the items without a usable value, per field."""
+
+    keys: Ints
+    fields: dict[str, RawField]
+    bad: dict[str, int]
 
 
-def read_catalogue(config: DataConfig, fields: tuple[FieldConfig, ...]) -> tuple[Ints, dict[str, RawField]]:
-    """Return the catalogue's item keys, sorted, and its fields in that order. Raises: BadCatalogue, BadFile."""
+def read_catalogue(config: DataConfig, fields: tuple[FieldConfig, ...]) -> Catalogue:
+    """Return the item table; an empty one where the recipe names none. Raises: BadCatalogue, BadFile."""
     path = config.catalogue
     if path is None:
-        return np.zeros(0, dtype=np.int64), {}
+        return Catalogue(np.zeros(0, dtype=np.int64), {}, {})
     name = config.columns.item_id
     table = read_table(path, [name, *(column_of(f) for f in fields)])
     for column in table.column_names:
@@ -93,8 +85,57 @@ def read_catalogue(config: DataConfig, fields: tuple[FieldConfig, ...]) -> tuple
     if len(twice):
         shown = table[name][int(order[twice[0]])].as_py()
         raise BadCatalogue(f"{path}: item {shown!r} has more than one row; keep one row per item")
-    picked = table.take(pa.array(order))
-    return ids, {f.name: raw_field(f, picked[column_of(f)].combine_chunks()) for f in fields}
+    picked = table.take(pa.array(order)).combine_chunks()
+    found, bad = {}, {}
+    for field in fields:
+        array = picked[column_of(field)].combine_chunks()
+        found[field.name], problem = _raw_field(field, array)
+        if problem is not None:
+            bad[field.name] = _check(config, field, array, problem, picked[name])
+    return Catalogue(ids, found, {name: items for name, items in bad.items() if items})
+
+
+@dataclass(frozen=True)
+class _Problem:
+    """Masks [items]: values that are missing, and values of another kind, which `missing: accept` does not cover."""
+
+    missing: Mask
+    wrong: Mask
+
+
+def _raw_field(field: FieldConfig, array: pa.Array) -> tuple[RawField, _Problem | None]:
+    """Return a field's column before any vocabulary is known; missing and infinite numbers are NaN."""
+    if field.kind == "categorical":
+        return categories_of(array, TextKeys()), None
+    if field.kind == "bag":
+        return bag_of(array, field.max_length, TextKeys()), None
+    if field.kind == "vector":
+        vectors = vectors_of(array, field.dim)
+        return vectors.values, _Problem(vectors.missing, vectors.wrong_length)
+    value = numbers(array)
+    out = value.values.astype(np.float32, copy=True)
+    if value.null is not None:
+        out[value.null] = np.nan
+    out[~np.isfinite(out)] = np.nan
+    return out, _Problem(np.isnan(out), np.zeros(len(out), dtype=bool))
+
+
+def _check(config: DataConfig, field: FieldConfig, array: pa.Array, problem: _Problem, items: pa.Array) -> int:
+    """Return how many items have no usable value. Raises: BadCatalogue if they are more than the recipe allows."""
+    bad = problem.wrong | problem.missing
+    refused = problem.wrong if field.missing == "accept" else bad
+    if refused.sum() > config.max_quarantine * len(bad):
+        at = int(np.flatnonzero(refused)[0])
+        value, advice = array[at].as_py(), "or set the field's `missing: accept`"
+        why = "is null" if value is None else "is not finite"
+        if problem.wrong[at]:
+            why, advice = f"has {len(value)} numbers", f"or give the length of the field, now `dim: {field.dim}`"
+        raise BadCatalogue(
+            f"{config.catalogue}: column '{column_of(field)}': {int(refused.sum()):,} of {len(bad):,} items have no "
+            f"usable value (the first, item {items[at].as_py()}, {why}), more than data.max_quarantine "
+            f"{config.max_quarantine:.2%}; mend the catalogue, raise data.max_quarantine, {advice}"
+        )
+    return int(bad.sum())
 
 
 def spread(raw: Mapping[str, RawField], at: Ints, known: int) -> dict[str, RawField]:
@@ -112,10 +153,3 @@ def spread(raw: Mapping[str, RawField], at: Ints, known: int) -> dict[str, RawFi
         missing[...] = NULL_KEY if values.dtype.kind == "i" else (np.nan if values.ndim == 1 else 0.0)
         out[name] = np.concatenate([values, missing])[at]
     return out
-
-
-def lookup_rows(values: RawField, known: Ints) -> RawField:
-    """Return vocabulary rows for keys, bags kept as bags."""
-    if isinstance(values, RawBag):
-        return RawBag(rows_of(values.values, known), values.offsets)
-    return rows_of(values.astype(np.int64, copy=False), known)

@@ -158,10 +158,14 @@ class Quarantine:
             self.writer.close()
 
 
-def scan(log: Log, quarantine: Path, progress: Progress = SILENT) -> Scan:
-    """Read every row once: check it, count it, hash its event. Raises: BadFile."""
+def scan(log: Log, quarantine: Path, scratch: Path, progress: Progress = SILENT) -> Scan:
+    """Read every row once: check it, count it, hash its event. Raises: BadFile.
+
+    Hashes lie in the folder `scratch` meanwhile, 8 bytes a row; nothing is left there.
+    """
+    scratch.mkdir(parents=True, exist_ok=True)
     with (
-        tempfile.TemporaryDirectory(prefix="recsys-kd-") as folder,
+        tempfile.TemporaryDirectory(prefix="hashes-", dir=scratch) as folder,
         HashSpill(Path(folder), log.rows) as spill,
         Quarantine(quarantine) as bin_,
     ):

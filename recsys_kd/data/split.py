@@ -35,7 +35,7 @@ def split_rank(array: pa.Array, column: str) -> NDArray[np.int8]:
     return ranks
 
 
-def split_bounds(stamp: NDArray[np.int64], rank: NDArray[np.int64] | None, config: SplitConfig) -> dict[str, range]:
+def split_bounds(stamp: NDArray[np.generic], rank: NDArray[np.generic] | None, config: SplitConfig) -> dict[str, range]:
     """Return each split's rows in a log sorted by (rank, time); `stamp` is ms UTC. Raises: EmptySplit."""
     n = len(stamp)
     if rank is not None:
@@ -52,7 +52,7 @@ def split_bounds(stamp: NDArray[np.int64], rank: NDArray[np.int64] | None, confi
     return bounds
 
 
-def _explain(name: str, stamp: NDArray[np.int64], config: SplitConfig) -> str:
+def _explain(name: str, stamp: NDArray[np.generic], config: SplitConfig) -> str:
     if config.column:
         return f"split.column: no row of column '{config.column}' says '{name}'; every split needs rows"
     first, last = (dt.datetime.fromtimestamp(t / 1000, dt.UTC).isoformat() for t in (stamp.min(), stamp.max()))

@@ -1,4 +1,5 @@
-"""Reading 60M narrow rows: ours with every check and global deduplication, beside the bare reader underneath.
+"""Reading 60M narrow rows: ours with every check and global deduplication, beside the bare reader underneath; and
+encoding them, whose memory grows with the rows: bytes a row are printed.
 
 Each is a process of its own, so that its peak memory is its own. The counts are checked against what was planted.
 """
@@ -28,7 +29,18 @@ from recsys_kd.settings import DataConfig, SplitConfig
 config = DataConfig.model_validate({"path": sys.argv[1]})
 start = time.perf_counter()
 with tempfile.TemporaryDirectory() as folder:
-    counts = scan(open_log(config, SplitConfig()), Path(folder) / "q.parquet").counts
+    counts = scan(open_log(config, SplitConfig()), Path(folder) / "q.parquet", Path(folder) / "spill").counts
+found = [counts.read, counts.bad, counts.deduplicated]
+"""
+ENCODE = """
+import json, sys, time
+from pathlib import Path
+from recsys_kd.data.encode import encode
+from recsys_kd.settings import DataConfig, SplitConfig
+config = DataConfig.model_validate({"path": sys.argv[1]})
+start = time.perf_counter()
+split = SplitConfig(validation_days=0.05, test_days=0.05)
+counts = encode(config, split, Path(sys.argv[1]).with_name("encoded")).counts
 found = [counts.read, counts.bad, counts.deduplicated]
 """
 DEFAULTS = """
@@ -50,7 +62,8 @@ found = [rows, None, None]
 """
 END = """
 seconds = time.perf_counter() - start
-# Not getrusage: its peak is inherited from the parent that forked.
+# Not getrusage: its peak is inherited from the parent that forked. Pages of mapped files count here too, though the
+# system may take those back.
 status = dict(line.split(":", 1) for line in open("/proc/self/status"))
 peak = int(status["VmHWM"].split()[0]) * 1024
 print(json.dumps({"found": found, "seconds": seconds, "peak": peak}))
@@ -89,6 +102,7 @@ def run() -> list[dict[str, object]]:
             ("pyarrow scanner, defaults", DEFAULTS),
             ("our reader, bare", BARE),
             ("our scan, all checks", OURS),
+            ("our scan and encoding", ENCODE),
         ):
             done = subprocess.run(
                 [sys.executable, "-c", code + END, str(path)], capture_output=True, text=True, check=True
@@ -102,6 +116,7 @@ def run() -> list[dict[str, object]]:
                     "reader": name,
                     "rows/s": f"{ROWS / found['seconds']:,.0f}",
                     "peak MB": f"{found['peak'] / 1e6:.0f}",
+                    "peak B/row": f"{found['peak'] / ROWS:.0f}",
                     "bad": bad,
                     "repeated": again,
                 }

@@ -77,7 +77,7 @@ def test_each_bad_row_is_quarantined_with_its_reason(tmp_path):
     expected = {"nan": 1, "negative_label": 1, "out_of_range": 2, "null_key": 1, "timestamp_out_of_window": 1}
     assert dict(data.counts.quarantined) == expected
     assert data.counts.read == data.counts.used + 6
-    kept = pq.read_table(tmp_path / "out.quarantine.parquet").to_pylist()
+    kept = pq.read_table(tmp_path / "out" / "quarantine.parquet").to_pylist()
     assert {(r["row"], r["reason"]) for r in kept} == {
         (0, "timestamp_out_of_window"), (3, "nan"), (4, "negative_label"), (5, "out_of_range"), (7, "null_key"),
         (9, "out_of_range"),

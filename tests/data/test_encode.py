@@ -1,0 +1,106 @@
+"""Encoding: what a catalogue lacks is counted, what a split lacks is said early, leftovers stay with their run."""
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+
+from recsys_kd.data.encode import ConstantLabel, encode
+from recsys_kd.data.items import BadCatalogue
+from recsys_kd.data.read import open_log, scan
+from recsys_kd.ids import hash_string, hash_strings
+from recsys_kd.settings import DataConfig
+from tests.data.test_read import SPLIT, config, log, reading, write
+
+IMAGE = {"name": "image", "side": "item", "kind": "vector", "dim": 2}
+PRICE = {"name": "price", "side": "item", "kind": "dense"}
+
+
+@pytest.mark.parametrize("split", ["validation", "test"])
+def test_a_split_whose_labels_are_all_the_same_is_refused_before_training(tmp_path, split):
+    columns = log()
+    part = np.array(["test" if i >= 350 else "validation" if i >= 300 else "train" for i in range(400)])
+    columns["label"] = np.where(part == split, 0.0, columns["label"])
+    path = write(tmp_path / "log.parquet", {**columns, "part": part})
+    with pytest.raises(ConstantLabel, match=rf"data\.columns\.label: all 50 {split} rows have label 0; .*split"):
+        encode(config(path), SPLIT.model_copy(update={"column": "part"}), tmp_path / "out")
+
+
+def catalogue(tmp_path, image, price=None):
+    items = {"item_id": np.arange(100, 100 + len(image)), "image": image, "price": price or [1.0] * len(image)}
+    return write(tmp_path / "items.parquet", items)
+
+
+def test_a_catalogue_of_vectors_of_another_length_is_refused(tmp_path):
+    path = catalogue(tmp_path, [[1.0, 2.0, 3.0]] * 9)
+    words = r"items\.parquet: column 'image': 9 of 9 items .*\(the first, item 100, has 3 numbers\).*`dim: 2`"
+    with pytest.raises(BadCatalogue, match=words):
+        reading(tmp_path, log(), catalogue=path, fields=[IMAGE])
+
+
+def test_bad_catalogue_values_are_counted_up_to_the_limit_and_refused_above(tmp_path):
+    image = [[1.0, float(i)] for i in range(9)]
+    image[2], image[3], image[4] = None, [np.inf, 1.0], [np.nan, 1.0]
+    path = catalogue(tmp_path, image, [1.0, None, *range(7)])
+    data = reading(tmp_path, log(), catalogue=path, fields=[IMAGE, PRICE], max_quarantine=0.4)
+    assert data.counts.bad_items == {"image": 3, "price": 1}
+    assert data.item_dense("image")[2:5].tolist() == [[0, 0]] * 3
+    with pytest.raises(BadCatalogue, match=r"column 'image': 3 of 9 items .*item 102, is null.*data\.max_quarantine"):
+        reading(tmp_path, log(), catalogue=path, fields=[IMAGE, PRICE], max_quarantine=0.2)
+    with pytest.raises(BadCatalogue, match=r"column 'price': 1 of 9 items .*item 101, is null.*missing: accept"):
+        reading(tmp_path, log(), catalogue=path, fields=[PRICE], max_quarantine=0.1)
+    accepted = [{**IMAGE, "missing": "accept"}, {**PRICE, "missing": "accept"}]
+    data = reading(tmp_path, log(), catalogue=path, fields=accepted, max_quarantine=0.0)
+    assert data.counts.bad_items == {"image": 3, "price": 1}
+
+
+def test_the_quarantine_lies_with_the_rows_it_belongs_to(tmp_path):
+    columns = log()
+    columns["label"][3] = np.nan
+    data = reading(tmp_path, columns, max_quarantine=0.1)
+    assert data.quarantine == tmp_path / "out" / "quarantine.parquet"
+    assert pq.read_table(data.quarantine)["row"].to_pylist() == [3]
+    assert reading(tmp_path, log()).quarantine is None
+
+
+def test_the_scan_spills_where_it_is_told(tmp_path, monkeypatch):
+    monkeypatch.setenv("TMPDIR", str(tmp_path / "nowhere"))
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "nowhere"))
+    data = reading(tmp_path, log())
+    assert data.counts.used == 400 and sorted(p.name for p in tmp_path.iterdir()) == ["log.parquet", "out"]
+    found = scan(open_log(config(tmp_path / "log.parquet"), SPLIT), tmp_path / "q.parquet", tmp_path / "spill")
+    assert found.counts.used == 400 and not list((tmp_path / "spill").iterdir())
+
+
+def test_without_a_weight_column_every_weight_is_1_and_takes_no_memory(tmp_path):
+    weight = reading(tmp_path, log()).column("weight")
+    assert weight.shape == (400,) and weight.dtype == np.float32 and (weight[10:20] == 1).all()
+    assert weight.strides == (0,)
+
+
+def test_strings_hashed_together_have_the_key_of_each():
+    values = ["", "a", "käse", "u" * 300, "a\x00b", "日本", "1"]
+    assert hash_strings(values).tolist() == [hash_string(v) for v in values]
+
+
+def test_a_window_that_ends_before_it_starts_is_refused(tmp_path):
+    with pytest.raises(ValueError, match=r"start.*2026-02-01.*end.*2026-01-01"):
+        DataConfig.model_validate({"path": tmp_path, "window": {"start": "2026-02-01", "end": "2026-01-01"}})
+
+
+def test_bags_of_many_blocks_keep_their_rows(tmp_path, monkeypatch):
+    rng = np.random.default_rng(3)
+    columns = log()
+    columns["history"] = [rng.integers(100, 109, rng.integers(0, 7)).tolist() for _ in range(400)]
+    shuffled = rng.permutation(400)
+    table = {k: [v[i] for i in shuffled] for k, v in columns.items()}
+    history = {"name": "history", "side": "request", "kind": "bag", "vocabulary": "item_id", "max_length": 4}
+    monkeypatch.setattr("recsys_kd.data.ordered._CHUNK", 7)
+    data = reading(tmp_path, table, fields=[history])
+    keys, batch = data.keys("item_id"), data.batch(slice(0, 400))
+    order = np.lexsort((columns["request_id"], columns["timestamp"]))
+    bag = batch.bags["history"]
+    for at, row in enumerate(order):
+        got = keys[bag.values[bag.offsets[at] : bag.offsets[at + 1]]].tolist()
+        assert got == columns["history"][row][-4:]
+    users = np.unique(columns["user_id"][order], return_inverse=True)[1]
+    assert data.column("user").tolist() == users.tolist()

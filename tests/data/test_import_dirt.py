@@ -1,0 +1,221 @@
+"""Import of tables as shops have them: gaps, codes, clocks and joins that would be misread without a word."""
+
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import yaml
+
+from recsys_kd.data.encode import encode
+from recsys_kd.data.interactions import import_interactions
+from recsys_kd.data.interactions_config import BadImport, load_import
+from recsys_kd.settings import load_recipe
+
+
+def purchases(n=100, **columns):
+    base = {
+        "who": [f"u{i % 7}" for i in range(n)],
+        "what": [f"p{(i * i * i + i) % 31}" for i in range(n)],
+        "when": [f"2026-01-{1 + i // 5:02d}" for i in range(n)],
+    }
+    return {**base, **columns}
+
+
+def prepare(tmp_path, table, suffix="parquet", types=None, **more):
+    if suffix == "csv":
+        pd.DataFrame(table).to_csv(tmp_path / "s.csv", index=False)
+    else:
+        arrow = pa.table({k: pa.array(v, (types or {}).get(k)) for k, v in table.items()})
+        pq.write_table(arrow, tmp_path / "s.parquet", write_page_checksum=True)
+    data = {
+        "name": "s", "source": f"s.{suffix}", "columns": {"user": "who", "item": "what", "time": "when"},
+        "negatives": 2, "test_days": 2, "validation_days": 2, **more,
+    }  # fmt: skip
+    (tmp_path / "s.yaml").write_text(yaml.safe_dump(data))
+    return load_import(tmp_path / "s.yaml")
+
+
+def imported(tmp_path, table, **more):
+    found = import_interactions(prepare(tmp_path, table, **more), tmp_path / "out")
+    return found, pq.read_table(tmp_path / "out" / "log.parquet").to_pandas()
+
+
+def side(tmp_path, name, columns):
+    pq.write_table(pa.table(columns), tmp_path / f"{name}.parquet", write_page_checksum=True)
+    return f"{name}.parquet"
+
+
+def positives(log):
+    return log[log.label == 1]
+
+
+def test_rows_without_user_item_or_time_are_dropped_and_counted_not_given_to_another(tmp_path):
+    columns = purchases()
+    columns["who"][:10] = [None] * 9 + [""]
+    columns["what"][10:14] = [None] * 4
+    columns["when"][14:17] = [None] * 3
+    found, log = imported(tmp_path, columns)
+    assert (found.dropped["no user"], found.dropped["no item"], found.dropped["no time"]) == (10, 4, 3)
+    assert found.read == found.events + sum(found.dropped.values()) and len(positives(log)) == found.events
+    got = positives(log).groupby("user_id").size().to_dict()
+    assert got == pd.Series(columns["who"][17:]).value_counts().to_dict()
+
+
+def test_a_label_of_0_is_no_positive(tmp_path):
+    label = [1.0] * 100
+    label[3], label[4], label[5], label[6] = 0.0, -1.0, None, 5.0
+    source = {"user": "who", "item": "what", "time": "when", "label": "bought"}
+    found, log = imported(tmp_path, purchases(bought=label), columns=source)
+    assert found.dropped["label not positive"] == 2 and found.dropped["no label"] == 1 and found.events == 97
+    assert len(positives(log)) == 97
+
+
+def test_a_gap_in_a_column_of_numbers_is_no_time(tmp_path):
+    stamp = [1_700_000_000.0 + 3600 * i for i in range(100)]
+    stamp[5] = np.nan
+    found, log = imported(tmp_path, purchases(when=stamp))
+    assert found.dropped["no time"] == 1 and log.timestamp.min() == 1_700_000_000_000
+
+
+@pytest.mark.parametrize(("unit", "factor"), [("s", 1), ("ms", 1000), ("us", 10**6), ("ns", 10**9)])
+def test_numeric_times_are_of_the_unit_named(tmp_path, unit, factor):
+    stamp = [(1_700_000_000 + 3600 * i) * factor for i in range(100)]
+    source = {"user": "who", "item": "what", "time": "when", "time_unit": unit}
+    found, log = imported(tmp_path, purchases(when=stamp), columns=source)
+    assert log.timestamp.min() == 1_700_000_000_000
+    recipe = load_recipe(found.recipe)
+    data = encode(recipe.data, recipe.split, tmp_path / "encoded")
+    assert data.column("timestamp").max() == 1_700_000_000_000 + 99 * 3_600_000
+
+
+def test_milliseconds_taken_for_seconds_are_refused(tmp_path):
+    stamp = [1_700_000_000_000 + i for i in range(100)]
+    with pytest.raises(BadImport, match=r"s\.parquet: columns\.time 'when': 1700000000000 .* columns\.time_unit"):
+        imported(tmp_path, purchases(when=stamp))
+
+
+def test_dates_that_could_be_read_two_ways_need_their_format(tmp_path):
+    dates = [f"{1 + i // 10:02d}/02/2026" for i in range(100)]
+    with pytest.raises(BadImport, match=r"'01/02/2026' is no ISO 8601 date.*columns\.time_format"):
+        imported(tmp_path, purchases(when=dates))
+    source = {"user": "who", "item": "what", "time": "when", "time_format": "%d/%m/%Y"}
+    _, log = imported(tmp_path, purchases(when=dates), columns=source)
+    assert log.timestamp.max() == pd.Timestamp("2026-02-10").value // 10**6
+
+
+def test_events_within_one_second_are_two_events(tmp_path):
+    stamp = pd.to_datetime(["2026-01-01T00:00:00.100", "2026-01-01T00:00:00.200"] * 50)
+    found, _ = imported(tmp_path, {"who": ["u", "u"] * 50, "what": ["a", "a"] * 25 + ["b", "b"] * 25, "when": stamp})
+    assert found.events == 4 and found.dropped["duplicate"] == 96
+
+
+def test_large_ids_beside_a_gap_keep_every_digit(tmp_path):
+    ids = [2**60 + 1 + i % 3 for i in range(100)]
+    ids[0] = None
+    found, log = imported(tmp_path, purchases(who=ids), types={"who": pa.int64()})
+    assert found.dropped["no user"] == 1
+    assert set(log.user_id) == {2**60 + 1, 2**60 + 2, 2**60 + 3}
+
+
+def test_codes_with_leading_zeros_in_csv_stay_apart(tmp_path):
+    _, log = imported(tmp_path, purchases(who=[("007", "7", "0")[i % 3] for i in range(100)]), suffix="csv")
+    assert set(log.user_id) == {"007", "7", "0"}
+
+
+def test_whole_numbers_in_csv_are_int64_also_beside_gaps(tmp_path):
+    who = [float(13085 + i % 5) for i in range(100)]
+    who[0] = None
+    found, log = imported(tmp_path, purchases(who=who), suffix="csv")
+    assert found.dropped["no user"] == 1 and set(log.user_id) == {13085, 13086, 13087, 13088, 13089}
+
+
+@pytest.mark.parametrize(
+    ("who", "words"), [([1.5] * 100, "1.5"), ([2.0**60] * 100, "1.15"), ([[1]] * 100, "whole numbers or text")]
+)
+def test_what_is_no_id_is_refused(tmp_path, who, words):
+    with pytest.raises(BadImport, match=rf"columns\.user 'who'.*{words}"):
+        imported(tmp_path, purchases(who=who))
+
+
+def joined(tmp_path, users=None, items=None):
+    who = users or {"id": [f"u{i}" for i in range(6)], "land": list("abcabc"), "age": [1, 2, None, 4, 5, 6]}
+    what = items or {"sku": [f"p{i}" for i in range(31)], "brand": [f"b{i % 4}" for i in range(31)],
+                     "price": [float(i) for i in range(31)]}  # fmt: skip
+    return {
+        "users": {"path": side(tmp_path, "users", who), "key": "id",
+                  "columns": {"land": "categorical", "age": "categorical"}},
+        "items": {"path": side(tmp_path, "items", what), "key": "sku",
+                  "columns": {"brand": "categorical", "price": "dense"}},
+    }  # fmt: skip
+
+
+def test_users_and_items_are_joined_by_key_and_the_log_can_be_encoded(tmp_path):
+    found, log = imported(tmp_path, purchases(), **joined(tmp_path))
+    lands = {f"u{i}": "abcabc"[i] for i in range(6)} | {"u6": None}
+    ages = {"u0": 1, "u1": 2, "u2": None, "u3": 4, "u4": 5, "u5": 6, "u6": None}
+    for user, land, age in zip(log.user_id, log.user_land, log.user_age, strict=True):
+        assert land == lands[user] and (age == ages[user] or (pd.isna(age) and ages[user] is None))
+    assert pq.read_schema(tmp_path / "out" / "log.parquet").field("user_age").type == pa.int64()
+    assert found.unmatched == {"users": 1, "items": 0}
+    assert json.loads((tmp_path / "out" / "import.json").read_text())["unmatched"] == {"users": 1, "items": 0}
+    recipe = load_recipe(found.recipe)
+    data = encode(recipe.data, recipe.split, tmp_path / "encoded")
+    assert data.item_dense("price").shape == (32, 1) and data.missing_items == 0
+
+
+def test_a_key_that_is_repeated_or_missing_is_named(tmp_path):
+    twice = {"id": ["u0", "u1", "u1"], "land": list("abc"), "age": [1, 2, 3]}
+    with pytest.raises(BadImport, match=r"users\.parquet: 'u1' is in more than one row of column 'id'"):
+        imported(tmp_path, purchases(), **joined(tmp_path, users=twice))
+    twice = {"sku": ["p0", "p1", "p1", None], "brand": list("abcd"), "price": [1.0, 2.0, 3.0, 4.0]}
+    with pytest.raises(BadImport, match=r"items\.parquet: 1 rows have no 'sku'"):
+        imported(tmp_path, purchases(), **joined(tmp_path, items=twice))
+
+
+def test_a_table_whose_keys_are_of_another_kind_is_refused_not_joined_to_nothing(tmp_path):
+    other = {"sku": [1, 2, 3], "brand": list("abc"), "price": [1.0, 2.0, 3.0]}
+    with pytest.raises(BadImport, match=r"items\.parquet: column 'sku' holds whole numbers.*holds text"):
+        imported(tmp_path, purchases(), **joined(tmp_path, items=other))
+    none = {"sku": ["x", "y", "z"], "brand": list("abc"), "price": [1.0, 2.0, 3.0]}
+    with pytest.raises(BadImport, match=r"items\.parquet: none of the 21 items"):
+        imported(tmp_path, purchases(), **joined(tmp_path, items=none))
+
+
+@pytest.mark.parametrize(
+    ("more", "words"),
+    [
+        ({"split": "lists"}, "test_lists"),
+        ({"columns": {"user": "who", "item": "what", "order": "when"}}, "`order` has no days"),
+        ({"seed": -1}, "greater than or equal to 0"),
+        ({"recipe": {"student": {"widht": 3}}}, r"recipe\.yaml: student\.widht: unknown key"),
+    ],
+)
+def test_settings_that_do_not_fit_are_refused_before_anything_is_written(tmp_path, more, words):
+    with pytest.raises(Exception, match=words) as caught:
+        imported(tmp_path, purchases(), **more)
+    assert caught.value.exit_code == 2 and not (tmp_path / "out").exists()
+
+
+def test_a_file_of_settings_that_is_no_text_is_named(tmp_path):
+    (tmp_path / "s.yaml").write_bytes(b"name: \xff\xfe")
+    with pytest.raises(BadImport, match=r"s\.yaml: not UTF-8 text"):
+        load_import(tmp_path / "s.yaml")
+
+
+def test_the_command_prints_where_every_row_went(tmp_path):
+    columns = purchases()
+    columns["who"][:10] = [None] * 10
+    prepare(tmp_path, columns)
+    command = [sys.executable, "-m", "recsys_kd", "import", str(tmp_path / "s.yaml"), str(tmp_path / "out"), "--json"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    found = json.loads(done.stdout)
+    assert found["read"] == 100 == found["events"] + sum(found["dropped"].values())
+    assert (
+        found["dropped"]["no user"] == 10 and found["rows"] == pq.read_metadata(tmp_path / "out/log.parquet").num_rows
+    )
+    assert (tmp_path / "out" / "recipe.yaml").exists()
