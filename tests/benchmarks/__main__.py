@@ -2,9 +2,10 @@
 
 import sys
 
+from tests.attacks import flips
 from tests.benchmarks import bench_read, bench_real, bench_score, bench_teacher
 
-ALL = {"read": bench_read, "teacher": bench_teacher, "real": bench_real, "score": bench_score}
+ALL = {"read": bench_read, "teacher": bench_teacher, "real": bench_real, "score": bench_score, "flips": flips}
 
 if __name__ == "__main__":
     for name in sys.argv[1:] or ALL:
