@@ -33,6 +33,8 @@ def _shown(value: Any) -> str:
 
 def fits(value: Any, hint: Any) -> bool:
     """Return whether a JSON value is of an annotated type; a float may be written as integer, a bool is no number."""
+    if hint is str or hint is int:  # most values are
+        return type(value) is hint
     origin, args = get_origin(hint), get_args(hint)
     if hint is Any:
         return True

@@ -238,14 +238,15 @@ class _Encoder:
                 field.name, field.kind, field.side, field.vocabulary or field.name, max_length=field.max_length
             )
         if field.kind == "vector":
-            return Field(field.name, "vector", field.side, dim=field.dim)
+            return Field(field.name, "vector", field.side, dim=field.dim, missing=field.missing)
         if field.side == "item":
             raw = self.item_raw[field.name]
             assert not isinstance(raw, RawBag)
             mean, std = moments(iter([raw]))
         else:
             mean, std = moments(block for _, block in self.rows.blocks(f"f.{field.name}", self.train))
-        return Field(field.name, "dense", field.side, mean=mean, std=std if std > 1e-12 else 1.0)
+        std = std if std > 1e-12 else 1.0
+        return Field(field.name, "dense", field.side, mean=mean, std=std, missing=field.missing)
 
     # The data set's own columns.
 

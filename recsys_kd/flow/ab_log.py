@@ -96,7 +96,7 @@ def read_scored(config: DataConfig, wanted: Wanted, progress: Progress = SILENT)
     log = open_log(plain, SplitConfig(), extra)
     with tempfile.TemporaryDirectory(prefix="recsys-kd-ab-") as folder:
         quarantine = Path(folder) / "quarantine.parquet"
-        found = scan(log, quarantine, progress)
+        found = scan(log, quarantine, Path(folder) / "spill", progress)
         found.counts.check_threshold(plain.max_quarantine, "the file and column named")
         rows = _Rows(found, wanted, fields)
         for batch, canonical in usable(found, progress):

@@ -37,7 +37,7 @@ from recsys_kd.models.student import Student
 from recsys_kd.progress import Progress
 from recsys_kd.registry import where
 from recsys_kd.registry.protocol import Pointer, Registry, Version
-from recsys_kd.settings import FieldConfig, Recipe
+from recsys_kd.settings import Recipe
 
 
 @dataclass(frozen=True)
@@ -89,29 +89,22 @@ def read(recipe: Recipe, stages: Stages) -> tuple[Dataset, str]:
     more = [recipe.data.catalogue] if recipe.data.catalogue else []
     extra = {"teacher": recipe.teacher.column} if recipe.teacher.column else None
     key = key_of("read", content_key([*files, *more], recipe.data.path), recipe.data, recipe.split, extra)
-    bad_rows = recipe.work / f"quarantine-{key}.parquet"
+    stopped = recipe.work / f"quarantine-{key}.parquet"
 
     def make(out: Path) -> None:
-        encode(recipe.data, recipe.split, out / "rows", stages.progress, extra, bad_rows)
+        encode(recipe.data, recipe.split, out / "rows", stages.progress, extra, stopped)
         (out / "digest").write_text(digest_of_files(out / "rows"))
 
     folder = stages.run("read", key, make)
-    dataset = with_missing(Dataset.open(folder / "rows"), recipe.data.fields)
+    dataset = Dataset.open(folder / "rows")
     stages.progress.note(f"rows: {dataset.counts.line()}")
-    if dataset.counts.bad:
-        stages.progress.note(f"bad rows are in {bad_rows}")
+    if dataset.quarantine:
+        stages.progress.note(f"bad rows are in {dataset.quarantine}")
     if dataset.counts.files_without_checksums:
         stages.progress.note(
             f"{dataset.counts.files_without_checksums} file(s) have no page checksums: flipped bytes would go unseen"
         )
     return dataset, (folder / "digest").read_text()
-
-
-def with_missing(dataset: Dataset, fields: tuple[FieldConfig, ...]) -> Dataset:
-    """Return the log with what its recipe says of missing numbers in the schema, which goes along to serving."""
-    said = {f.name: f.missing for f in fields if f.kind in ("dense", "vector")}
-    known = tuple(replace(f, missing=said.get(f.name, f.missing)) for f in dataset.schema.fields)
-    return replace(dataset, schema=replace(dataset.schema, fields=known))
 
 
 def check(recipe: Recipe) -> None:

@@ -134,6 +134,8 @@ class NativeScorer:
         bags = [bag for request in requests for bag in request.bags]
         bag_ends = list(accumulate(map(len, bags)))
         keys = [key for request in requests for key in request.keys]
+        if len(items) != len(requests) or len(features) != len(requests):
+            raise ValueError(f"{len(requests)} requests with {len(items)} candidate lists")
         # One array for all small integers: NumPy takes a microsecond to tell where an array lies.
         integers = array("q", keys + bag_ends + ends)
         for bag in bags:
@@ -145,6 +147,7 @@ class NativeScorer:
         columns, pointers = self._columns_of(features, len(candidates))
         out = np.empty(len(candidates), dtype=np.float32)
         misses = self._misses()
+        self._check_sizes(len(requests), len(keys), len(bags), 0 if numbers is None else numbers.size)
         failed = self._library.score(
             self.model,
             len(requests),
@@ -160,6 +163,15 @@ class NativeScorer:
             raise MemoryError("the scoring kernel found no memory to work in")
         scores = [out] if len(items) == 1 else [out[a:b] for a, b in pairwise([0, *ends])]
         return scores, self._counted(misses)
+
+    def _check_sizes(self, requests: int, keys: int, bags: int, numbers: int) -> None:
+        """Raise ValueError unless every request holds all it should: the kernel trusts lengths."""
+        model = self.model
+        if (keys, bags, numbers) != (requests * model.keys, requests * model.bags, requests * model.numbers):
+            raise ValueError(
+                f"{requests} request(s) hold {keys} keys, {bags} bags and {numbers} numbers; this model takes "
+                f"{model.keys}, {model.bags} and {model.numbers} each"
+            )
 
     def _counted(self, misses: Any) -> dict[str, int]:
         counted: dict[str, int] = {}

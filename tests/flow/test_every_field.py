@@ -8,7 +8,6 @@ import pytest
 from recsys_kd.artifact.read import open_artifact
 from recsys_kd.data.encode import encode
 from recsys_kd.flow.models import teacher_bytes
-from recsys_kd.flow.night import with_missing
 from recsys_kd.flow.proof import NothingScored, score_one
 from recsys_kd.models.teacher import Teacher
 from recsys_kd.runtime.offline import OfflineModel
@@ -68,7 +67,7 @@ def recipe(folder):
 
 @pytest.fixture(scope="module")
 def log(folder, recipe):
-    return with_missing(encode(recipe.data, recipe.split, folder / "encoded"), recipe.data.fields)
+    return encode(recipe.data, recipe.split, folder / "encoded")
 
 
 @pytest.fixture(scope="module")

@@ -61,6 +61,15 @@ def test_the_environment_chooses_the_kernel(monkeypatch):
         kernel()
 
 
+def test_doctor_says_which_kernel_scores(monkeypatch, tmp_path):
+    from recsys_kd.flow.doctor import examine
+
+    for value, level, words in (("numpy", "warning", "numpy, as"), ("mmx", "error", "no such kernel")):
+        monkeypatch.setenv(VARIABLE, value)
+        (finding,) = [f for f in examine(tmp_path) if f.check == "scorer"]
+        assert finding.level == level and words in finding.detail
+
+
 @built
 def test_tables_that_are_not_coded_are_scored_by_numpy_which_is_said():
     import dataclasses
@@ -78,8 +87,8 @@ def test_tables_that_are_not_coded_are_scored_by_numpy_which_is_said():
 def test_a_fresh_interpreter_that_scores_loads_neither_training_nor_build_tools():
     code = (
         "import sys; import recsys_kd.runtime.ranker; "
-        "unwanted = ('torch', 'pandas', 'pyarrow', 'pydantic', 'cryptography', 'subprocess'); "
-        "print([m for m in unwanted if m in sys.modules])"
+        "heavy = ('torch', 'pandas', 'pyarrow', 'pydantic', 'cryptography', 'subprocess'); "
+        "print([m for m in heavy if m in sys.modules])"
     )
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert out.stdout.strip() == "[]"

@@ -1,5 +1,6 @@
 """The native kernel against its NumPy twin: same scores, same counts, the same bits in any company."""
 
+import dataclasses
 import threading
 
 import numpy as np
@@ -9,6 +10,7 @@ from hypothesis import strategies as st
 
 from recsys_kd.ids import hash_string
 from recsys_kd.index import KeyIndex
+from recsys_kd.runtime.encode import Features
 from recsys_kd.runtime.library import Kernel, load_library, supported
 from recsys_kd.runtime.ranker import Ranker
 from recsys_kd.runtime.sources import library_path
@@ -133,6 +135,17 @@ def found_rows(kernel, index, asked):
     from tests.runtime.tell_rows import row_teller
 
     return row_teller(index, kernel).rows(asked)
+
+
+@native
+def test_a_request_of_the_wrong_size_is_refused_before_the_kernel_reads_it(kernel):
+    ranker = Ranker(student(Shape(dense=True))[0], use=kernel)
+    request = ranker._encoder.request({"user_id": 1, "age": 1.0, "mood": [0.0] * 4})
+    items, none = np.arange(3), Features((), ())
+    assert ranker.score_encoded(request, items, none).shape == (3,)
+    for part in ({"keys": [1]}, {"bags": []}, {"numbers": request.numbers[:-1]}):
+        with pytest.raises(ValueError, match="this model takes 2, 1 and 5 each"):
+            ranker.score_encoded(dataclasses.replace(request, **part), items, none)
 
 
 def test_strings_are_hashed_as_blake2b_whatever_their_length():
