@@ -28,6 +28,13 @@ def test_a_defect_is_not_taken_for_a_model_that_was_held_back(monkeypatch, capsy
     assert "ZeroDivisionError" in shown and "this is a defect of recsys-kd" in shown.splitlines()[-1]
 
 
+def test_with_json_a_failure_is_one_document_too(tmp_path):
+    failed = shell("run", str(tmp_path / "none.yaml"), "--json")
+    assert failed.returncode == 2
+    found = json.loads(failed.stdout)
+    assert found["exit_code"] == 2 and found["kind"] == "BadRecipe" and found["error"] in failed.stderr
+
+
 def test_synth_writes_a_shop_and_its_recipe_can_be_planned(tmp_path):
     made = shell("synth", str(tmp_path), "--rows", "2000", "--days", "4", "--users", "20", "--items", "50", "--json")
     found = json.loads(made.stdout)

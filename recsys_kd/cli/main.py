@@ -7,7 +7,7 @@ import traceback
 from collections.abc import Callable
 from importlib.metadata import entry_points
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, NoReturn
 
 import typer
 
@@ -177,6 +177,14 @@ def extensions(group: str) -> list[Callable[..., Any]]:
     return [found.load() for found in sorted(entry_points(group=group), key=lambda e: e.name)]
 
 
+def fail(message: str, kind: str, code: int) -> NoReturn:
+    """End with an exit code: the message on stderr, and with `--json` as the one document on stdout."""
+    print(f"recsys-kd: {message}", file=sys.stderr)
+    if "--json" in sys.argv:
+        say(json.dumps({"error": message, "kind": kind, "exit_code": code}))
+    sys.exit(code)
+
+
 def main() -> None:
     """Run the command line; errors of this package become one message and an exit code."""
     try:
@@ -184,12 +192,10 @@ def main() -> None:
             extend(app)
         app()
     except RecsysKdError as error:
-        print(f"recsys-kd: {error}", file=sys.stderr)
-        sys.exit(error.exit_code)
+        fail(str(error), type(error).__name__, error.exit_code)
     except KeyboardInterrupt:
-        print("recsys-kd: interrupted; the same command continues where it was", file=sys.stderr)
-        sys.exit(130)
-    except Exception:  # noqa: BLE001 - Python would exit with 1, which says "held back by the gate"
+        fail("interrupted; the same command continues where it was", "Interrupted", 130)
+    except Exception as error:  # noqa: BLE001 - Python would exit with 1, which says "held back by the gate"
         traceback.print_exc()
-        print("recsys-kd: this is a defect of recsys-kd, not of your input; report it with the above", file=sys.stderr)
-        sys.exit(OutsideError.exit_code)
+        what = "this is a defect of recsys-kd, not of your input; report it with the traceback on stderr"
+        fail(what, type(error).__name__, OutsideError.exit_code)

@@ -86,10 +86,17 @@ class Report:
         decision = "may go live" if self.verdict["passed"] else "was held back"
         parts = [f"The compact model {decision}"]
         if self.shrink and self.speedup:
-            parts.append(f"it is {self.shrink:.0f} times smaller and {self.speedup:.0f} times faster than the teacher")
+            size, speed = times(self.shrink, "smaller", "larger"), times(self.speedup, "faster", "slower")
+            parts.append(f"it is {size} and {speed} than the teacher")
         gained = "gains" if delta["value"] > 0 else "gives up"
         parts.append(f"{gained} {abs(delta['value']):.4f} AUC on {self.evaluation['rows']:,} test rows")
         return f"{parts[0]}: {' and '.join(parts[1:])}."
+
+
+def times(ratio: float, more: str, less: str) -> str:
+    """Return `15 times smaller`, or what it is the other way round where the ratio is below 1."""
+    value, word = (ratio, more) if ratio >= 1 else (1 / ratio, less)
+    return f"{value:.0f} times {word}" if value >= 10 else f"{value:.1f} times {word}"
 
 
 def human_bytes(value: int | None) -> str:
@@ -149,7 +156,7 @@ def render(report: Report) -> str:
         autoescape=True,
         undefined=jinja2.StrictUndefined,
     )
-    environment.filters |= {"bytes": human_bytes, "signed": signed, "plain": plain}
+    environment.filters |= {"bytes": human_bytes, "signed": signed, "plain": plain, "times": times}
     evaluation = report.evaluation
     forest = {
         s["name"]: {m: s["auc"][m] for m in ("teacher", "control", "served") if m in s["auc"]}

@@ -9,7 +9,7 @@ import pytest
 from recsys_kd.evaluate.charts import ticks
 from recsys_kd.evaluate.evaluation import evaluate
 from recsys_kd.evaluate.gate import Subject, Verdict, decide
-from recsys_kd.evaluate.report import Report, Size, human_bytes, render, write_report
+from recsys_kd.evaluate.report import Report, Size, human_bytes, render, times, write_report
 from recsys_kd.evaluate.sample import Sample
 from recsys_kd.settings import EvaluateConfig, GateConfig
 
@@ -136,3 +136,8 @@ def test_without_a_teacher_on_disk_nothing_is_claimed_about_size():
 def test_sizes_and_ticks_are_readable():
     assert [human_bytes(n) for n in (0, 999, 61_193, 2_500_000)] == ["-", "999 B", "61.2 KB", "2.5 MB"]
     assert ticks(0.0, 1.0) == [0.0, 0.2, 0.4, 0.6, 0.8, 1.0]
+
+
+def test_a_model_that_is_slower_is_not_called_zero_times_faster():
+    assert times(0.4, "faster", "slower") == "2.5 times slower"
+    assert times(15.2, "faster", "slower") == "15 times faster" and times(1.5, "faster", "slower") == "1.5 times faster"
