@@ -113,17 +113,21 @@ class TextKeys:
                 raise HashCollision(f"ids {owner[key]!r} and {value!r} have the same 64-bit key; rename one of them")
 
     def _keys(self, values: list[str]) -> Ints:
-        cache, older = self.cache, self.older
-        new = [v for v in values if v not in cache]
-        if len(cache) + len(new) > _CACHE_LIMIT:
+        found = list(map(self.cache.get, values))
+        if None in found:
+            found = self._add(values, found)
+        return np.array(found, dtype=np.int64)
+
+    def _add(self, values: list[str], found: list[int | None]) -> list[int | None]:
+        new = [value for value, key in zip(values, found, strict=True) if key is None]
+        if len(self.cache) + len(new) > _CACHE_LIMIT:
             self.check_collisions()
-            self.older, self.cache = cache, {}
-            cache, older, new = self.cache, self.older, values
-        known = {v: older[v] for v in new if v in older}
-        fresh = [v for v in new if v not in known]
-        cache.update(known)
-        cache.update(zip(fresh, hash_strings(fresh).tolist(), strict=True))
-        return np.fromiter(map(cache.__getitem__, values), dtype=np.int64, count=len(values))
+            self.older, self.cache, new = self.cache, {}, values
+        known = {value: self.older[value] for value in new if value in self.older}
+        fresh = [value for value in new if value not in known]
+        self.cache.update(known)
+        self.cache.update(zip(fresh, hash_strings(fresh).tolist(), strict=True))
+        return list(map(self.cache.get, values))
 
 
 def keys_of(array: pa.Array, text: TextKeys) -> Converted:

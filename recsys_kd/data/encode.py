@@ -19,12 +19,12 @@ from recsys_kd.data.checks import Canonical
 from recsys_kd.data.columns import ColumnFiles, create, rows_of
 from recsys_kd.data.convert import TextKeys, is_text
 from recsys_kd.data.dataset import QUARANTINE, Dataset
+from recsys_kd.data.encode_fields import FieldWriter
 from recsys_kd.data.items import NULL_KEY, RawBag, RawField, bag_of, categories_of, read_catalogue, spread
 from recsys_kd.data.layout import Layout, column_of
-from recsys_kd.data.ordered import Ordered, coded, distinct, ends_of, moments
+from recsys_kd.data.ordered import Ordered, distinct, distinct_keys, ends_of, moments
 from recsys_kd.data.read import Scan, open_log, scan, usable
 from recsys_kd.data.split import split_bounds, split_rank
-from recsys_kd.data.traffic import item_lookups, lookups
 from recsys_kd.errors import InputError, OutsideError
 from recsys_kd.ids import mix
 from recsys_kd.progress import SILENT, Progress
@@ -32,7 +32,6 @@ from recsys_kd.schema import ITEM, USER, Field, KeyKind, Schema, Vocabulary
 from recsys_kd.settings import DataConfig, FieldConfig, SplitConfig
 
 Ints = NDArray[np.int64]
-Floats = NDArray[np.float64]
 _SPOKEN = {"train": "training", "validation": "validation", "test": "test"}
 
 
@@ -251,11 +250,12 @@ class _Encoder:
     # The data set's own columns.
 
     def _rows(self) -> None:
+        writer = FieldWriter(self.out, self.rows, self.keys, self.length, self.train.stop)
         self._column("row_id")
         self.columns.append("row_id")
         for name in ("user", "request"):
-            known = distinct(self.rows.keys(name, range(self.length), bag=False))[0]
-            self._codes(name, name, known, np.int64)
+            known = distinct_keys(self.rows.keys(name, range(self.length), bag=False))
+            writer.codes(name, name, known, np.int64)
             self.columns.append(name)
         stored = {f"f.{f.name}" for f in self.config.fields}
         for name in [c for c in self.raw.files if c.startswith("f.") and c.removesuffix(ends_of("")) not in stored]:
@@ -263,76 +263,15 @@ class _Encoder:
             self.columns.append(name.removeprefix("f."))
         shown = np.zeros(len(self.item_keys) + 1)
         shown[rows_of(self.item_seen, self.item_keys)] = self.item_counts
-        self._save("traffic/item", shown)
+        writer.save("traffic/item", shown)
         for field in self.fields:
             if field.side == "item":
-                self._write_item_field(field, shown)
+                raw = np.append(self.item_keys, NULL_KEY) if field.name == ITEM else self.item_raw[field.name]
+                writer.item_field(field, raw, shown)
             else:
-                self._write_row_field(field)
+                writer.row_field(field, "user" if field.name == USER else f"f.{field.name}")
         for name, keys in {**self.keys, "item": self.item_keys}.items():
-            self._save(f"keys/{name}", keys)
-
-    def _codes(self, name: str, stored: str, known: Ints, dtype: type[np.generic], size: int = 0) -> Floats:
-        """Write each row's place among `known` keys, and return training lookups per place [size]."""
-        out, traffic = create(self.out / "rows" / f"{stored}.npy", dtype, (self.length,)), np.zeros(size)
-        for rows, block in self.rows.blocks(name):
-            places = coded(block, known)
-            assert not isinstance(places, RawBag)
-            out[rows] = places
-            if size:
-                traffic += lookups(places[: max(0, self.train.stop - rows.start)], size)
-        return traffic
-
-    def _write_row_field(self, field: Field) -> None:
-        name = "user" if field.name == USER else f"f.{field.name}"
-        if field.vocabulary is None:
-            self._write_numbers(field, name)
-            return
-        known = self.keys[field.vocabulary]
-        if field.kind == "bag":
-            traffic = self._write_bags(field, name, known)
-        else:
-            traffic = self._codes(name, field.name, known, np.int32, len(known) + 1)
-        self._save(f"traffic/{field.name}", traffic)
-
-    def _write_numbers(self, field: Field, name: str) -> None:
-        out = create(self.out / "rows" / f"{field.name}.npy", np.float32, (self.length, field.dim))
-        for rows, block in self.rows.blocks(name):
-            out[rows] = _standard(field, block)
-
-    def _write_bags(self, field: Field, name: str, known: Ints) -> Floats:
-        where, traffic = self.out / "rows", np.zeros(len(known) + 1)
-        values = create(where / f"{field.name}.values.npy", np.int32, (self.held[field.name],))
-        offsets = create(where / f"{field.name}.offsets.npy", np.int64, (self.length + 1,))
-        for rows, block in self.rows.bags(name):
-            bag, start = coded(block, known), int(offsets[rows.start])
-            assert isinstance(bag, RawBag)
-            values[start : start + len(bag.values)] = bag.values
-            offsets[rows.start + 1 : rows.stop + 1] = start + bag.offsets[1:]
-            inside = max(0, min(rows.stop, self.train.stop) - rows.start)
-            edges = bag.offsets[: inside + 1]
-            traffic += lookups(RawBag(bag.values[: edges[-1]], edges), len(traffic))
-        return traffic
-
-    def _write_item_field(self, field: Field, shown: Floats) -> None:
-        raw = np.append(self.item_keys, NULL_KEY) if field.name == ITEM else self.item_raw[field.name]
-        if field.vocabulary is None:
-            assert not isinstance(raw, RawBag)
-            self._save(f"items/{field.name}", _standard(field, raw))
-            return
-        known = self.keys[field.vocabulary]
-        places = coded(raw, known)
-        if isinstance(places, RawBag):
-            self._save(f"items/{field.name}.values", places.values)
-            self._save(f"items/{field.name}.offsets", places.offsets.astype(np.int64))
-        else:
-            self._save(f"items/{field.name}", places)
-        self._save(f"traffic/{field.name}", item_lookups(places, shown, len(known) + 1))
-
-    def _save(self, name: str, values: NDArray[np.generic]) -> None:
-        path = self.out / f"{name}.npy"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        np.save(path, values)
+            writer.save(f"keys/{name}", keys)
 
     def _finish(self) -> None:
         vocabularies = {n: Vocabulary(n, len(k) + 1, self.schema_kinds[n]) for n, k in self.keys.items()}
@@ -347,16 +286,6 @@ class _Encoder:
         }
         shutil.rmtree(self.out / "raw")
         (self.out / "meta.json").write_text(json.dumps(meta))
-
-
-def _standard(field: Field, values: NDArray[np.generic]) -> NDArray[np.float32]:
-    """Return a dense field [n, 1] less its mean over its standard deviation, 0 where missing; a vector as it is."""
-    numbers = np.asarray(values, dtype=np.float32)
-    if field.kind == "dense":
-        numbers = (numbers - np.float32(field.mean)) / np.float32(field.std)
-        numbers[np.isnan(numbers)] = 0.0
-        return numbers[:, None]
-    return numbers
 
 
 def _key_kind(kind: pa.DataType) -> KeyKind:

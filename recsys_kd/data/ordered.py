@@ -84,6 +84,26 @@ def distinct(blocks: Iterator[Ints]) -> tuple[Ints, Ints]:
     return _merged([(keys, counts), *pending])
 
 
+def distinct_keys(blocks: Iterator[Ints]) -> Ints:
+    """Return the distinct keys of all blocks, sorted; some 25 bytes for each where nearly all of them differ."""
+    keys, pending, held = np.zeros(0, dtype=np.int64), [np.zeros(0, dtype=np.int64)], 0
+    for block in blocks:
+        pending.append(np.unique(block))
+        held += len(pending[-1])
+        if held > max(len(keys), _CHUNK):
+            keys, pending, held = _union(keys, pending), [], 0
+    return _union(keys, pending)
+
+
+def _union(keys: Ints, pending: list[Ints]) -> Ints:
+    joined = np.concatenate([keys, *pending])
+    pending.clear()
+    joined.sort()
+    first = np.ones(len(joined), dtype=bool)
+    first[1:] = joined[1:] != joined[:-1]
+    return joined[first]
+
+
 def _merged(parts: list[tuple[Ints, Ints]]) -> tuple[Ints, Ints]:
     keys, counts = (np.concatenate([part[i] for part in parts]) for i in (0, 1))
     order = np.argsort(keys, kind="stable")

@@ -1,9 +1,11 @@
 """Encoding: what a catalogue lacks is counted, what a split lacks is said early, leftovers stay with their run."""
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from recsys_kd.data.convert import TextKeys
 from recsys_kd.data.encode import ConstantLabel, encode
 from recsys_kd.data.items import BadCatalogue
 from recsys_kd.data.read import open_log, scan
@@ -104,3 +106,12 @@ def test_bags_of_many_blocks_keep_their_rows(tmp_path, monkeypatch):
         assert got == columns["history"][row][-4:]
     users = np.unique(columns["user_id"][order], return_inverse=True)[1]
     assert data.column("user").tolist() == users.tolist()
+
+
+def test_keys_stay_the_same_when_the_memory_of_strings_is_full(monkeypatch):
+    monkeypatch.setattr("recsys_kd.data.convert._CACHE_LIMIT", 5)
+    keys, rng = TextKeys(), np.random.default_rng(0)
+    for _ in range(20):
+        values = [f"u{i}" for i in rng.integers(0, 12, 4)]
+        assert keys(pa.array([*values, None])).tolist()[:4] == [hash_string(v) for v in values]
+        assert len(keys.cache) <= 5
