@@ -22,14 +22,14 @@ pytestmark = pytest.mark.timeout(600)  # seconds on an idle machine, minutes on 
 
 
 def test_compose_starts_what_up_starts_with_a_redis_that_loses_nothing(tmp_path):
-    services = yaml.safe_load((ROOT / "compose.yaml").read_text())["services"]
+    services = yaml.safe_load((ROOT / "jobs" / "deploy" / "compose.yaml").read_text())["services"]
     local = up.commands(JobsConfig(broker=f"redis://127.0.0.1:{free_port()}/0"), tmp_path, beat=True)
     assert set(services) == {*local, "registry"}
     for name in ("redis", "registry"):
         assert "--appendonly yes" in services[name]["command"] and "noeviction" in services[name]["command"]
     for name in ("heavy", "light"):
         assert f"-Q {name} -c 1" in services[name]["command"] and services[name]["restart"] == "always"
-    config = load(ROOT / "compose.jobs.yaml")
+    config = load(ROOT / "jobs" / "deploy" / "jobs.yaml")
     assert config.production and len({config.broker, config.state, config.registry}) == 3
 
 
