@@ -1,7 +1,7 @@
 """The whole application on one machine: starts its processes, starts again whatever ends, stops them all together.
 
-For trying it out, and for tests; a service manager or deploy/compose.yaml does the same in production. Celery's workers do
-end when Redis is lost at the wrong moment, so something has to start them again.
+For trying it out, and for tests; a service manager or deploy/compose.yaml does the same in production. Celery's
+workers do end when Redis is lost at the wrong moment, so something has to start them again.
 """
 
 import os
