@@ -1,7 +1,8 @@
 """From raw logs to a `Dataset`: vocabularies from the training days only, rows in time order.
 
-Memory: rows stream to disk in arrival order; sorting then holds the order (8 bytes a row) and its keys, and the columns
-are written block by block.
+Memory: rows stream to disk in arrival order; sorting then holds the order (8 bytes a row) and its keys, each column is
+written block by block, and the distinct users and requests are sorted (25 bytes each). Measured on 4M narrow rows with
+nearly as many requests: 530 MB at the peak, mapped pages included, so some 60 bytes a row over 300 MB that do not grow.
 """
 
 import json
