@@ -21,6 +21,7 @@ def test_a_defect_is_not_taken_for_a_model_that_was_held_back(monkeypatch, capsy
         raise ZeroDivisionError("division by zero")
 
     monkeypatch.setattr(cli, "app", broken)
+    monkeypatch.setattr(cli, "extensions", lambda group: [])
     with pytest.raises(SystemExit) as left:
         cli.main()
     assert left.value.code == 3

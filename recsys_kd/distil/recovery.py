@@ -93,7 +93,10 @@ def _optimizers(
     module: CompiledModule, config: RecoveryConfig
 ) -> tuple[tuple[torch.optim.Optimizer, ...], list[list[float]]]:
     """Return lazy Adam for rows and Adam for the rest, and the full rate of each of their groups."""
-    groups = [{"params": [p], "lr": config.row_lr * max(float(p.detach().std()), 1e-6)} for p in module.rows.values()]
+    groups = [
+        {"params": [p], "lr": config.row_lr * max(float(p.detach().std(correction=0)), 1e-6)}
+        for p in module.rows.values()
+    ]
     pair = (torch.optim.SparseAdam(groups), torch.optim.Adam(module.arrays.values(), lr=config.lr))
     return pair, [[float(g["lr"]) for g in optimizer.param_groups] for optimizer in pair]
 

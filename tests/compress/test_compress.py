@@ -212,7 +212,8 @@ def test_calibration_is_the_last_step_and_is_fitted_to_the_served_student(datase
     scaled = OfflineModel(calibrated(made.served, Platt(2.0, -1.0)), dataset).score_rows(dataset.batch(index), items)
     assert np.allclose(scaled, 2 * plain - 1, atol=1e-4)
     rows = evenly(dataset.splits["validation"], 10**6)
-    found = fit_platt(score_sample(made.served, dataset, rows), np.asarray(dataset.column("label")[rows]))
+    label = np.asarray(dataset.column("label")[rows])
+    found = fit_platt(score_sample(made.served, dataset, rows), label, np.ones_like(label))
     assert (found.slope, found.offset) == pytest.approx((1.0, 0.0), abs=1e-3)
 
 

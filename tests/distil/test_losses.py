@@ -5,6 +5,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from sklearn.linear_model import LogisticRegression
 
 from recsys_kd.distil.calibration import IDENTITY, fit_platt
 from recsys_kd.distil.losses import hard_bce, logit_mse, soft_bce
@@ -47,11 +48,22 @@ def test_platt_finds_the_scaling_that_made_the_labels():
     rng = np.random.default_rng(0)
     logit = rng.normal(size=60_000).astype(np.float32) * 2
     label = (rng.random(60_000) < 1 / (1 + np.exp(-(0.6 * logit - 1.0)))).astype(np.float32)
-    found = fit_platt(logit, label)
+    found = fit_platt(logit, label, np.ones_like(logit))
     assert found.slope == pytest.approx(0.6, abs=0.03) and found.offset == pytest.approx(-1.0, abs=0.04)
 
 
 def test_platt_never_turns_the_ranking_round():
     logit = np.linspace(-3, 3, 100, dtype=np.float32)
-    assert fit_platt(logit, (logit < 0).astype(np.float32)) == IDENTITY
-    assert fit_platt(logit, np.ones(100, dtype=np.float32)) == IDENTITY
+    assert fit_platt(logit, (logit < 0).astype(np.float32), np.ones_like(logit)) == IDENTITY
+    assert fit_platt(logit, np.ones_like(logit), np.ones_like(logit)) == IDENTITY
+
+
+def test_platt_finds_its_way_from_far_off():
+    """Trained on one click in five, tested on one in a hundred: whole Newton steps ran away and gave the identity."""
+    rng = np.random.default_rng(0)
+    logit = rng.normal(-4.5, 4.7, 260_000).astype(np.float32)
+    label = (rng.random(len(logit)) < 1 / (1 + np.exp(-(0.5 * logit - 4.8)))).astype(np.float32)
+    found = fit_platt(logit, label, np.ones_like(logit))
+    oracle = LogisticRegression(C=1e12, tol=1e-12, solver="newton-cholesky").fit(logit[:, None], label)
+    assert (found.slope, found.offset) == pytest.approx((oracle.coef_[0, 0], oracle.intercept_[0]), rel=1e-4)
+    assert (1 / (1 + np.exp(-found(logit)))).mean() == pytest.approx(label.mean(), rel=1e-5)

@@ -11,7 +11,8 @@ from recsys_kd.progress import SILENT
 from recsys_kd.runtime.offline import OfflineModel
 from recsys_kd.settings import CompressConfig, DistilConfig, RecoveryConfig, StudentConfig
 
-BUDGET = 9000
+BUDGET = 8600
+"""Room for a few rows: pruning must cost something."""
 
 
 @pytest.fixture(scope="module")

@@ -157,5 +157,5 @@ def test_versions_and_artifacts_are_scored_as_a_night_would_score_them(models, d
 
 def test_a_log_that_shares_days_with_training_is_refused_by_lineage(models, shop):
     store, ((artifact, _), _) = models
-    with pytest.raises(SeenInTraining, match=r"rows of this log lie within: .* --since 2026-01-08T23:52:41"):
+    with pytest.raises(SeenInTraining, match=r"rows of this log lie within: .* --since 2026-01-08T23:38:25"):
         compare_log(shop.folder / "log", str(artifact.path), ["synthetic-shop@2"], shop.recipe, store)

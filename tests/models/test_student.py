@@ -2,6 +2,7 @@ import numpy as np
 import torch
 
 from recsys_kd.batch import Bag, Batch
+from recsys_kd.models.names import key
 from recsys_kd.models.student import Student
 from recsys_kd.schema import Field, Schema, Vocabulary
 from recsys_kd.settings import StudentConfig
@@ -26,9 +27,9 @@ def test_wide_part_is_the_sum_of_pair_products_and_linear_weights():
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.zero_()
-        model.tables["user_id"][1] = torch.tensor([1.0, 2.0, 0.5])
-        model.tables["item_id"][0] = torch.tensor([3.0, -1.0, 0.25])
-        model.tables["item_id"][1] = torch.tensor([1.0, 1.0, 0.5])
+        model.tables[key("user_id")][1] = torch.tensor([1.0, 2.0, 0.5])
+        model.tables[key("item_id")][0] = torch.tensor([3.0, -1.0, 0.25])
+        model.tables[key("item_id")][1] = torch.tensor([1.0, 1.0, 0.5])
     # user.item = 1; history is the mean of rows 0 and 1: (2, 0), linear 0.375; user.history 2; item.history 6.
     expected = 1 + 2 + 6 + 0.5 + 0.25 + 0.375
     assert model.score(batch(1, 0, [0, 1]))[0] == np.float32(expected)
