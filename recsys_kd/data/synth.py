@@ -41,7 +41,7 @@ data:
 split: {validation_days: 1, test_days: 2}
 teacher: {kind: dcnv2, width: 64, hidden: [128, 64], cross_rank: 32, epochs: 4, bag: true}
 soft_labels: {protocol: cross_fitted, blocks: 3}
-student: {width: 32, epochs: 5}
+student: {epochs: 5}
 compress: {ratio: 40}
 gate: {metric: auc, teacher_margin: 0.01}
 """
