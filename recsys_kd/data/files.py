@@ -123,6 +123,13 @@ def has_checksums(path: Path) -> bool:
         raise BadFile(path, f"its footer {error}") from None
 
 
+def catalogue_files(catalogue: Path | None) -> list[Path]:
+    """Return the catalogue's file, if there is a catalogue. Raises: NoParquet where the file is missing."""
+    if catalogue is not None and not catalogue.is_file():
+        raise NoParquet(f"data.catalogue: there is no file {catalogue}; give a Parquet file with one row per item")
+    return [] if catalogue is None else [catalogue]
+
+
 def content_key(paths: Sequence[Path], root: Path) -> str:
     """Return a digest of names, sizes, times and footers: equal for unchanged input, at the cost of one small read."""
     digest = hashlib.sha256()

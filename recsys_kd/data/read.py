@@ -21,6 +21,7 @@ from recsys_kd.data.dedup import Deduplicator, HashSpill
 from recsys_kd.data.files import (
     BadFile,
     NoChecksums,
+    catalogue_files,
     has_checksums,
     list_files,
     open_parquet,
@@ -66,7 +67,7 @@ def open_log(config: DataConfig, split: SplitConfig, extra: Mapping[str, str] | 
     """
     counts, rows = Counts(), 0
     files: list[Path] = []
-    catalogue = open_parquet(config.catalogue).schema_arrow if config.catalogue else None
+    catalogue = next((open_parquet(path).schema_arrow for path in catalogue_files(config.catalogue)), None)
     layout: Layout | None = None
     for path in list_files(config.path):
         counts.files += 1

@@ -14,7 +14,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from recsys_kd.data.checks import Canonical
-from recsys_kd.data.files import content_key, list_files
+from recsys_kd.data.files import catalogue_files, content_key, list_files
 from recsys_kd.data.layout import column_of
 from recsys_kd.data.read import Scan, open_log, scan, select, usable
 from recsys_kd.errors import InputError
@@ -80,7 +80,7 @@ class Wanted:
 
 def log_digest(config: DataConfig) -> str:
     """Return the digest of a log's files and its catalogue. Raises: NoParquet."""
-    more = [config.catalogue] if config.catalogue else []
+    more = catalogue_files(config.catalogue)
     return content_key([*list_files(config.path), *more], config.path)
 
 

@@ -7,6 +7,7 @@ import pyarrow.parquet as pq
 
 from recsys_kd.data.read import open_log
 from recsys_kd.flow.compression import budget_of
+from recsys_kd.flow.folders import check_folders
 from recsys_kd.flow.models import check_teacher
 from recsys_kd.settings import Recipe
 
@@ -39,7 +40,8 @@ class Plan:
 
 
 def plan(recipe: Recipe) -> Plan:
-    """Check teacher, budget, columns, types and files, and estimate. Raises what these checks raise."""
+    """Check folders, teacher, budget, columns, types and files, and estimate. Raises what these checks raise."""
+    check_folders(recipe)
     check_teacher(recipe)
     budget_of(recipe.compress, 0)
     extra = {"teacher": recipe.teacher.column} if recipe.teacher.column else None

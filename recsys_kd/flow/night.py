@@ -13,7 +13,7 @@ from recsys_kd.artifact.read import open_artifact
 from recsys_kd.artifact.write import Artifact
 from recsys_kd.data.dataset import Dataset
 from recsys_kd.data.encode import encode
-from recsys_kd.data.files import content_key, list_files
+from recsys_kd.data.files import catalogue_files, content_key, list_files
 from recsys_kd.evaluate.evaluation import Evaluation
 from recsys_kd.evaluate.gate import Subject, Verdict, decide
 from recsys_kd.evaluate.report import write_report
@@ -27,6 +27,7 @@ from recsys_kd.flow.evaluation import (
     score_test,
     scoring_time,
 )
+from recsys_kd.flow.folders import check_folders
 from recsys_kd.flow.proof import score_one
 from recsys_kd.flow.provenance import digest_of_files, recipe_digest
 from recsys_kd.flow.publication import promote, register
@@ -86,7 +87,7 @@ def open_registry(recipe: Recipe) -> Registry:
 def read(recipe: Recipe, stages: Stages) -> tuple[Dataset, str]:
     """Return the encoded log, and the digest of all that it holds."""
     files = list_files(recipe.data.path)
-    more = [recipe.data.catalogue] if recipe.data.catalogue else []
+    more = catalogue_files(recipe.data.catalogue)
     extra = {"teacher": recipe.teacher.column} if recipe.teacher.column else None
     key = key_of("read", content_key([*files, *more], recipe.data.path), recipe.data, recipe.split, extra)
     stopped = recipe.work / f"quarantine-{key}.parquet"
@@ -108,7 +109,8 @@ def read(recipe: Recipe, stages: Stages) -> tuple[Dataset, str]:
 
 
 def check(recipe: Recipe) -> None:
-    """Raise for what is wrong with a recipe whatever the log holds: UnknownTeacher, RatioOfNothing, BadBudget, .."""
+    """Raise for what is wrong with a recipe whatever the log holds: FolderUnwritable, UnknownTeacher, BadBudget, .."""
+    check_folders(recipe)
     models.check_teacher(recipe)
     compression.budget_of(recipe.compress, 0)
 

@@ -12,7 +12,7 @@ from recsys_kd.data.convert import HashCollision, TextKeys
 from recsys_kd.data.counts import TooManyBadRows
 from recsys_kd.data.dedup import Deduplicator, HashSpill
 from recsys_kd.data.encode import encode
-from recsys_kd.data.files import BadFile, list_files, partition_values
+from recsys_kd.data.files import BadFile, NoParquet, list_files, partition_values
 from recsys_kd.data.items import BadCatalogue
 from recsys_kd.data.layout import MissingColumn, RepeatedColumn, ReservedName, SchemaDrift, WrongColumnType
 from recsys_kd.errors import RecsysKdError
@@ -185,6 +185,11 @@ def test_a_catalogue_that_can_not_be_joined_is_refused(tmp_path, items, error, w
         reading(tmp_path, log(), catalogue=path, fields=PRICE)
     for word in words:
         assert word in str(caught.value)
+
+
+def test_a_catalogue_that_is_not_there_is_a_mistake_of_the_recipe(tmp_path):
+    with pytest.raises(NoParquet, match=r"^data\.catalogue: there is no file .*none\.parquet"):
+        reading(tmp_path, log(), catalogue=tmp_path / "none.parquet", fields=PRICE)
 
 
 def test_an_infinite_price_in_the_catalogue_is_the_mean_price(tmp_path):

@@ -3,17 +3,18 @@
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
 import yaml
 
-from recsys_kd.artifact.errors import StoreUnwritable
 from recsys_kd.compress.plan import BadBudget
 from recsys_kd.data.dataset import Dataset
-from recsys_kd.errors import OutsideError
 from recsys_kd.flow.cache import Stages, remove_leftovers
 from recsys_kd.flow.demo import oracle_auc
+from recsys_kd.flow.dry_run import plan
+from recsys_kd.flow.folders import FolderUnwritable
 from recsys_kd.flow.models import load_teacher, teacher_bytes
 from recsys_kd.flow.night import open_registry, run
 from recsys_kd.models.plugins import UnknownTeacher
@@ -126,9 +127,13 @@ def test_a_budget_that_can_not_be_met_stops_before_any_training(recipe, tmp_path
 
 def test_a_store_that_can_not_be_written_stops_before_any_training(recipe, tmp_path):
     (tmp_path / "store").write_text("")
-    with pytest.raises(OutsideError, match="store"):
-        run(recipe.model_copy(update={"store": tmp_path / "store", "work": tmp_path / "w"}), SILENT)
-    assert not (tmp_path / "w").exists() and StoreUnwritable.exit_code == 3
+    for store in (tmp_path / "store", tmp_path / "store" / "below", Path("/proc/nowhere")):
+        wrong = recipe.model_copy(update={"store": store, "work": tmp_path / "w"})
+        for refuse in (lambda r: run(r, SILENT), plan):
+            with pytest.raises(FolderUnwritable, match=f"^store: {store} can't be written") as found:
+                refuse(wrong)
+            assert found.value.exit_code == 2
+    assert not (tmp_path / "w").exists()
 
 
 def test_logged_scores_can_be_the_teacher(shop, recipe, tmp_path):
