@@ -11,7 +11,6 @@ import yaml
 
 from recsys_kd.compress.plan import BadBudget
 from recsys_kd.data.dataset import Dataset
-from recsys_kd.flow.cache import Stages, remove_leftovers
 from recsys_kd.flow.demo import oracle_auc
 from recsys_kd.flow.dry_run import plan
 from recsys_kd.flow.folders import FolderUnwritable
@@ -91,22 +90,6 @@ def test_a_changed_student_reuses_read_and_teacher(recipe, night):
         "student-recovery": "run", "control-recovery": "run",
     }  # fmt: skip
     assert "champion" in again.evaluation.metrics
-
-
-def test_an_interrupted_stage_leaves_nothing_and_is_done_again(tmp_path):
-    stages = Stages(tmp_path, SILENT)
-
-    def killed(out):
-        (out / "half").write_text("x")
-        raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        stages.run("read", "k", killed)
-    assert list(tmp_path.iterdir()) == []
-    (tmp_path / ".read-12345678").mkdir()
-    remove_leftovers(tmp_path)
-    made = stages.run("read", "k", lambda out: (out / "whole").write_text("x"))
-    assert (made / "whole").exists() and stages.run("read", "k", killed) == made
 
 
 def test_a_gate_that_fails_registers_but_does_not_promote(recipe, night, tmp_path):
