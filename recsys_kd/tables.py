@@ -120,10 +120,10 @@ _Values = NDArray[np.float32]
 def quantize_rows(weight: _Values, bits: Bits = 8) -> CodedRows:
     """Return `weight` [rows, dim] as codes with a scale per row.
 
-    At 8 bits a row's range is that of its largest magnitude: an error is at most scale/2, and a little where the scale
-    was rounded. At 4 bits the range is narrowed where that lowers the row's squared error. Codes are chosen against the
-    rounded scale. Source: symmetric row-wise formats as FBGEMM's, with half-precision scale; the search is the one of
-    Guan et al., arXiv 1911.02079, on a grid.
+    At 8 bits a row's range is that of its largest magnitude, its scale rounded up: an error is at most scale/2. At 4
+    bits the range is narrowed where that lowers the row's squared error. Codes are chosen against the rounded scale.
+    Source: symmetric row-wise formats as FBGEMM's, with half-precision scale; the search is the one of Guan et al.,
+    arXiv 1911.02079, on a grid.
     Raises: NonFiniteTable if any value is NaN, infinite or beyond float16's range.
     """
     if weight.size and not np.abs(weight).max() <= LARGEST:
@@ -133,7 +133,7 @@ def quantize_rows(weight: _Values, bits: Bits = 8) -> CodedRows:
     codes: NDArray[np.uint8] = np.zeros(weight.shape, np.uint8)
     scale: NDArray[np.float16] = np.zeros((len(weight), 1), np.float16)
     for clip in _CLIPS[bits]:
-        tried = np.maximum((largest * np.float32(clip / middle(bits))).astype(np.float16), np.finfo(np.float16).tiny)
+        tried = _scale_for(largest * np.float32(clip), bits)
         found = np.rint(weight / tried.astype(np.float32) + np.float32(middle(bits))).clip(0, 2**bits - 1)
         values = (found - np.float32(middle(bits))) * tried.astype(np.float32)
         error = np.square(values - weight).sum(axis=1, keepdims=True)
@@ -145,6 +145,14 @@ def quantize_rows(weight: _Values, bits: Bits = 8) -> CodedRows:
         codes = even[:, ::2] | (even[:, 1::2] << np.uint8(4))
     packed = np.ascontiguousarray(scale).view(np.uint8)
     return CodedRows(np.concatenate([codes, packed], axis=1), bits, weight.shape[1])
+
+
+def _scale_for(reach: _Values, bits: Bits) -> NDArray[np.float16]:
+    """Return the smallest half-precision scale at which codes still reach `reach` [rows, 1] on either side of zero."""
+    half = np.float32(middle(bits))
+    scale = (reach / half).astype(np.float16)
+    short = scale.astype(np.float32) * half < reach
+    return np.maximum(np.where(short, np.nextafter(scale, np.float16(np.inf)), scale), np.finfo(np.float16).tiny)
 
 
 @dataclass(frozen=True)

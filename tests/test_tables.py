@@ -19,11 +19,10 @@ def test_a_row_of_two_values_is_coded_at_both_ends():
 
 @settings(max_examples=60, deadline=None)
 @given(arrays(np.float32, (5, 7), elements=st.floats(-50, 50, width=32)))
-def test_error_is_at_most_half_a_step_and_the_rounding_of_the_scale(weight):
+def test_error_is_at_most_half_a_step(weight):
     table = quantize_rows(weight)
     scale = table.scales()[:, None].astype(np.float32)
-    # Half precision rounds a scale by up to one part in 2048: of 127.5 steps, a sixteenth of one.
-    assert (np.abs(table.lookup(np.arange(5)) - weight) <= (0.5 + 0.0625) * scale + 1e-6).all()
+    assert (np.abs(table.lookup(np.arange(5)) - weight) <= 0.5 * scale + 1e-4).all()
 
 
 def test_four_bits_take_half_the_bytes_and_give_each_value_back_to_its_place():
@@ -35,9 +34,10 @@ def test_four_bits_take_half_the_bytes_and_give_each_value_back_to_its_place():
 @settings(max_examples=30, deadline=None)
 @given(arrays(np.float32, (4, 9), elements=st.floats(-50, 50, width=32)))
 def test_clipping_never_raises_the_squared_error_at_four_bits(weight):
-    scale = np.maximum((np.abs(weight).max(axis=1, keepdims=True) / 7.5).astype(np.float16), 2.0**-14).astype(
-        np.float32
-    )
+    largest = np.abs(weight).max(axis=1, keepdims=True)
+    scale = (largest / np.float32(7.5)).astype(np.float16)
+    up = np.nextafter(scale, np.float16(np.inf))  # unclipped: the codes reach the largest number
+    scale = np.maximum(np.where(scale.astype(np.float32) * 7.5 < largest, up, scale), 2.0**-14).astype(np.float32)
     plain = (np.rint(weight / scale + 7.5).clip(0, 15) - 7.5) * scale
     error = np.square(quantize_rows(weight, 4).lookup(np.arange(4)) - weight).sum(axis=1)
     assert (error <= np.square(plain - weight).sum(axis=1) * (1 + 1e-5) + 1e-9).all()

@@ -254,3 +254,4 @@ def test_a_store_that_is_a_file_is_named(dataset, tmp_path):
     model = compressed(dataset, random_student(dataset), keep_rows=0.5).served
     with pytest.raises(StoreUnwritable, match="store"):
         write_artifact(tmp_path / "store", "shop", model, LINEAGE, ())
+    assert StoreUnwritable.exit_code == 3  # in the midst of a night; one that can't begin is told apart by the recipe

@@ -30,6 +30,8 @@ def test_an_interrupted_stage_leaves_nothing_and_is_done_again(tmp_path):
     with pytest.raises(KeyboardInterrupt):
         stages.run("read", "k", killed)
     assert names(tmp_path) == []
+    (tmp_path / ".read-12345678").mkdir()
+    remove_leftovers(tmp_path)
     made = stages.run("read", "k", lambda out: (out / "whole").write_text("x"))
     assert names(tmp_path) == ["read-k"] and names(made) == ["whole"]
     assert stages.run("read", "k", killed) == made and stages.done == {"read": "reused"}
