@@ -24,7 +24,8 @@ class Stopped(OutsideError):
 
 @dataclass(frozen=True)
 class Watch:
-    """What a subprocess is held to. `beat` is called every `every` seconds with its new lines; it raises to stop it."""
+    """What a subprocess is held to. `beat` is called with its new lines, every `every` seconds and when it has ended; it
+    raises to stop it."""
 
     seconds: float
     memory_bytes: int
@@ -78,6 +79,7 @@ def _wait(process: "subprocess.Popen[bytes]", errors: Path, position: int, watch
                 "raise it, or shrink the night"
             )
         time.sleep(_POLL_SECONDS)  # a child's end, memory and messages have no common thing to wait on
+    watch.beat(_new_lines(errors, position)[0])  # what it said since the last beat, its last words among them
 
 
 def _memory(pid: int) -> int:

@@ -19,8 +19,8 @@ pytestmark = pytest.mark.timeout(600)  # seconds on an idle machine, minutes on 
 LONG = ["synth", "out", "--rows", "100000000"]
 
 
-def run(folder, arguments, seconds=60.0, memory=8 << 30, beat=lambda lines: None):
-    watch = Watch(seconds, memory, 0.1, beat)
+def run(folder, arguments, seconds=60.0, memory=8 << 30, beat=lambda lines: None, every=0.1):
+    watch = Watch(seconds, memory, every, beat)
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     where = [a if a != "out" else str(folder / "out") for a in arguments]
     return supervise.run(where, folder, folder / "stdout", folder / "stderr", watch, environment)
@@ -31,10 +31,15 @@ def children():
 
 
 def test_code_output_and_last_words_come_back(tmp_path):
-    lines = []
-    ended = run(tmp_path, ["registry", "show", "shop", "1", "--store", str(tmp_path)], beat=lines.extend)
+    ended = run(tmp_path, ["registry", "show", "shop", "1", "--store", str(tmp_path)])
     assert ended.code == 2 and "no version 1 of model 'shop'" in ended.last
     assert run(tmp_path, ["--help"]).code == 0 and "Usage" in (tmp_path / "stdout").read_text()
+
+
+def test_what_a_process_said_between_the_last_beat_and_its_end_is_passed_on(tmp_path):
+    lines = []
+    ended = run(tmp_path, ["registry", "show", "shop", "1", "--store", str(tmp_path)], beat=lines.extend, every=1e9)
+    assert lines[-1] == ended.last
 
 
 @pytest.mark.parametrize(
