@@ -24,8 +24,10 @@ class Stopped(OutsideError):
 
 @dataclass(frozen=True)
 class Watch:
-    """What a subprocess is held to. `beat` is called with its new lines, every `every` seconds and when it has ended; it
-    raises to stop it."""
+    """What a subprocess is held to.
+
+    `beat` is called with its new lines, every `every` seconds and when it has ended; it raises to stop it.
+    """
 
     seconds: float
     memory_bytes: int

@@ -89,8 +89,8 @@ def fit_distributed(
     # Shares may differ by a row, and so by a batch: a rank with one batch more would wait for the others for ever.
     steps = max(1, len(rows) // world // config.batch_size)
 
-    def batches(epoch: int) -> Iterator[Batch]:
-        return islice(source.batches(rows, config.batch_size, seed * 1000 + epoch, rank, world), steps)
+    def batches(epoch: int, skip: int) -> Iterator[Batch]:
+        return islice(source.batches(rows, config.batch_size, seed * 1000 + epoch, rank, world), skip, steps)
 
     fit = train(
         model,

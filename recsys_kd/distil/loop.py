@@ -6,7 +6,7 @@ overfit at the second epoch (arXiv 2209.06053), so one epoch may well be it. Cal
 
 import time
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field
 from itertools import chain
 from math import isfinite, nan
 from typing import Protocol, TypeVar
@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from recsys_kd.batch import RankingModel
+from recsys_kd.distil.checkpoint import Resume, part
 from recsys_kd.distil.losses import hard_bce
 from recsys_kd.errors import InputError
 from recsys_kd.models.source import RowSource
@@ -72,13 +73,13 @@ class Fit:
 class Snapshot:
     """A copy of a model's parameters and buffers (of this rank's shards, where it is sharded)."""
 
-    def __init__(self, model: nn.Module) -> None:
-        self._copies = [tensor.detach().clone() for tensor in _state(model)]
+    def __init__(self, model: nn.Module, copies: list[Tensor] | None = None) -> None:
+        self.copies = [tensor.detach().clone() for tensor in _state(model)] if copies is None else copies
 
     @torch.no_grad()
     def restore(self, model: nn.Module) -> None:
         """Write the copies back into the same model, in place."""
-        for tensor, copy in zip(_state(model), self._copies, strict=True):
+        for tensor, copy in zip(_state(model), self.copies, strict=True):
             tensor.detach().copy_(copy)
 
 
@@ -145,10 +146,67 @@ def better(candidate: Epoch, best: Epoch | None) -> bool:
     return candidate.validation_loss < best.validation_loss
 
 
+@dataclass
+class _Standing:
+    """Where a training stands: whole epochs, the best of them, and how far the one under way is."""
+
+    done: list[Epoch] = field(default_factory=list)
+    best: Epoch | None = None
+    snapshot: Snapshot | None = None
+    batches: int = 0
+    total: float = 0.0
+    """Sum of the losses of the epoch's rows so far."""
+    seen: int = 0
+    finished: bool = False
+
+    def is_over(self, epochs: int, patience: int) -> bool:
+        """Return whether there is nothing left to do."""
+        waited = len(self.done) - 1 - self.best.index if self.best else 0
+        return self.finished or len(self.done) >= epochs or (self.best is not None and waited >= patience)
+
+    def add(self, epoch: Epoch, model: nn.Module) -> None:
+        """Take a whole epoch down."""
+        self.done.append(epoch)
+        self.batches, self.total, self.seen = 0, 0.0, 0
+        if better(epoch, self.best):
+            self.best, self.snapshot = epoch, None  # freed before the next copy is made
+            self.snapshot = Snapshot(model)
+
+    def save(self, model: nn.Module, resume: Resume) -> None:
+        """Write a checkpoint."""
+        tensors = {f"model.{i}": t for i, t in enumerate(_state(model))}
+        if not self.finished:
+            copies = self.snapshot.copies if self.snapshot else []
+            tensors |= resume.state() | {f"best.{i}": t for i, t in enumerate(copies)}
+        facts = {"done": [asdict(e) for e in self.done], "best": self.best.index if self.best else None}
+        here = {"batches": self.batches, "total": self.total, "seen": self.seen, "finished": self.finished}
+        resume.checkpoints.save(tensors, facts | here)
+
+    @staticmethod
+    def load(model: nn.Module, resume: Resume) -> "_Standing":
+        """Return where a training stood and bring `model` there, or return the beginning."""
+        found = resume.checkpoints.load()
+        if found is None:
+            return _Standing()
+        tensors, facts = found
+        done = [Epoch(**e) for e in facts.pop("done")]
+        best = facts.pop("best")
+        Snapshot(model, _in_order(part(tensors, "model."))).restore(model)
+        if not facts["finished"]:
+            resume.restore(tensors)
+        copies = _in_order(part(tensors, "best."))
+        snapshot = Snapshot(model, copies) if copies else None
+        return _Standing(done, None if best is None else done[best], snapshot, **facts)
+
+
+def _in_order(numbered: dict[str, Tensor]) -> list[Tensor]:
+    return [numbered[str(i)] for i in range(len(numbered))]
+
+
 def train(  # noqa: PLR0913 - one call site per model; a bag of options would only hide the names
     model: nn.Module,
     step: Callable[[B], float],
-    batches: Callable[[int], Iterable[B]],
+    batches: Callable[[int, int], Iterable[B]],
     validate: Callable[[], tuple[float, float]],
     *,
     epochs: int,
@@ -156,54 +214,72 @@ def train(  # noqa: PLR0913 - one call site per model; a bag of options would on
     rows: int,
     progress: Progress,
     name: str,
+    resume: Resume | None = None,
 ) -> Fit:
     """Train until `patience` epochs in a row bring nothing better, then restore the best epoch's state of `model`.
 
-    step: trains on one batch and returns its mean loss. batches: the batches of an epoch, by its index. validate: loss
-    and AUC of the model as it is. rows: rows per epoch, for the progress bar.
+    step: trains on one batch and returns its mean loss. batches: an epoch's batches by its index, but for so many of
+    the first. validate: loss and AUC of the model as it is. rows: rows per epoch, for the progress bar. resume:
+    where checkpoints are kept; a training that left some there goes on from them, to the very same result.
     Raises: TrainingDiverged, NothingToTrainOn.
     """
-    done: list[Epoch] = []
-    best: Epoch | None = None
-    snapshot: Snapshot | None = None
-    for index in range(epochs):
-        loss, speed = _one_epoch(model, step, batches(index), rows, progress, f"{name}, epoch {index + 1}")
-        if not isfinite(loss):
-            raise TrainingDiverged(name, index, loss)
+    at = _Standing() if resume is None else _Standing.load(model, resume)
+    if at.done or at.batches:
+        progress.note(f"{name}: goes on from a checkpoint, in epoch {len(at.done) + 1} at row {at.seen:,}")
+    while not at.is_over(epochs, patience):
+        index = len(at.done)
+        loss, speed = _one_epoch(model, step, batches(index, at.batches), rows, progress, name, at, resume)
         model.eval()
-        done.append(Epoch(index, loss, *validate(), speed))
-        progress.note(_line(name, done[-1]))
-        if better(done[-1], best):
-            best, snapshot = done[-1], None  # freed before the next copy is made
-            snapshot = Snapshot(model)
-        elif best is not None and index - best.index >= patience:
-            break
-    if best is None or snapshot is None:
+        at.add(Epoch(index, loss, *validate(), speed), model)
+        progress.note(_line(name, at.done[-1]))
+        if resume is not None and not at.is_over(epochs, patience):
+            at.save(model, resume)
+    if at.best is None:
         raise NothingToTrainOn(name)
-    if best is not done[-1]:
-        snapshot.restore(model)
+    _finish(model, at, resume)
+    return Fit(tuple(at.done), at.best.index)
+
+
+def _finish(model: nn.Module, at: _Standing, resume: Resume | None) -> None:
+    """Leave `model` in its best state, and write down that it is."""
+    if at.snapshot is not None and at.best is not at.done[-1]:
+        at.snapshot.restore(model)
     model.eval()
-    return Fit(tuple(done), best.index)
+    if resume is not None and not at.finished:
+        at.finished = True
+        at.save(model, resume)
 
 
 def _one_epoch(
-    model: nn.Module, step: Callable[[B], float], batches: Iterable[B], rows: int, progress: Progress, name: str
+    model: nn.Module,
+    step: Callable[[B], float],
+    batches: Iterable[B],
+    rows: int,
+    progress: Progress,
+    name: str,
+    at: _Standing,
+    resume: Resume | None,
 ) -> tuple[float, float]:
-    """Return mean loss and rows per second."""
+    """Train from where the epoch stands to its end; return its mean loss and rows per second."""
     model.train()
-    total, seen, start = 0.0, 0, time.perf_counter()
-    with progress.task(name, rows) as task:
+    began, start = at.seen, time.perf_counter()
+    speed = 0.0
+    with progress.task(f"{name}, epoch {len(at.done) + 1}", rows) as task:
+        task.advance(began)
         for batch in batches:
             loss = step(batch)
-            total += loss * len(batch)
-            seen += len(batch)
-            elapsed = max(time.perf_counter() - start, 1e-9)
-            task.advance(len(batch), loss=total / seen, rows_per_second=seen / elapsed)
             if not isfinite(loss):
-                return loss, seen / elapsed
-    if not seen:
+                raise TrainingDiverged(name, len(at.done), loss)
+            at.total += loss * len(batch)
+            at.seen += len(batch)
+            at.batches += 1
+            speed = (at.seen - began) / max(time.perf_counter() - start, 1e-9)
+            task.advance(len(batch), loss=at.total / at.seen, rows_per_second=speed)
+            if resume is not None and resume.checkpoints.due():
+                at.save(model, resume)
+    if not at.seen:
         raise NothingToTrainOn(name)
-    return total / seen, seen / max(time.perf_counter() - start, 1e-9)
+    return at.total / at.seen, speed
 
 
 def _line(name: str, epoch: Epoch) -> str:

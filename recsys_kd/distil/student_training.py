@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from recsys_kd.batch import Batch
+from recsys_kd.distil.checkpoint import Checkpoints, Resume
 from recsys_kd.distil.loop import Fit, train, validation_metrics
 from recsys_kd.distil.losses import hard_bce, soft_bce
 from recsys_kd.models.source import RowSource
@@ -57,11 +58,11 @@ class _Optimizers:
 
 
 def soft_batches(
-    source: RowSource, rows: range, size: int, seed: int, soft: NDArray[np.float32] | None
+    source: RowSource, rows: range, size: int, seed: int, soft: NDArray[np.float32] | None, skip: int = 0
 ) -> Iterator[SoftBatch]:
-    """Yield the range's rows shuffled by `seed`; `soft` is aligned with the source's rows [len(source)]."""
+    """Yield the range's rows shuffled by `seed`, less `skip` batches; `soft` is aligned with the source."""
     order = np.random.default_rng(seed).permutation(len(rows)) + rows.start
-    for start in range(0, len(order), size):
+    for start in range(skip * size, len(order), size):
         index = order[start : start + size]
         teacher = None if soft is None else torch.from_numpy(soft[index])
         yield SoftBatch(source.batch(index), teacher)
@@ -91,6 +92,7 @@ def fit_student(  # noqa: PLR0913 - one call site per model; a bag of options wo
     seed: int,
     progress: Progress = SILENT,
     name: str = "student",
+    checkpoints: Checkpoints | None = None,
 ) -> FittedStudent:
     """Train on `rows` until the validation logloss stops falling; deterministic for a seed.
 
@@ -109,12 +111,13 @@ def fit_student(  # noqa: PLR0913 - one call site per model; a bag of options wo
     fit = train(
         model,
         step,
-        lambda epoch: soft_batches(source, rows, config.batch_size, seed * 1000 + epoch, soft),
+        lambda epoch, skip: soft_batches(source, rows, config.batch_size, seed * 1000 + epoch, soft, skip),
         lambda: validation_metrics(model, source, validation),
         epochs=config.epochs,
         patience=config.patience,
         rows=len(rows),
         progress=progress,
         name=name,
+        resume=Resume(checkpoints, [optimizers.sparse, optimizers.dense]) if checkpoints else None,
     )
     return FittedStudent(model, fit)

@@ -1,5 +1,6 @@
 """Train a teacher: tables by the optimizer inside backward, the rest by Adam, until validation stops improving."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -7,6 +8,7 @@ import torch
 from numpy.typing import NDArray
 
 from recsys_kd.batch import Batch
+from recsys_kd.distil.checkpoint import Checkpoints, Resume
 from recsys_kd.distil.loop import Fit, train, validation_metrics
 from recsys_kd.distil.losses import hard_bce
 from recsys_kd.models.source import RowSource
@@ -49,6 +51,7 @@ def fit_teacher(
     seed: int,
     progress: Progress = SILENT,
     name: str = "teacher",
+    checkpoints: Checkpoints | None = None,
 ) -> FittedTeacher:
     """Train on `rows`, early-stopped on `validation`; deterministic for a seed and a number of threads."""
     torch.manual_seed(seed)
@@ -56,9 +59,9 @@ def fit_teacher(
     model = Teacher(source.schema, config)
     step = TeacherStep(model, config)
 
-    def batches(epoch: int):  # type: ignore[no-untyped-def]
+    def batches(epoch: int, skip: int) -> Iterator[Batch]:
         order = np.random.default_rng(seed * 1000 + epoch).permutation(index)
-        for start in range(0, len(order), config.batch_size):
+        for start in range(skip * config.batch_size, len(order), config.batch_size):
             yield source.batch(order[start : start + config.batch_size])
 
     fit = train(
@@ -71,5 +74,6 @@ def fit_teacher(
         rows=len(index),
         progress=progress,
         name=name,
+        resume=Resume(checkpoints, [step.optimizer], model.moments) if checkpoints else None,
     )
     return FittedTeacher(model, fit)

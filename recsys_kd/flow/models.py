@@ -15,11 +15,13 @@ from torch import nn
 from recsys_kd.batch import Batch, RankingModel
 from recsys_kd.data.dataset import Dataset
 from recsys_kd.distil.calibration import Platt, fit_platt
+from recsys_kd.distil.checkpoint import Checkpoints
 from recsys_kd.distil.loop import Fit, score_rows, scored
 from recsys_kd.distil.soft_labels import load_soft_labels, make_soft_labels, save_soft_labels
 from recsys_kd.distil.student_training import fit_student
 from recsys_kd.distil.teacher_training import fit_teacher
 from recsys_kd.errors import InputError
+from recsys_kd.flow.cache import CHECKPOINT
 from recsys_kd.models.ensemble import Ensemble
 from recsys_kd.models.plugins import BUILT_IN, find_teacher
 from recsys_kd.models.student import Student
@@ -116,8 +118,9 @@ def train_teacher(recipe: Recipe, dataset: Dataset, folder: Path, progress: Prog
         np.save(folder / "logits.npy", score_rows(model, dataset, range(len(dataset))))
         return
     fitted = fit_teacher(
-        dataset, recipe.teacher, dataset.splits["train"], dataset.splits["validation"], recipe.seed, progress
-    )
+        dataset, recipe.teacher, dataset.splits["train"], dataset.splits["validation"], recipe.seed, progress,
+        checkpoints=Checkpoints(folder / CHECKPOINT),
+    )  # fmt: skip
     fitted.model.save(folder / "teacher")
     _write_fit(folder, fitted.fit)
 
@@ -140,8 +143,9 @@ def soft_labels(recipe: Recipe, dataset: Dataset, teacher: Path | None, folder: 
             if recipe.teacher.kind != "dcnv2":
                 plugged = find_teacher(recipe.teacher.kind)(dataset, train, validation, recipe.seed)
                 return score_rows(plugged, dataset, score), recipe.teacher.kind
-            fitted = fit_teacher(dataset, config, train, validation, recipe.seed, progress, f"teacher, {name}")
-            where = folder / f"teacher-{len(list(folder.iterdir()))}"
+            where = folder / f"teacher-{len(list(folder.glob('teacher-*')))}"
+            kept = Checkpoints(folder / CHECKPOINT / where.name)
+            fitted = fit_teacher(dataset, config, train, validation, recipe.seed, progress, f"teacher, {name}", kept)
             return score_rows(fitted.model, dataset, score), fitted.model.save(where)
 
         if recipe.soft_labels.protocol == "in_sample":
@@ -180,6 +184,7 @@ def train_student(
         seed=recipe.seed,
         progress=progress,
         name=name,
+        checkpoints=Checkpoints(folder / CHECKPOINT),
     )
     platt = calibrate(fitted.model, dataset)
     save_file(fitted.model.state_dict(), folder / "student.safetensors")

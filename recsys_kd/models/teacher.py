@@ -126,6 +126,13 @@ class Teacher(nn.Module):
         inside = {id(p) for p in self.tables.parameters()}
         return [p for p in self.parameters() if id(p) not in inside]
 
+    def moments(self) -> dict[str, Tensor]:
+        """Return the live tensors that the optimizer inside backward keeps, by table; none where tables are sharded."""
+        if not isinstance(self.tables, FusedEmbeddingBagCollection):
+            return {}
+        state = self.tables.fused_optimizer().state_dict()["state"]
+        return {f"{table}.{name}": tensor for table, found in state.items() for name, tensor in found.items()}
+
     def lookup_input(self, batch: Batch) -> KeyedJaggedTensor:
         """Return the batch's rows per feature; while training, some ids use the fallback row so that it learns."""
         by_name = {f.name: f for f in self.lookups}

@@ -16,7 +16,7 @@ TEACHER = TeacherConfig(width=16, hidden=(32,), cross_rank=8, epochs=2, batch_si
 def run(model, losses, validations, **more):
     validation = iter(validations)
     return train(
-        model, lambda batch: losses, lambda epoch: [[0] * 4], lambda: next(validation),
+        model, lambda batch: losses, lambda epoch, skip: [[0] * 4], lambda: next(validation),
         epochs=9, patience=1, rows=4, progress=SILENT, name="m", **more,
     )  # fmt: skip
 
@@ -32,7 +32,15 @@ def test_training_stops_after_patience_and_restores_the_best_epoch():
         return 0.5, seen[-1]
 
     fit = train(
-        model, lambda batch: 0.1, lambda epoch: [[0]], validate, epochs=9, patience=1, rows=1, progress=SILENT, name="m"
+        model,
+        lambda batch: 0.1,
+        lambda epoch, skip: [[0]],
+        validate,
+        epochs=9,
+        patience=1,
+        rows=1,
+        progress=SILENT,
+        name="m",
     )
     assert (len(fit.epochs), fit.best) == (3, 1)
     assert float(model.weight.detach()) == 1.0
@@ -43,7 +51,15 @@ def test_divergence_and_no_rows_are_named():
         run(nn.Linear(1, 1), float("nan"), [])
     with pytest.raises(NothingToTrainOn):
         train(
-            nn.Linear(1, 1), len, lambda e: [], lambda: (0, 0), epochs=1, patience=1, rows=0, progress=SILENT, name="m"
+            nn.Linear(1, 1),
+            len,
+            lambda epoch, skip: [],
+            lambda: (0, 0),
+            epochs=1,
+            patience=1,
+            rows=0,
+            progress=SILENT,
+            name="m",
         )
 
 

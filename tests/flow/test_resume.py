@@ -1,8 +1,10 @@
-"""A stage whose process is killed outright is done again, to the very same result."""
+"""A stage whose process is killed outright goes on from its checkpoint, to the very same result."""
 
+import re
 import signal
 import subprocess
 import sys
+import time
 
 import pytest
 
@@ -34,7 +36,9 @@ def start(shop, dataset, tmp_path):
     """Return a function that trains a control in a process of its own, in the named work folder."""
     from recsys_kd.settings import load_recipe
 
-    recipe = quick(load_recipe(shop.recipe), tmp_path).model_dump_json()
+    found = quick(load_recipe(shop.recipe), tmp_path)
+    student = found.student.model_copy(update={"epochs": 8, "patience": 8})  # long enough to be killed in the midst
+    recipe = found.model_copy(update={"student": student}).model_dump_json()
 
     def started(work):
         command = [sys.executable, "-c", TRAIN, str(dataset.path), str(tmp_path / work), recipe]
@@ -45,14 +49,19 @@ def start(shop, dataset, tmp_path):
 
 def test_a_run_killed_in_the_middle_of_training_comes_to_what_an_uninterrupted_one_does(start, tmp_path):
     killed = start("work")
-    assert "epoch 1" in killed.stdout.readline()  # one epoch of three is done
+    assert "epoch 1" in killed.stdout.readline()
+    kept, deadline = tmp_path / "work" / ".control-k" / "checkpoint", time.monotonic() + 60
+    while not list(kept.glob("0*.safetensors")) and time.monotonic() < deadline:
+        time.sleep(0.01)  # a checkpoint is written without a word
     killed.send_signal(signal.SIGKILL)
-    assert killed.wait(60) == -signal.SIGKILL
+    killed.communicate(timeout=60)
+    assert killed.returncode == -signal.SIGKILL
     assert [p.name for p in (tmp_path / "work").iterdir()] == [".control-k"]
-    again, whole = start("work"), start("other")
-    for run in (again, whole):
+    goes_on = r"control: goes on from a checkpoint, in epoch [2-8] at row \d"
+    for run, first in ((start("work"), goes_on), (start("other"), "control, epoch 1: ")):
         out, error = run.communicate(timeout=250)
-        assert run.returncode == 0 and "epoch 1" in out, error
+        assert run.returncode == 0 and re.match(first, out), out + error
     assert [p.name for p in (tmp_path / "work").iterdir()] == ["control-k"]
+    assert not (tmp_path / "work" / "control-k" / "checkpoint").exists()
     one, two = (tmp_path / w / "control-k" / "student.safetensors" for w in ("work", "other"))
     assert one.read_bytes() == two.read_bytes()
