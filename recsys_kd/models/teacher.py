@@ -44,7 +44,10 @@ class NotATeacher(InputError):
 
 
 def table_configs(schema: Schema, width: int) -> list[EmbeddingBagConfig]:
-    """Return one mean-pooled table per vocabulary, serving every field that uses it."""
+    """Return one table per vocabulary, serving every field that uses it.
+
+    Rows are summed, and bags' means are taken of the sums: FBGEMM's own mean is half as fast, for single ids too.
+    """
     users: dict[str, list[str]] = {}
     for field in schema.fields:
         if field.vocabulary is not None:
@@ -56,7 +59,7 @@ def table_configs(schema: Schema, width: int) -> list[EmbeddingBagConfig]:
             embedding_dim=width,
             num_embeddings=schema.vocabularies[name].size,
             feature_names=fields,
-            pooling=PoolingType.MEAN,
+            pooling=PoolingType.SUM,
             weight_init_min=-bound,
             weight_init_max=bound,
         )
@@ -109,6 +112,7 @@ class Teacher(nn.Module):
         self.schema, self.config = schema, config
         self.lookups = tuple(f for f in schema.fields if f.is_lookup)
         self.keys = [name for c in table_configs(schema, config.width) for name in c.feature_names]
+        self.has_bags = any(f.kind == "bag" for f in self.lookups)
         self.vectors = nn.ModuleDict(
             {key(f.name): nn.Linear(f.dim, config.width) for f in schema.fields if f.kind == "vector"}
         )
@@ -156,6 +160,9 @@ class Teacher(nn.Module):
         # Sharded tables come back in the order of the ranks that hold them.
         in_order = list(found.keys()) == self.keys
         pooled = found.values() if in_order else KeyedTensor.regroup([found], [self.keys])[0]
+        if self.has_bags:
+            count = rows.lengths().view(len(self.keys), -1).T.clamp_min(1)
+            pooled = (pooled.view(*count.shape, self.config.width) / count.unsqueeze(2)).flatten(1)
         if len(self.vectors):
             pooled = torch.cat([pooled, *(layer(numbers[plain(k)]) for k, layer in self.vectors.items())], dim=1)
         grouped = pooled.view(len(pooled), self.groups, self.config.width)

@@ -4,8 +4,10 @@ import numpy as np
 import pytest
 import torch
 
+from recsys_kd.batch import Bag, Batch
 from recsys_kd.models.teacher import NotATeacher, RowOutOfTable, Teacher
 from recsys_kd.models.towers import CrossNetwork
+from recsys_kd.schema import Field, Schema, Vocabulary
 from recsys_kd.settings import TeacherConfig
 
 CONFIG = TeacherConfig(width=8, hidden=(16,), cross_rank=4, dropout=0.0, id_dropout=0.0, embedding_lr=0.1)
@@ -59,3 +61,23 @@ def test_a_broken_teacher_folder_is_refused(dataset, tmp_path):
     weights.write_bytes(weights.read_bytes()[:-10])
     with pytest.raises(NotATeacher):
         Teacher.load(tmp_path / "t")
+
+
+def test_a_history_counts_by_the_mean_of_its_rows():
+    schema = Schema(
+        (Field("user_id", "id", "request", "user_id"), Field("item_id", "id", "item", "item_id"),
+         Field("history", "bag", "request", "item_id")),
+        {"user_id": Vocabulary("user_id", 3, "int64"), "item_id": Vocabulary("item_id", 5, "int64")},
+    )  # fmt: skip
+    torch.manual_seed(1)
+    model = Teacher(schema, CONFIG.model_copy(update={"embedding_l2": 0.0}))
+    one, zeros = np.ones(3, np.float32), np.zeros(3, np.int64)
+    bag = Bag(np.array([1, 1, 1, 1, 2]), np.array([0, 3, 4, 5]))  # row 1 three times, once, and row 2
+    batch = Batch({"user_id": zeros, "item_id": zeros}, {"history": bag}, {}, one, one, zeros, zeros, zeros, zeros)
+    thrice, once, other = model.score(batch).tolist()
+    assert thrice == pytest.approx(once, abs=1e-6) and abs(other - once) > 1e-4
+    model.train()
+    table = model.state()["tables.item_id"]
+    model(model.lookup_input(batch), model.numbers(batch))[:1].sum().backward()
+    changed = (model.state()["tables.item_id"] != table).any(dim=1).tolist()
+    assert changed == [True, True, False, False, False]
