@@ -31,7 +31,7 @@ class TeacherStep:
     def __init__(self, model: Teacher, config: TeacherConfig, forward: torch.nn.Module | None = None) -> None:
         self.model = model
         self.forward = forward or model
-        self.optimizer = torch.optim.Adam(model.dense_parameters(), lr=config.dense_lr)
+        self.optimizer = torch.optim.Adam(model.dense_parameters(), lr=config.dense_lr, fused=True)
 
     def __call__(self, batch: Batch) -> float:
         """Train on one batch and return its mean loss."""
