@@ -12,9 +12,10 @@ from hypothesis import strategies as st
 
 from recsys_kd.data.counts import TooManyBadRows
 from recsys_kd.data.dedup import Deduplicator, HashSpill
+from recsys_kd.data.drift import SchemaDrift
 from recsys_kd.data.encode import ConstantLabel, encode
 from recsys_kd.data.files import BadFile, NoChecksums, NoParquet
-from recsys_kd.data.layout import MissingColumn, SchemaDrift, UnknownVocabulary, WrongColumnType
+from recsys_kd.data.layout import MissingColumn, UnknownVocabulary, WrongColumnType
 from recsys_kd.data.split import EmptySplit
 from recsys_kd.errors import RecsysKdError
 from recsys_kd.schema import ITEM, USER
