@@ -5,7 +5,8 @@
 
 from recsys_kd.settings.base import BadRecipe, Fraction, Name, StrictConfig, Units, explain
 from recsys_kd.settings.compression import CompressConfig, RecoveryConfig
-from recsys_kd.settings.data import Columns, DataConfig, FieldConfig, SplitConfig, Window
+from recsys_kd.settings.data import Columns, DataConfig, FieldConfig, SplitConfig, Window, milliseconds
+from recsys_kd.settings.documents import load_yaml
 from recsys_kd.settings.gate import AbConfig, EvaluateConfig, GateConfig, Margin
 from recsys_kd.settings.models import DistilConfig, SoftLabelConfig, StudentConfig, TeacherConfig
 from recsys_kd.settings.recipe import Recipe, load_recipe, parse_recipe
@@ -34,5 +35,7 @@ __all__ = [
     "Window",
     "explain",
     "load_recipe",
+    "load_yaml",
+    "milliseconds",
     "parse_recipe",
 ]

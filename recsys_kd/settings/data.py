@@ -1,9 +1,10 @@
 """`data` and `split`: where the logs are, what their columns mean, which rows test."""
 
+import datetime as dt
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
 from recsys_kd.settings.base import Name, StrictConfig
 
@@ -52,16 +53,37 @@ class FieldConfig(StrictConfig):
         return self
 
 
+def milliseconds(text: str) -> int:
+    """Return milliseconds UTC of an ISO 8601 text; one without a zone is UTC. Raises: ValueError."""
+    stamp = dt.datetime.fromisoformat(text)
+    aware = stamp if stamp.tzinfo else stamp.replace(tzinfo=dt.UTC)
+    return (aware - dt.datetime(1970, 1, 1, tzinfo=dt.UTC)) // dt.timedelta(milliseconds=1)
+
+
+def _instant(value: object) -> object:
+    """Return a date as text, and a text as it is if it is a date. Raises: ValueError."""
+    if isinstance(value, dt.date):  # a datetime is one too
+        return value.isoformat()
+    try:
+        if value is not None:
+            milliseconds(str(value))
+    except ValueError:
+        raise ValueError(f"'{value}' is not a date; write it as 2026-01-31 or 2026-01-31T12:00") from None
+    return value if value is None else str(value)
+
+
+Instant = Annotated[str | None, BeforeValidator(_instant)]
+
+
 class Window(StrictConfig):
     """Timestamps outside are quarantined; ISO 8601 in UTC, start included, end not."""
 
-    start: str | None = None
-    end: str | None = None
+    start: Instant = None
+    end: Instant = None
 
     @model_validator(mode="after")
     def _in_order(self) -> "Window":
-        # Text of one precision compares as the dates do; others are compared where they are parsed.
-        if self.start and self.end and len(self.start) == len(self.end) and self.start >= self.end:
+        if self.start and self.end and milliseconds(self.start) >= milliseconds(self.end):
             raise ValueError(f"`start` {self.start} is not before `end` {self.end}; every row would be outside")
         return self
 

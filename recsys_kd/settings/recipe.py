@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-import yaml
 from pydantic import Field, ValidationError, field_validator
 
 from recsys_kd.settings.base import BadRecipe, Name, StrictConfig, explain
 from recsys_kd.settings.compression import CompressConfig
 from recsys_kd.settings.data import DataConfig, SplitConfig
+from recsys_kd.settings.documents import load_yaml
 from recsys_kd.settings.gate import AbConfig, EvaluateConfig, GateConfig
 from recsys_kd.settings.models import DistilConfig, SoftLabelConfig, StudentConfig, TeacherConfig
 
@@ -76,14 +76,4 @@ def parse_recipe(data: Any, where: str, base: Path) -> Recipe:
 
 def load_recipe(path: Path) -> Recipe:
     """Read a YAML recipe. Raises: BadRecipe."""
-    try:
-        text = path.read_text(encoding="utf-8")
-    except OSError as error:
-        raise BadRecipe(f"{path}: can't be read ({error.strerror}); give the path of a recipe file") from None
-    except UnicodeDecodeError as error:
-        raise BadRecipe(f"{path}: byte {error.start} is not UTF-8; save the recipe as UTF-8") from None
-    try:
-        data = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise BadRecipe(f"{path}: not valid YAML: {' '.join(str(error).split())}") from None
-    return parse_recipe(data, str(path), path.resolve().parent)
+    return parse_recipe(load_yaml(path, "a recipe", BadRecipe), str(path), path.resolve().parent)

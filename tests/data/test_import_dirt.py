@@ -203,7 +203,7 @@ def test_settings_that_do_not_fit_are_refused_before_anything_is_written(tmp_pat
 
 def test_a_file_of_settings_that_is_no_text_is_named(tmp_path):
     (tmp_path / "s.yaml").write_bytes(b"name: \xff\xfe")
-    with pytest.raises(BadImport, match=r"s\.yaml: not UTF-8 text"):
+    with pytest.raises(BadImport, match=r"s\.yaml: byte 6 is not UTF-8"):
         load_import(tmp_path / "s.yaml")
 
 
