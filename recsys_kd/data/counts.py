@@ -17,6 +17,10 @@ class TooManyBadRows(InputError):
     """More rows are bad than the recipe allows."""
 
 
+class NothingUsable(InputError):
+    """No row is good."""
+
+
 @dataclass
 class Counts:
     """Row counts of one reading of a log."""
@@ -43,6 +47,12 @@ class Counts:
         """Raise RowsUnaccounted unless every row read is accounted for."""
         if self.read != self.used + self.bad + self.deduplicated:
             raise RowsUnaccounted(f"{self.line()}: these do not add up; please report this with the recipe")
+
+    def check_used(self, quarantine: str) -> None:
+        """Raise NothingUsable if every row is bad, however many may be."""
+        if self.used == 0:
+            reasons = ", ".join(f"{name} {count:,}" for name, count in self.quarantined.most_common())
+            raise NothingUsable(f"all {self.read:,} rows are bad ({reasons}); look at {quarantine} and mend the log")
 
     def check_threshold(self, limit: float, quarantine: str) -> None:
         """Raise TooManyBadRows if more than `limit` of the rows read are bad."""
