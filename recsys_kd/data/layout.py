@@ -122,7 +122,8 @@ def key_of(name: str) -> str:
         return f"data.columns.{name}"
     if name in ("split", "teacher"):
         return f"{name}.column"
-    return f"field '{name}'"
+    # A comparison's own columns are called so: it names scores, prices and slices on its command line.
+    return "named on the command line" if name.startswith("column:") else f"field '{name}'"
 
 
 def _check_catalogue_key(config: DataConfig, log: pa.DataType, catalogue: pa.Schema) -> None:
