@@ -38,6 +38,9 @@ class Counts:
     bad_items: dict[str, int] = field(default_factory=dict)
     """Catalogue items without a usable value, per field; they get the mean, or zeros for a vector."""
 
+    missing_items: int = 0
+    """Items of the log that the catalogue does not have: known by their id and what the log says of them."""
+
     @property
     def bad(self) -> int:
         """Quarantined rows of all reasons."""
@@ -71,6 +74,21 @@ class Counts:
             f"{self.read:,} read = {self.used:,} used + {self.bad:,} quarantined + {self.deduplicated:,} deduplicated"
         )
 
+    def notes(self) -> list[str]:
+        """Return what else there is to know, a line each: reasons, files left out, what the catalogue lacks."""
+        named = {
+            "quarantined": self.quarantined.most_common(),
+            "catalogue items without a usable value": self.bad_items.items(),
+        }
+        lines = [f"{what}: {', '.join(f'{name} {n:,}' for name, n in found)}" for what, found in named.items() if found]
+        counted = {
+            "items of the log are not in the catalogue": self.missing_items,
+            "file(s) hold no rows": self.empty_files,
+            "file(s) can't be read whole and are excluded": len(self.excluded_files),
+            "file(s) have no page checksums: flipped bytes would go unseen": self.files_without_checksums,
+        }
+        return lines + [f"{n:,} {what}" for what, n in counted.items() if n]
+
     def to_json(self) -> dict[str, Any]:
         """Return plain values."""
         return {
@@ -83,6 +101,7 @@ class Counts:
             "files_without_checksums": self.files_without_checksums,
             "excluded_files": list(self.excluded_files),
             "bad_items": dict(self.bad_items),
+            "missing_items": self.missing_items,
         }
 
     @staticmethod

@@ -191,7 +191,8 @@ class _Encoder:
         self.found.counts.bad_items = catalogue.bad
         seen, self.item_counts = distinct(self.rows.keys("item", self.train, bag=False))
         self.item_keys = np.union1d(catalogue.keys, seen)
-        self.missing_items = len(np.setdiff1d(seen, catalogue.keys)) if self.config.catalogue else 0
+        if self.config.catalogue:
+            self.found.counts.missing_items = len(np.setdiff1d(seen, catalogue.keys))
         known = len(catalogue.keys)
         at = np.append(rows_of(self.item_keys, catalogue.keys), known)
         self.item_raw: dict[str, RawField] = spread(catalogue.fields, at, known)
@@ -289,7 +290,6 @@ class _Encoder:
             "counts": self.found.counts.to_json(),
             "length": self.length,
             "columns": self.columns,
-            "missing_items": self.missing_items,
         }
         shutil.rmtree(self.out / "raw")
         (self.out / "meta.json").write_text(json.dumps(meta))

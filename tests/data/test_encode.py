@@ -1,5 +1,6 @@
 """Encoding: what a catalogue lacks is counted, what a split lacks is said early, leftovers stay with their run."""
 
+from collections import Counter
 from types import SimpleNamespace
 
 import numpy as np
@@ -8,7 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from recsys_kd.data.convert import TextKeys
-from recsys_kd.data.counts import NothingUsable
+from recsys_kd.data.counts import Counts, NothingUsable
 from recsys_kd.data.encode import ConstantLabel, encode
 from recsys_kd.data.items import BadCatalogue
 from recsys_kd.data.read import open_log, scan
@@ -50,6 +51,8 @@ def test_bad_catalogue_values_are_counted_up_to_the_limit_and_refused_above(tmp_
     path = catalogue(tmp_path, image, [1.0, None, *range(7)])
     data = reading(tmp_path, log(), catalogue=path, fields=[IMAGE, PRICE], max_quarantine=0.4)
     assert data.counts.bad_items == {"image": 3, "price": 1}
+    assert Counts.from_json(data.counts.to_json()) == data.counts
+    assert data.counts.notes() == ["catalogue items without a usable value: image 3, price 1"]
     assert data.item_dense("image")[2:5].tolist() == [[0, 0]] * 3
     with pytest.raises(BadCatalogue, match=r"column 'image': 3 of 9 items .*item 102, is null.*data\.max_quarantine"):
         reading(tmp_path, log(), catalogue=path, fields=[IMAGE, PRICE], max_quarantine=0.2)
@@ -58,6 +61,22 @@ def test_bad_catalogue_values_are_counted_up_to_the_limit_and_refused_above(tmp_
     accepted = [{**IMAGE, "missing": "accept"}, {**PRICE, "missing": "accept"}]
     data = reading(tmp_path, log(), catalogue=path, fields=accepted, max_quarantine=0.0)
     assert data.counts.bad_items == {"image": 3, "price": 1}
+
+
+def test_all_that_was_left_out_is_told_in_a_line_each():
+    counts = Counts(
+        missing_items=1200, quarantined=Counter({"nan": 2, "null_key": 1001}), empty_files=1, excluded_files=["a", "b"],
+        files_without_checksums=3, bad_items={"price": 4},
+    )  # fmt: skip
+    assert counts.notes() == [
+        "quarantined: null_key 1,001, nan 2",
+        "catalogue items without a usable value: price 4",
+        "1,200 items of the log are not in the catalogue",
+        "1 file(s) hold no rows",
+        "2 file(s) can't be read whole and are excluded",
+        "3 file(s) have no page checksums: flipped bytes would go unseen",
+    ]
+    assert Counts(read=5, used=5).notes() == []
 
 
 def test_the_quarantine_lies_with_the_rows_it_belongs_to(tmp_path):

@@ -165,7 +165,7 @@ def test_users_and_items_are_joined_by_key_and_the_log_can_be_encoded(tmp_path):
     assert json.loads((tmp_path / "out" / "import.json").read_text())["unmatched"] == {"users": 1, "items": 0}
     recipe = load_recipe(found.recipe)
     data = encode(recipe.data, recipe.split, tmp_path / "encoded")
-    assert data.item_dense("price").shape == (32, 1) and data.missing_items == 0
+    assert data.item_dense("price").shape == (32, 1) and data.counts.missing_items == 0
 
 
 def test_a_key_that_is_repeated_or_missing_is_named(tmp_path):
