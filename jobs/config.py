@@ -10,11 +10,10 @@ import os
 from pathlib import Path
 from typing import Any
 
-import yaml
 from pydantic import Field, ValidationError, model_validator
 
 from recsys_kd.registry import where
-from recsys_kd.settings import BadRecipe, StrictConfig, explain
+from recsys_kd.settings import BadRecipe, StrictConfig, explain, load_yaml
 
 VARIABLE, BROKER_VARIABLE = "RECSYS_KD_JOBS", "RECSYS_KD_BROKER"
 _DEFAULTS = "the defaults"
@@ -90,10 +89,7 @@ def load(path: Path | None) -> JobsConfig:
     base = Path.cwd()
     if path is not None:
         base = path.resolve().parent
-        try:
-            data = yaml.safe_load(path.read_text()) or {}
-        except (OSError, yaml.YAMLError) as error:
-            raise BadRecipe(f"{path}: {' '.join(str(error).split())}; give the path of a jobs configuration") from None
+        data = load_yaml(path, "a jobs configuration", BadRecipe) or {}
     try:
         config = JobsConfig.model_validate(data)
     except ValidationError as error:

@@ -76,7 +76,7 @@ def run(
     loaded = load_recipe(recipe)
     if dry_run:
         found = plan(loaded)
-        say(json.dumps(found.__dict__) if as_json else "\n".join(found.lines()))
+        say(json.dumps(found.to_json()) if as_json else "\n".join(found.lines()))
         return
     if registry is not None:
         os.environ[where.VARIABLE] = registry  # not into the recipe, which reports print: it may hold a password

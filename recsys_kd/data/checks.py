@@ -7,15 +7,13 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
-import pandas as pd
 import pyarrow as pa
 from numpy.typing import NDArray
 
 from recsys_kd.data.convert import Converted, Ints, Mask, TextKeys, is_text, keys_of, numbers, sound_text, times
 from recsys_kd.data.layout import Layout
-from recsys_kd.errors import InputError
 from recsys_kd.ids import mix
-from recsys_kd.settings import DataConfig, FieldConfig
+from recsys_kd.settings import DataConfig, FieldConfig, milliseconds
 
 _CALENDAR = (-62_135_596_800_000, 253_402_300_800_000)
 """Years 1 to 9999 in ms: a time beyond is a number in another unit, and would take the whole test split for itself."""
@@ -54,8 +52,9 @@ class RowChecker:
         self.config = config
         self.layout = layout
         self.text = {name: TextKeys() for name in ("user_id", "item_id", "request_id")}
-        self.start = _instant(config.window.start, "start", _CALENDAR[0])
-        self.end = _instant(config.window.end, "end", _CALENDAR[1])
+        start, end = config.window.start, config.window.end
+        self.start = _CALENDAR[0] if start is None else milliseconds(start)
+        self.end = _CALENDAR[1] if end is None else milliseconds(end)
         self.causes: list[tuple[str, str]] = [("", "")]
         """(reason, log column) per code."""
         self._reason: NDArray[np.uint16] | None = None
@@ -186,20 +185,3 @@ def lengths_of(array: pa.Array) -> Ints:
     if pa.types.is_fixed_size_list(array.type):
         return np.where(np.asarray(array.is_null()), 0, array.type.list_size).astype(np.int64)
     return np.asarray(array.value_lengths().fill_null(0)).astype(np.int64)
-
-
-class BadWindow(InputError):
-    """A bound of the time window is not an ISO 8601 date."""
-
-
-def _instant(text: str | None, key: str, default: int) -> int:
-    """Return milliseconds UTC of an ISO 8601 text. Raises: BadWindow."""
-    if text is None:
-        return default
-    try:
-        stamp = pd.Timestamp(text)
-    except ValueError:
-        raise BadWindow(
-            f"data.window.{key}: '{text}' is not a date; write it as 2026-01-31 or 2026-01-31T12:00"
-        ) from None
-    return int((stamp if stamp.tz else stamp.tz_localize("UTC")).timestamp() * 1000)

@@ -17,6 +17,10 @@ class TooManyBadRows(InputError):
     """More rows are bad than the recipe allows."""
 
 
+class NothingUsable(InputError):
+    """No row is good."""
+
+
 @dataclass
 class Counts:
     """Row counts of one reading of a log."""
@@ -34,6 +38,9 @@ class Counts:
     bad_items: dict[str, int] = field(default_factory=dict)
     """Catalogue items without a usable value, per field; they get the mean, or zeros for a vector."""
 
+    missing_items: int = 0
+    """Items of the log that the catalogue does not have: known by their id and what the log says of them."""
+
     @property
     def bad(self) -> int:
         """Quarantined rows of all reasons."""
@@ -43,6 +50,12 @@ class Counts:
         """Raise RowsUnaccounted unless every row read is accounted for."""
         if self.read != self.used + self.bad + self.deduplicated:
             raise RowsUnaccounted(f"{self.line()}: these do not add up; please report this with the recipe")
+
+    def check_used(self, quarantine: str) -> None:
+        """Raise NothingUsable if every row is bad, however many may be."""
+        if self.used == 0:
+            reasons = ", ".join(f"{name} {count:,}" for name, count in self.quarantined.most_common())
+            raise NothingUsable(f"all {self.read:,} rows are bad ({reasons}); look at {quarantine} and mend the log")
 
     def check_threshold(self, limit: float, quarantine: str) -> None:
         """Raise TooManyBadRows if more than `limit` of the rows read are bad."""
@@ -61,6 +74,21 @@ class Counts:
             f"{self.read:,} read = {self.used:,} used + {self.bad:,} quarantined + {self.deduplicated:,} deduplicated"
         )
 
+    def notes(self) -> list[str]:
+        """Return what else there is to know, a line each: reasons, files left out, what the catalogue lacks."""
+        named = {
+            "quarantined": self.quarantined.most_common(),
+            "catalogue items without a usable value": self.bad_items.items(),
+        }
+        lines = [f"{what}: {', '.join(f'{name} {n:,}' for name, n in found)}" for what, found in named.items() if found]
+        counted = {
+            "items of the log are not in the catalogue": self.missing_items,
+            "file(s) hold no rows": self.empty_files,
+            "file(s) can't be read whole and are excluded": len(self.excluded_files),
+            "file(s) have no page checksums: flipped bytes would go unseen": self.files_without_checksums,
+        }
+        return lines + [f"{n:,} {what}" for what, n in counted.items() if n]
+
     def to_json(self) -> dict[str, Any]:
         """Return plain values."""
         return {
@@ -73,6 +101,7 @@ class Counts:
             "files_without_checksums": self.files_without_checksums,
             "excluded_files": list(self.excluded_files),
             "bad_items": dict(self.bad_items),
+            "missing_items": self.missing_items,
         }
 
     @staticmethod

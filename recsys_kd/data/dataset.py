@@ -47,8 +47,6 @@ class Dataset:
     counts: Counts
     length: int
     columns: tuple[str, ...]
-    missing_items: int
-    """Items in the log that the catalogue does not have."""
 
     @staticmethod
     def open(path: Path) -> "Dataset":
@@ -64,7 +62,6 @@ class Dataset:
             Counts.from_json(meta["counts"]),
             meta["length"],
             tuple(meta["columns"]),
-            meta["missing_items"],
         )
 
     def __len__(self) -> int:

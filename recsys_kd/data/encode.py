@@ -26,6 +26,7 @@ from recsys_kd.data.layout import Layout, column_of
 from recsys_kd.data.ordered import Ordered, distinct, distinct_keys, ends_of, moments
 from recsys_kd.data.read import Scan, open_log, scan, usable
 from recsys_kd.data.split import split_bounds, split_rank
+from recsys_kd.data.vocabulary import EmptyVocabulary, frequent, too_rare
 from recsys_kd.errors import InputError, OutsideError
 from recsys_kd.ids import mix
 from recsys_kd.progress import SILENT, Progress
@@ -63,6 +64,7 @@ def encode(
         quarantine.unlink(missing_ok=True)
         found = scan(log, building / QUARANTINE, building / "spill", progress)
         found.counts.check_threshold(config.max_quarantine, str(quarantine))
+        found.counts.check_used(str(quarantine))
         (building / "spill").rmdir()
         encoder = _Encoder(found, split, building, progress)
         try:
@@ -189,7 +191,8 @@ class _Encoder:
         self.found.counts.bad_items = catalogue.bad
         seen, self.item_counts = distinct(self.rows.keys("item", self.train, bag=False))
         self.item_keys = np.union1d(catalogue.keys, seen)
-        self.missing_items = len(np.setdiff1d(seen, catalogue.keys)) if self.config.catalogue else 0
+        if self.config.catalogue:
+            self.found.counts.missing_items = len(np.setdiff1d(seen, catalogue.keys))
         known = len(catalogue.keys)
         at = np.append(rows_of(self.item_keys, catalogue.keys), known)
         self.item_raw: dict[str, RawField] = spread(catalogue.fields, at, known)
@@ -210,8 +213,13 @@ class _Encoder:
 
     def _vocabularies(self) -> None:
         kinds, keys = self.layout.types, self.rows.keys
-        self._vocabulary(USER, *distinct(keys("user", self.train, bag=False)), kinds[USER])
         self._vocabulary(ITEM, self.item_seen, self.item_counts, kinds[ITEM])
+        users, user_counts = distinct(keys("user", self.train, bag=False))
+        self._vocabulary(USER, users, user_counts, kinds[USER])
+        if len(self.keys[ITEM]) == 0:
+            raise EmptyVocabulary(too_rare("items", self.item_counts, self.config.min_count))
+        if len(self.keys[USER]) == 0:
+            self.progress.note(f"{too_rare('users', user_counts, self.config.min_count)}: the model will know no user")
         self.fields += [Field(USER, "id", "request", USER), Field(ITEM, "id", "item", ITEM)]
         own = [f for f in self.config.fields if f.kind in ("categorical", "bag") and f.vocabulary in (None, f.name)]
         for field in own:
@@ -227,8 +235,7 @@ class _Encoder:
         return iter([(raw.values if isinstance(raw, RawBag) else raw).astype(np.int64, copy=False)])
 
     def _vocabulary(self, name: str, known: Ints, counts: Ints, kind: pa.DataType, floor: bool = True) -> None:
-        enough = counts >= (self.config.min_count if floor else 1)
-        self.keys[name] = known[enough & (known != NULL_KEY)]
+        self.keys[name] = frequent(known, counts, self.config.min_count if floor else 1)
         inner = getattr(kind, "value_type", None) if not pa.types.is_dictionary(kind) else None
         self.schema_kinds[name] = _key_kind(inner or kind)
 
@@ -283,7 +290,6 @@ class _Encoder:
             "counts": self.found.counts.to_json(),
             "length": self.length,
             "columns": self.columns,
-            "missing_items": self.missing_items,
         }
         shutil.rmtree(self.out / "raw")
         (self.out / "meta.json").write_text(json.dumps(meta))

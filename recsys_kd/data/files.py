@@ -82,6 +82,12 @@ def open_parquet(path: Path) -> pq.ParquetFile:
     return file
 
 
+def first_with_rows(path: Path) -> Path:
+    """Return the first file of a log that holds rows, its first file where none does. Raises: NoParquet, BadFile."""
+    files = list_files(path)
+    return next((file for file in files if open_parquet(file).metadata.num_rows), files[0])
+
+
 def read_table(path: Path, columns: Sequence[str]) -> pa.Table:
     """Return columns of a small file as a whole. Raises: BadFile, OutsideError."""
     file = open_parquet(path)

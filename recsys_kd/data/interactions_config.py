@@ -4,12 +4,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-import yaml
 from pydantic import Field, ValidationError, model_validator
 
 from recsys_kd.data.interactions_read import DropRule, SourceColumns
 from recsys_kd.errors import InputError
-from recsys_kd.settings import StrictConfig, explain
+from recsys_kd.settings import StrictConfig, explain, load_yaml
 
 
 class BadImport(InputError):
@@ -88,14 +87,7 @@ class ImportResult:
 def load_import(path: Path, base: Path | None = None) -> ImportConfig:
     """Read an import's YAML; sources lie under `base` (the file's folder where absent). Raises: BadImport."""
     try:
-        data = yaml.safe_load(path.read_text(encoding="utf-8"))
-        config = ImportConfig.model_validate(data)
-    except OSError as error:
-        raise BadImport(f"{path}: can't be read ({error.strerror})") from None
-    except UnicodeDecodeError as error:
-        raise BadImport(f"{path}: not UTF-8 text ({error.reason} at byte {error.start}); save it as UTF-8") from None
-    except yaml.YAMLError as error:
-        raise BadImport(f"{path}: not valid YAML: {' '.join(str(error).split())}") from None
+        config = ImportConfig.model_validate(load_yaml(path, "an import's YAML", BadImport))
     except ValidationError as error:
         raise BadImport(explain(error, str(path))) from None
     root = base or path.resolve().parent

@@ -1,11 +1,12 @@
 """Which log column feeds what, checked against every file before any row is read."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 
 import pyarrow as pa
 
 from recsys_kd.data.convert import is_text, key_kind
+from recsys_kd.data.drift import DOUBLE, LogFile, once, settle, value_type
 from recsys_kd.errors import InputError
 from recsys_kd.settings import DataConfig, FieldConfig, SplitConfig
 
@@ -29,14 +30,6 @@ class ReservedName(InputError):
     """A field is called what the encoded log calls one of its own columns."""
 
 
-class RepeatedColumn(InputError):
-    """A file has two columns of the name that is wanted."""
-
-
-class SchemaDrift(InputError):
-    """Two files of one log disagree about a column."""
-
-
 @dataclass(frozen=True)
 class Layout:
     """The columns to read: canonical name or field name -> log column; fields by where they live."""
@@ -52,6 +45,11 @@ class Layout:
         """Log columns to read, each once."""
         return list(dict.fromkeys(self.columns.values()))
 
+    @property
+    def read_types(self) -> dict[str, pa.DataType]:
+        """The type of every log column, as the files say together."""
+        return {column: self.types[name] for name, column in self.columns.items()}
+
 
 def column_of(field: FieldConfig) -> str:
     """Return the name of a field's column."""
@@ -59,9 +57,16 @@ def column_of(field: FieldConfig) -> str:
 
 
 def plan_layout(
-    config: DataConfig, split: SplitConfig, schema: pa.Schema, catalogue: pa.Schema | None, extra: dict[str, str]
+    config: DataConfig,
+    split: SplitConfig,
+    files: list[LogFile],
+    catalogue: pa.Schema | None,
+    extra: Mapping[str, str],
 ) -> Layout:
-    """Resolve every column. Raises: MissingColumn, RepeatedColumn, ReservedName, UnknownVocabulary, WrongColumnType."""
+    """Resolve every column of a log's `files`, those with rows.
+
+    Raises: MissingColumn, RepeatedColumn, ReservedName, SchemaDrift, UnknownVocabulary, WrongColumnType, BadFile.
+    """
     for field in config.fields:
         if field.name in {*_OWN, *extra}:
             raise ReservedName(
@@ -74,18 +79,17 @@ def plan_layout(
     log_fields = tuple(f for f in config.fields if f not in item_fields)
     wanted = {name: getattr(config.columns, name) for name in ("user_id", "item_id", "timestamp", "label")}
     wanted |= {name: getattr(config.columns, name) for name in OPTIONAL if getattr(config.columns, name)}
-    wanted |= {f.name: column_of(f) for f in log_fields} | extra
+    wanted |= {f.name: column_of(f) for f in log_fields} | dict(extra)
     if split.column:
         wanted["split"] = split.column
-    for name, column in wanted.items():
-        if column not in schema.names:
-            raise _missing(name, column, schema, config)
-        _once(column, schema, config.path)
-    types = {name: schema.field(column).type for name, column in wanted.items()}
+    settled = settle(files, wanted.values())
+    check_present(config, wanted, files[0], catalogue)
+    types = {name: settled[column] for name, column in wanted.items()}
     for name, kind in types.items():
         _check_type(name, wanted[name], kind, {f.name: f for f in log_fields})
     for field in item_fields:
         assert catalogue is not None  # only a catalogue gives item fields
+        once(column_of(field), catalogue, config.catalogue or config.path)
         types[field.name] = catalogue.field(column_of(field)).type
         _check_type(field.name, column_of(field), types[field.name], {field.name: field})
     if catalogue is not None:
@@ -94,19 +98,37 @@ def plan_layout(
     return Layout(wanted, log_fields, item_fields, types)
 
 
-def _once(column: str, schema: pa.Schema, path: Path) -> None:
-    if schema.names.count(column) > 1:
-        raise RepeatedColumn(f"{path}: has {schema.names.count(column)} columns called '{column}'; rename all but one")
+def check_present(config: DataConfig, wanted: Mapping[str, str], log: LogFile, catalogue: pa.Schema | None) -> None:
+    """Raise MissingColumn naming every column of log and catalogue that is not there, and those that are."""
+    missing, places = [], {f"{log.path}": log.schema}
+    for name, column in wanted.items():
+        if column not in log.schema.names:
+            item_side = any(f.name == name and f.side == "item" for f in config.fields)
+            where = f"in {config.catalogue} nor in {log.path}" if item_side and catalogue else f"in {log.path}"
+            missing.append(f"{key_of(name)}: no column '{column}' {where}")
+    if catalogue is not None:
+        places[f"{config.catalogue}"] = catalogue
+        if config.columns.item_id not in catalogue.names:
+            column = config.columns.item_id
+            missing.append(f"{key_of('item_id')}: no column '{column}' in {config.catalogue}, which is keyed by it")
+    if missing:
+        held = [f"the columns of {place} are: {', '.join(schema.names)}" for place, schema in places.items()]
+        raise MissingColumn("\n".join([*missing, *held]))
+
+
+def key_of(name: str) -> str:
+    """Return what in a recipe (or a command) names a column: a key, or a field."""
+    if name in {*OPTIONAL, "user_id", "item_id", "timestamp", "label"}:
+        return f"data.columns.{name}"
+    if name in ("split", "teacher"):
+        return f"{name}.column"
+    # A comparison's own columns are called so: it names scores, prices and slices on its command line.
+    return "named on the command line" if name.startswith("column:") else f"field '{name}'"
 
 
 def _check_catalogue_key(config: DataConfig, log: pa.DataType, catalogue: pa.Schema) -> None:
     column = config.columns.item_id
-    if column not in catalogue.names:
-        raise MissingColumn(
-            f"data.columns.item_id: no column '{column}' in {config.catalogue}, which is keyed by it; the columns are: "
-            f"{', '.join(catalogue.names)}"
-        )
-    _once(column, catalogue, config.catalogue or config.path)
+    once(column, catalogue, config.catalogue or config.path)
     kind = catalogue.field(column).type
     if key_kind(kind) != key_kind(log):
         raise WrongColumnType(
@@ -126,24 +148,12 @@ def _check_vocabularies(config: DataConfig, types: dict[str, pa.DataType]) -> No
                 f"field '{field.name}': vocabulary '{owner}' is none of: {', '.join(owners)}; "
                 "name one of these, or leave `vocabulary` out"
             )
-        mine, theirs = (key_kind(_value_type(types[n]) or types[n]) for n in (field.name, owner))
+        mine, theirs = (key_kind(value_type(types[n]) or types[n]) for n in (field.name, owner))
         if mine != theirs:
             raise WrongColumnType(
                 f"field '{field.name}': holds {types[field.name]}, but its vocabulary '{owner}' is of {types[owner]}, "
                 "so no value would be found; write both as integers or both as strings"
             )
-
-
-def _missing(name: str, column: str, schema: pa.Schema, config: DataConfig) -> MissingColumn:
-    key = f"data.columns.{name}" if name in {*OPTIONAL, "user_id", "item_id", "timestamp", "label"} else f"field {name}"
-    where = f"{config.path}" + (f" or {config.catalogue}" if config.catalogue else "")
-    return MissingColumn(f"{key}: no column '{column}' in {where}; the columns are: {', '.join(schema.names)}")
-
-
-def _value_type(kind: pa.DataType) -> pa.DataType | None:
-    if pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind):
-        return kind.value_type
-    return None
 
 
 def _is_number(kind: pa.DataType) -> bool:
@@ -157,7 +167,7 @@ def _is_number(kind: pa.DataType) -> bool:
 
 def _check_type(name: str, column: str, kind: pa.DataType, fields: dict[str, FieldConfig]) -> None:
     wants = fields[name].kind if name in fields else ""
-    inner = _value_type(kind)
+    inner = value_type(kind)
     checks = {
         "categorical": (key_kind(kind) is not None, "integers, booleans or strings"),
         "bag": (inner is not None and key_kind(inner) is not None, "lists of integers or strings"),
@@ -175,47 +185,11 @@ def _check_type(name: str, column: str, kind: pa.DataType, fields: dict[str, Fie
         checks[""] = (_is_number(kind) or is_text(kind), "numbers")
     good, expected = checks[wants]
     if not good:
-        raise WrongColumnType(f"'{name}': column '{column}' is {kind}; it must hold {expected}")
+        raise WrongColumnType(f"{key_of(name)}: column '{column}' is {kind}; it must hold {expected}{_hint(kind)}")
 
 
-def widest(kind: pa.DataType) -> pa.DataType:
-    """Return the type that holds every value of `kind`'s family."""
-    inner = _value_type(kind)
-    if inner is not None:
-        return pa.list_(widest(inner))
-    if is_text(kind):
-        return pa.large_string()
-    if pa.types.is_dictionary(kind):
-        return widest(kind.value_type)
-    if pa.types.is_integer(kind) and kind != pa.uint64():
-        return pa.int64()
-    return pa.float64() if pa.types.is_floating(kind) else kind
-
-
-def _family(kind: pa.DataType) -> str:
-    """Return what files must agree on. uint64 stands alone: beyond 2^63 its ids would be taken for negative int64."""
-    inner = _value_type(kind)
-    if inner is not None:
-        return f"list of {_family(inner)}"
-    if is_text(kind):
-        return "text"
-    if pa.types.is_dictionary(kind):
-        return _family(kind.value_type)
-    if pa.types.is_integer(kind) and kind != pa.uint64():
-        return "integer"
+def _hint(kind: pa.DataType) -> str:
+    """Return what often is behind a type that fits no use."""
     if pa.types.is_floating(kind):
-        return "float"
-    return str(kind)
-
-
-def check_drift(path: Path, schema: pa.Schema, first: Path, layout: Layout) -> None:
-    """Raise SchemaDrift if a later file's columns differ in kind from the first file's; widths may differ."""
-    for name, column in layout.columns.items():
-        if column not in schema.names:
-            raise SchemaDrift(f"{path}: no column '{column}', which {first} has; rewrite the file or leave it out")
-        _once(column, schema, path)
-        got, want = schema.field(column).type, layout.types[name]
-        if _family(got) != _family(want):
-            raise SchemaDrift(
-                f"{path}: column '{column}' is {got}, in {first} it is {want}; rewrite one of them so that they agree"
-            )
+        return f" ({DOUBLE})"
+    return " (it is null in every row of every file)" if pa.types.is_null(kind) else ""

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from recsys_kd.data.checks import Canonical, RowChecker
 from recsys_kd.data.counts import Counts
 from recsys_kd.data.dedup import Deduplicator, HashSpill
+from recsys_kd.data.drift import LogFile, as_wanted, family, widest
 from recsys_kd.data.files import (
     BadFile,
     NoChecksums,
@@ -28,7 +29,7 @@ from recsys_kd.data.files import (
     partition_values,
     read_batches,
 )
-from recsys_kd.data.layout import Layout, check_drift, plan_layout, widest
+from recsys_kd.data.layout import Layout, plan_layout
 from recsys_kd.errors import InputError
 from recsys_kd.progress import SILENT, Progress
 from recsys_kd.settings import DataConfig, SplitConfig
@@ -61,39 +62,41 @@ class Scan:
 
 
 def open_log(config: DataConfig, split: SplitConfig, extra: Mapping[str, str] | None = None) -> Log:
-    """Check footers, columns and checksums of every file; no row is read.
+    """Check footers, columns and checksums of every file; rows are read only where a column may hold nothing.
 
+    Files without rows are counted, and asked nothing.
     Raises: NoParquet, BadFile, NoChecksums, MissingColumn, WrongColumnType, SchemaDrift, NothingReadable.
     """
     counts, rows = Counts(), 0
-    files: list[Path] = []
+    files: list[LogFile] = []
     catalogue = next((open_parquet(path).schema_arrow for path in catalogue_files(config.catalogue)), None)
-    layout: Layout | None = None
     for path in list_files(config.path):
         counts.files += 1
-        try:
-            file = open_parquet(path)
-            checked = file.metadata.num_rows == 0 or has_checksums(path)
-        except BadFile:
-            if config.on_bad_file == "stop":
-                raise
-            counts.excluded_files.append(str(path))
-            continue
-        if not checked:
-            if config.require_checksums:
-                raise NoChecksums(path)
-            counts.files_without_checksums += 1
-        schema = _with_partitions(file.schema_arrow, partition_values(path, config.path))
-        if layout is None:
-            layout = plan_layout(config, split, schema, catalogue, dict(extra or {}))
-        else:
-            check_drift(path, schema, files[0] if files else path, layout)
-        counts.empty_files += file.metadata.num_rows == 0
-        rows += file.metadata.num_rows
-        files.append(path)
-    if layout is None or rows == 0:
+        file = _sound(config, path, counts)
+        if file is not None and file.metadata.num_rows:
+            rows += file.metadata.num_rows
+            files.append(LogFile(path, _with_partitions(file.schema_arrow, partition_values(path, config.path))))
+    if not files:
         raise NothingReadable(f"data.path: {config.path} holds no rows in {counts.files} file(s); give a log with rows")
-    return Log(config, layout, tuple(files), rows, counts)
+    layout = plan_layout(config, split, files, catalogue, dict(extra or {}))
+    return Log(config, layout, tuple(f.path for f in files), rows, counts)
+
+
+def _sound(config: DataConfig, path: Path, counts: Counts) -> pq.ParquetFile | None:
+    """Open a file whose footer is sound and count what it lacks; None where it is excluded."""
+    try:
+        file = open_parquet(path)
+        checked = file.metadata.num_rows == 0 or has_checksums(path)
+    except BadFile:
+        if config.on_bad_file == "stop":
+            raise
+        counts.excluded_files.append(str(path))
+        return None
+    if not checked and config.require_checksums:
+        raise NoChecksums(path)
+    counts.files_without_checksums += not checked
+    counts.empty_files += file.metadata.num_rows == 0
+    return file
 
 
 def _with_partitions(schema: pa.Schema, partitions: Mapping[str, str | None]) -> pa.Schema:
@@ -105,11 +108,16 @@ def _with_partitions(schema: pa.Schema, partitions: Mapping[str, str | None]) ->
 
 
 def _whole_batches(log: Log, path: Path) -> Iterator[pa.RecordBatch]:
-    """Yield a file's batches with the columns that its folders name."""
+    """Yield a file's batches with the columns that its folders name, and nulls for columns that hold nothing."""
     file = open_parquet(path)
     named = partition_values(path, log.config.path)
-    inside = [c for c in log.layout.read if c in file.schema_arrow.names]
+    schema, wanted = file.schema_arrow, log.layout.read_types
+    inside = [c for c in log.layout.read if c in schema.names]
+    other = [c for c in inside if family(schema.field(c).type) != family(wanted[c])]
     for batch in read_batches(file, path, inside):
+        for name in other:
+            at = batch.schema.get_field_index(name)
+            batch = batch.set_column(at, name, as_wanted(batch.column(at), wanted[name], path, name))
         for name in log.layout.read:
             if name not in inside:
                 constant = pa.repeat(pa.scalar(named[name], pa.string()), batch.num_rows)

@@ -14,13 +14,11 @@ valid_days: 7
 """
 
 from pathlib import Path
-from typing import Any
 
-import yaml
 from pydantic import Field, ValidationError
 
 from recsys_kd.errors import InputError
-from recsys_kd.settings import StrictConfig, explain
+from recsys_kd.settings import StrictConfig, explain, load_yaml
 
 
 class BadPolicy(InputError):
@@ -67,13 +65,7 @@ class Policy(StrictConfig):
 def load_policy(path: Path) -> Policy:
     """Read a policy file. Raises: BadPolicy naming every bad key with its value."""
     try:
-        data: Any = yaml.safe_load(path.read_text())
-    except OSError as error:
-        raise BadPolicy(f"{path}: can't be read ({error.strerror}); give the path of a policy file") from None
-    except yaml.YAMLError as error:
-        raise BadPolicy(f"{path}: not valid YAML: {' '.join(str(error).split())}") from None
-    try:
-        policy = Policy.model_validate(data)
+        policy = Policy.model_validate(load_yaml(path, "a policy file", BadPolicy))
     except ValidationError as error:
         raise BadPolicy(explain(error, str(path))) from None
     for model in policy.against:

@@ -9,8 +9,6 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
-
 from recsys_kd.errors import InputError
 from recsys_kd.evaluate.comparison import Comparison, compare
 from recsys_kd.evaluate.evaluation import plain_values
@@ -23,7 +21,7 @@ from recsys_kd.flow.ab_refs import resolve
 from recsys_kd.flow.ab_slices import catalogue_column, catalogue_numbers, slices_of
 from recsys_kd.flow.lineage import check_unseen
 from recsys_kd.progress import SILENT, Progress
-from recsys_kd.settings import AbConfig, DataConfig, EvaluateConfig, load_recipe
+from recsys_kd.settings import AbConfig, DataConfig, EvaluateConfig, load_recipe, milliseconds
 
 
 class BadTime(InputError):
@@ -50,10 +48,9 @@ class Offline:
 def instant(text: str) -> int:
     """Return milliseconds UTC of an ISO 8601 text. Raises: BadTime."""
     try:
-        stamp = pd.Timestamp(text)
+        return milliseconds(text)
     except ValueError:
         raise BadTime(f"--since: '{text}' is not a time; write it as 2026-01-31 or 2026-01-31T12:00") from None
-    return int((stamp if stamp.tz else stamp.tz_localize("UTC")).timestamp() * 1000)
 
 
 def compare_log(

@@ -8,7 +8,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from recsys_kd.data.convert import TextKeys, keys_of, sound_text
-from recsys_kd.data.files import list_files, open_parquet, partition_values
+from recsys_kd.data.files import first_with_rows, open_parquet, partition_values
 from recsys_kd.data.items import NULL_KEY, categories_of
 from recsys_kd.data.layout import OPTIONAL
 from recsys_kd.settings import Columns, DataConfig, Recipe
@@ -17,8 +17,8 @@ _UNITS = ((1e17, "ns"), (1e14, "us"), (1e11, "ms"))
 
 
 def names_in(path: Path) -> list[str]:
-    """Return the columns of a log's first file, with those that its folders name. Raises: NoParquet, BadFile."""
-    first = list_files(path)[0]
+    """Return the columns of a log's first file with rows, and its folders. Raises: NoParquet, BadFile."""
+    first = first_with_rows(path)
     return [*open_parquet(first).schema_arrow.names, *partition_values(first, path)]
 
 
@@ -34,7 +34,7 @@ def data_config(path: Path, recipe: Recipe | None) -> DataConfig:
 
 def _unit(path: Path, column: str) -> str:
     """Return the unit of an integer time column by the size of its first value: seconds stay below 1e11 until 5138."""
-    file = open_parquet(list_files(path)[0])
+    file = open_parquet(first_with_rows(path))
     if column not in file.schema_arrow.names or not pa.types.is_integer(file.schema_arrow.field(column).type):
         return "s"
     first = next(file.iter_batches(batch_size=1, columns=[column]), None)

@@ -1,42 +1,71 @@
 """`--dry-run`: what a recipe would do, from files' footers alone."""
 
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
-import pyarrow.parquet as pq
+import pyarrow as pa
 
-from recsys_kd.data.read import open_log
+from recsys_kd.data.bounds import Bound, bounds
+from recsys_kd.data.files import BadFile
+from recsys_kd.data.footer import BadFooter
+from recsys_kd.data.layout import column_of
+from recsys_kd.data.read import Log, open_log
+from recsys_kd.data.vocabulary import EmptyVocabulary
 from recsys_kd.flow.compression import budget_of
+from recsys_kd.flow.estimate import memory_bytes, seconds
 from recsys_kd.flow.folders import check_folders
 from recsys_kd.flow.models import check_teacher
-from recsys_kd.settings import Recipe
+from recsys_kd.schema import ITEM, USER
+from recsys_kd.settings import FieldConfig, Recipe
 
-_TEACHER_ROWS_PER_SECOND, _STUDENT_ROWS_PER_SECOND, _READ_ROWS_PER_SECOND = 40_000, 150_000, 400_000
-"""Measured on 2 cores; the teacher at width 64."""
-_EPOCHS = 4
-"""Epochs that early stopping usually leaves."""
+_PER_DAY = {"s": 86_400, "ms": 86_400_000, "us": 86_400_000_000, "ns": 86_400_000_000_000}
+_USUAL_TRAIN_SHARE = 0.8
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What is known before a row is read; seconds and bytes are estimates."""
+    """What is known before a row is read: sizes of tables are upper bounds; memory and seconds are estimates."""
 
     files: int
     rows: int
+    empty_files: int
+    excluded_files: list[str]
     files_without_checksums: int
     fields: list[dict[str, Any]]
     tables: dict[str, dict[str, int]]
+    """Per vocabulary `rows_at_most`, the fallback row included, and `teacher_bytes_at_most` (0: not ours to train)."""
     memory_bytes: int
     seconds: int
+    seconds_by_stage: dict[str, int]
+
+    def to_json(self) -> dict[str, Any]:
+        """Return plain values for `--json`."""
+        return asdict(self)
 
     def lines(self) -> list[str]:
         """Return the plan as text."""
-        out = [f"{self.rows:,} rows in {self.files} file(s), {self.files_without_checksums} without page checksums"]
-        out += [f"field {f['name']}: {f['kind']}, {f['side']} side, column {f['column']}" for f in self.fields]
+        out = [
+            f"{self.rows:,} rows in {self.files} file(s), {self.empty_files} more without rows, "
+            f"{len(self.excluded_files)} excluded, {self.files_without_checksums} without page checksums"
+        ]
+        out += [
+            f"field {f['name']}: {f['kind']}, {f['side']} side, column {f['column']}"
+            + (f", rows of table {f['table']}" if f["table"] else "")
+            for f in self.fields
+        ]
         for name, t in self.tables.items():
-            out.append(f"table {name}: at most {t['rows']:,} rows, teacher {t['teacher_bytes']:,} bytes")
-        out.append(f"about {self.memory_bytes / 1e9:.1f} GB of memory, {self.seconds / 60:.0f} minutes on 2 cores")
+            rows, size = t["rows_at_most"], t["teacher_bytes_at_most"]
+            out.append(f"table {name}: at most {rows:,} rows, at most {size:,} bytes in the teacher")
+        stages = ", ".join(f"{name} {_spoken(found)}" for name, found in self.seconds_by_stage.items())
+        memory = f"{self.memory_bytes / 1e9:.1f} GB of memory"
+        out.append(f"estimate: {memory}, {_spoken(self.seconds)} on 2 cores ({stages})")
         return out
+
+
+def _spoken(found: int) -> str:
+    return f"{found} s" if found < 120 else f"{found / 60:.0f} min"
 
 
 def plan(recipe: Recipe) -> Plan:
@@ -46,40 +75,76 @@ def plan(recipe: Recipe) -> Plan:
     budget_of(recipe.compress, 0)
     extra = {"teacher": recipe.teacher.column} if recipe.teacher.column else None
     log = open_log(recipe.data, recipe.split, extra)
-    columns = {**{"user_id": recipe.data.columns.user_id, "item_id": recipe.data.columns.item_id}}
-    fields = [
-        {"name": "user_id", "kind": "id", "side": "request", "column": columns["user_id"]},
-        {"name": "item_id", "kind": "id", "side": "item", "column": columns["item_id"]},
-        *({"name": f.name, "kind": f.kind, "side": f.side, "column": f.column or f.name} for f in recipe.data.fields),
-    ]
-    catalogue = recipe.data.catalogue
-    items = pq.ParquetFile(catalogue).metadata.num_rows if catalogue else _distinct_bound(log.rows)
-    tables = {"item_id": _table(items, recipe), "user_id": _table(_distinct_bound(log.rows), recipe)}
-    epochs = min(_EPOCHS, recipe.teacher.epochs)
-    teacher = passes(recipe) * epochs * log.rows / _TEACHER_ROWS_PER_SECOND
-    students = 2 * min(2 * _EPOCHS, recipe.student.epochs) * log.rows / _STUDENT_ROWS_PER_SECOND
-    seconds = log.rows / _READ_ROWS_PER_SECOND + teacher + students
-    memory = 1_500_000_000 + 72 * log.rows + sum(2 * t["teacher_bytes"] for t in tables.values())
+    found = _bounds(log.files, recipe.data.path, log.layout.read)
+    most = _most_rows(recipe, log, found)
+    if most[ITEM] == 0:
+        raise EmptyVocabulary(f"data.min_count: {recipe.data.min_count:,}: no item can occur that often in this log")
+    width = recipe.teacher.width if recipe.teacher.kind == "dcnv2" else 0
+    tables = {
+        name: {"rows_at_most": rows + 1, "teacher_bytes_at_most": 4 * width * (rows + 1)} for name, rows in most.items()
+    }
+    share = train_share(recipe, log.layout.types["timestamp"], found[log.layout.columns["timestamp"]])
+    stages = seconds(recipe, log.rows, share)
     return Plan(
-        len(log.files), log.rows, log.counts.files_without_checksums, fields, tables, int(memory), round(seconds)
+        len(log.files),
+        log.rows,
+        log.counts.empty_files,
+        log.counts.excluded_files,
+        log.counts.files_without_checksums,
+        _fields(recipe),
+        tables,
+        memory_bytes(log.rows, sum(t["teacher_bytes_at_most"] for t in tables.values())),
+        round(sum(stages.values())),
+        {name: round(each) for name, each in stages.items()},
     )
 
 
-def passes(recipe: Recipe) -> float:
-    """Return how many times the training rows are gone through per epoch by all teachers together."""
-    blocks = recipe.soft_labels.blocks
-    if recipe.teacher.kind == "precomputed":
-        return 0.0
-    # The whole teacher, and those of the soft labels: blocks teachers of (blocks - 1) / blocks of the rows each, or
-    # one of 1 / blocks, one of 2 / blocks, .. of them.
-    parts = {"cross_fitted": blocks - 1.0, "out_of_time": (blocks - 1) / 2, "in_sample": 1.0}
-    return 1.0 + parts[recipe.soft_labels.protocol]
+def _fields(recipe: Recipe) -> list[dict[str, Any]]:
+    names = recipe.data.columns
+    return [
+        {"name": USER, "kind": "id", "side": "request", "column": names.user_id, "table": USER},
+        {"name": ITEM, "kind": "id", "side": "item", "column": names.item_id, "table": ITEM},
+        *(
+            {"name": f.name, "kind": f.kind, "side": f.side, "column": column_of(f), "table": _table_of(f)}
+            for f in recipe.data.fields
+        ),
+    ]
 
 
-def _distinct_bound(rows: int) -> int:
-    """Return an upper guess of distinct users or items: at least ten rows each."""
-    return max(1, rows // 10)
+def _table_of(field: FieldConfig) -> str | None:
+    return (field.vocabulary or field.name) if field.kind in ("categorical", "bag") else None
 
 
-def _table(rows: int, recipe: Recipe) -> dict[str, int]:
-    return {"rows": rows, "teacher_bytes": rows * recipe.teacher.width * 4}
+def _bounds(files: Iterable[Path], root: Path, columns: Iterable[str]) -> dict[str, Bound]:
+    try:
+        return bounds(files, root, columns)
+    except BadFooter as error:
+        raise BadFile(root, f"a footer {error}") from None
+
+
+def _most_rows(recipe: Recipe, log: Log, found: dict[str, Bound]) -> dict[str, int]:
+    """Return how many ids can have a row of their own, per vocabulary: those of an item-side field in any number."""
+    data, least = recipe.data, recipe.data.min_count
+    items = found[data.columns.item_id].distinct()
+    most = {USER: found[data.columns.user_id].distinct(least), ITEM: found[data.columns.item_id].distinct(least)}
+    owned = [column_of(f) for f in log.layout.item_fields]
+    listed = _bounds([data.catalogue], data.catalogue.parent, owned) if data.catalogue else {}
+    for field in data.fields:
+        if _table_of(field) == field.name:
+            if field in log.layout.item_fields:
+                most[field.name] = listed[column_of(field)].distinct()
+            elif field.side == "item":
+                own = found[column_of(field)].distinct()
+                most[field.name] = min(own, items) if field.kind == "categorical" else own
+            else:
+                most[field.name] = found[column_of(field)].distinct(least)
+    return most
+
+
+def train_share(recipe: Recipe, kind: pa.DataType, stamps: Bound) -> float:
+    """Return the share of rows for training, were they spread evenly over the log's days; `kind` of timestamps."""
+    if recipe.split.column or stamps.integers is None or not stamps.ranged:
+        return _USUAL_TRAIN_SHARE
+    unit = kind.unit if pa.types.is_timestamp(kind) else recipe.data.timestamp_unit
+    days = (stamps.integers[1] - stamps.integers[0]) / (1 if pa.types.is_date32(kind) else _PER_DAY[unit])
+    return max(0.0, 1 - (recipe.split.validation_days + recipe.split.test_days) / days) if days > 0 else 0.0

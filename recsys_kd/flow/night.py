@@ -98,13 +98,10 @@ def read(recipe: Recipe, stages: Stages) -> tuple[Dataset, str]:
 
     folder = stages.run("read", key, make)
     dataset = Dataset.open(folder / "rows")
-    stages.progress.note(f"rows: {dataset.counts.line()}")
+    for line in (f"rows: {dataset.counts.line()}", *dataset.counts.notes()):
+        stages.progress.note(line)
     if dataset.quarantine:
         stages.progress.note(f"bad rows are in {dataset.quarantine}")
-    if dataset.counts.files_without_checksums:
-        stages.progress.note(
-            f"{dataset.counts.files_without_checksums} file(s) have no page checksums: flipped bytes would go unseen"
-        )
     return dataset, (folder / "digest").read_text()
 
 

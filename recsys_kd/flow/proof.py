@@ -48,7 +48,7 @@ def _scored(ranker: Ranker, recipe: Recipe, rows: list[Mapping[str, Any]]) -> di
 
 
 def _requests(recipe: Recipe) -> Iterator[list[Mapping[str, Any]]]:
-    """Yield up to 5 rows of each request in the first batch of the newest file that has rows."""
+    """Yield up to 5 rows of each request in the first batch of every file that has rows, the newest first."""
     names = recipe.data.columns
     key = (names.request_id,) if names.request_id else (names.user_id, names.timestamp)
     for path in reversed(list_files(recipe.data.path)):
@@ -61,7 +61,6 @@ def _requests(recipe: Recipe) -> Iterator[list[Mapping[str, Any]]]:
             if len(rows) < _CANDIDATES:
                 rows.append(row)
         yield from requests.values()
-        return
 
 
 def _first_batch(recipe: Recipe, path: Path) -> pa.RecordBatch | None:

@@ -11,10 +11,11 @@ import pytest
 from recsys_kd.data.convert import HashCollision, TextKeys
 from recsys_kd.data.counts import TooManyBadRows
 from recsys_kd.data.dedup import Deduplicator, HashSpill
+from recsys_kd.data.drift import RepeatedColumn, SchemaDrift
 from recsys_kd.data.encode import encode
 from recsys_kd.data.files import BadFile, NoParquet, list_files, partition_values
 from recsys_kd.data.items import BadCatalogue
-from recsys_kd.data.layout import MissingColumn, RepeatedColumn, ReservedName, SchemaDrift, WrongColumnType
+from recsys_kd.data.layout import MissingColumn, ReservedName, WrongColumnType
 from recsys_kd.errors import RecsysKdError
 from recsys_kd.settings import SplitConfig
 from tests.data.test_read import SPLIT, config, log, reading, write

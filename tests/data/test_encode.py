@@ -1,15 +1,21 @@
 """Encoding: what a catalogue lacks is counted, what a split lacks is said early, leftovers stay with their run."""
 
+from collections import Counter
+from types import SimpleNamespace
+
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
 from recsys_kd.data.convert import TextKeys
+from recsys_kd.data.counts import Counts, NothingUsable
 from recsys_kd.data.encode import ConstantLabel, encode
 from recsys_kd.data.items import BadCatalogue
 from recsys_kd.data.read import open_log, scan
+from recsys_kd.data.vocabulary import EmptyVocabulary
 from recsys_kd.ids import hash_string, hash_strings
+from recsys_kd.progress import SILENT
 from recsys_kd.settings import DataConfig
 from tests.data.test_read import SPLIT, config, log, reading, write
 
@@ -45,6 +51,8 @@ def test_bad_catalogue_values_are_counted_up_to_the_limit_and_refused_above(tmp_
     path = catalogue(tmp_path, image, [1.0, None, *range(7)])
     data = reading(tmp_path, log(), catalogue=path, fields=[IMAGE, PRICE], max_quarantine=0.4)
     assert data.counts.bad_items == {"image": 3, "price": 1}
+    assert Counts.from_json(data.counts.to_json()) == data.counts
+    assert data.counts.notes() == ["catalogue items without a usable value: image 3, price 1"]
     assert data.item_dense("image")[2:5].tolist() == [[0, 0]] * 3
     with pytest.raises(BadCatalogue, match=r"column 'image': 3 of 9 items .*item 102, is null.*data\.max_quarantine"):
         reading(tmp_path, log(), catalogue=path, fields=[IMAGE, PRICE], max_quarantine=0.2)
@@ -53,6 +61,22 @@ def test_bad_catalogue_values_are_counted_up_to_the_limit_and_refused_above(tmp_
     accepted = [{**IMAGE, "missing": "accept"}, {**PRICE, "missing": "accept"}]
     data = reading(tmp_path, log(), catalogue=path, fields=accepted, max_quarantine=0.0)
     assert data.counts.bad_items == {"image": 3, "price": 1}
+
+
+def test_all_that_was_left_out_is_told_in_a_line_each():
+    counts = Counts(
+        missing_items=1200, quarantined=Counter({"nan": 2, "null_key": 1001}), empty_files=1, excluded_files=["a", "b"],
+        files_without_checksums=3, bad_items={"price": 4},
+    )  # fmt: skip
+    assert counts.notes() == [
+        "quarantined: null_key 1,001, nan 2",
+        "catalogue items without a usable value: price 4",
+        "1,200 items of the log are not in the catalogue",
+        "1 file(s) hold no rows",
+        "2 file(s) can't be read whole and are excluded",
+        "3 file(s) have no page checksums: flipped bytes would go unseen",
+    ]
+    assert Counts(read=5, used=5).notes() == []
 
 
 def test_the_quarantine_lies_with_the_rows_it_belongs_to(tmp_path):
@@ -115,3 +139,30 @@ def test_keys_stay_the_same_when_the_memory_of_strings_is_full(monkeypatch):
         values = [f"u{i}" for i in rng.integers(0, 12, 4)]
         assert keys(pa.array([*values, None])).tolist()[:4] == [hash_string(v) for v in values]
         assert len(keys.cache) <= 5
+
+
+def test_items_that_are_all_too_rare_are_refused_with_the_most_frequents_count(tmp_path):
+    columns = log()
+    columns["item_id"] = np.where(np.arange(400) < 200, 100, np.arange(400))
+    train = int((columns["timestamp"] <= columns["timestamp"][-1] - 2 * 86_400).sum())
+    assert train > 200
+    words = rf"data\.min_count: 999: none of the {train - 199} items in the training rows .*most frequent: 200 times"
+    with pytest.raises(EmptyVocabulary, match=words) as caught:
+        reading(tmp_path, columns, min_count=999)
+    assert caught.value.exit_code == 2
+
+
+def test_a_shop_of_guests_is_encoded_without_users_and_that_is_said(tmp_path):
+    said = []
+    path = write(tmp_path / "log.parquet", log(user_id=[f"guest-{i}" for i in range(400)]))
+    silent = SimpleNamespace(note=said.append, task=SILENT.task)
+    data = encode(config(path), SPLIT, tmp_path / "out", silent)
+    assert len(data.keys("user_id")) == 0 and data.schema.vocabularies["user_id"].size == 1
+    assert len(data.keys("item_id")) == 9 and not data.batch(slice(0, 400)).ids["user_id"].any()
+    assert "data.min_count: 2: none of the" in said[0] and "users" in said[0] and "1 times" in said[0]
+
+
+def test_a_log_without_any_good_row_is_refused_however_many_may_be_bad(tmp_path):
+    with pytest.raises(NothingUsable, match=r"all 400 rows are bad \(null_key 400\); look at .*quarantine\.parquet"):
+        reading(tmp_path, log(user_id=pa.nulls(400, pa.int64())), max_quarantine=1.0)
+    assert (tmp_path / "out.quarantine.parquet").exists()

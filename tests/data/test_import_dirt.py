@@ -165,7 +165,7 @@ def test_users_and_items_are_joined_by_key_and_the_log_can_be_encoded(tmp_path):
     assert json.loads((tmp_path / "out" / "import.json").read_text())["unmatched"] == {"users": 1, "items": 0}
     recipe = load_recipe(found.recipe)
     data = encode(recipe.data, recipe.split, tmp_path / "encoded")
-    assert data.item_dense("price").shape == (32, 1) and data.missing_items == 0
+    assert data.item_dense("price").shape == (32, 1) and data.counts.missing_items == 0
 
 
 def test_a_key_that_is_repeated_or_missing_is_named(tmp_path):
@@ -203,7 +203,7 @@ def test_settings_that_do_not_fit_are_refused_before_anything_is_written(tmp_pat
 
 def test_a_file_of_settings_that_is_no_text_is_named(tmp_path):
     (tmp_path / "s.yaml").write_bytes(b"name: \xff\xfe")
-    with pytest.raises(BadImport, match=r"s\.yaml: not UTF-8 text"):
+    with pytest.raises(BadImport, match=r"s\.yaml: byte 6 is not UTF-8"):
         load_import(tmp_path / "s.yaml")
 
 

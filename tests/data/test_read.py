@@ -12,9 +12,10 @@ from hypothesis import strategies as st
 
 from recsys_kd.data.counts import TooManyBadRows
 from recsys_kd.data.dedup import Deduplicator, HashSpill
+from recsys_kd.data.drift import SchemaDrift
 from recsys_kd.data.encode import ConstantLabel, encode
 from recsys_kd.data.files import BadFile, NoChecksums, NoParquet
-from recsys_kd.data.layout import MissingColumn, SchemaDrift, UnknownVocabulary, WrongColumnType
+from recsys_kd.data.layout import MissingColumn, UnknownVocabulary, WrongColumnType
 from recsys_kd.data.split import EmptySplit
 from recsys_kd.errors import RecsysKdError
 from recsys_kd.schema import ITEM, USER
@@ -273,7 +274,7 @@ def test_histories_categories_vectors_and_catalogue_are_joined(tmp_path):
     assert batch.bags["history"].offsets.tolist() == [0, 2, 2]
     assert batch.bags["history"].values.tolist() == [fallback, int(np.searchsorted(keys, 101))]
     assert batch.ids["device"][1] == data.schema.vocabularies["device"].fallback
-    assert data.missing_items == 1 and data.item_dense("price").shape == (len(data.keys("item")) + 1, 1)
+    assert data.counts.missing_items == 1 and data.item_dense("price").shape == (len(data.keys("item")) + 1, 1)
     mean, std = np.arange(8.0).mean(), np.arange(8.0).std()
     assert data.item_dense("price")[2, 0] == pytest.approx((2 - mean) / std, abs=1e-5)
     assert data.item_dense("price")[-1, 0] == 0.0

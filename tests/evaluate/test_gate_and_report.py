@@ -6,6 +6,7 @@ from html.parser import HTMLParser
 import numpy as np
 import pytest
 
+from recsys_kd.data.counts import Counts
 from recsys_kd.evaluate.charts import ticks
 from recsys_kd.evaluate.evaluation import evaluate
 from recsys_kd.evaluate.gate import Subject, Verdict, decide
@@ -60,7 +61,7 @@ def report(**more):
         "export": {"mean_logit_gap": 0.001, "worst_logit_gap": 0.01}, "fits": fits,
         "fallback": {"before": {"user_id": 0.1}, "after": {"user_id": 0.2}},
         "counts": {"read": 10, "used": 7, "deduplicated": 1, "quarantined": {"nan": 2}, "files": 1, "empty_files": 0,
-                   "files_without_checksums": 0, "excluded_files": []},
+                   "files_without_checksums": 0, "excluded_files": [], "bad_items": {}, "missing_items": 0},
         "splits": {"train": 5}, "stages": {"read": "run"}, "ceiling": 0.9, "command": "recsys-kd run r.yaml",
         "recipe": "name: <script>alert(1)</script>", "versions": {"python": "3.11"}, "digests": {"data": "d" * 64},
     }  # fmt: skip
@@ -93,6 +94,14 @@ def test_a_verdict_survives_json_and_names_its_artifact():
     verdict = decide(GateConfig(), evaluation(), SUBJECT, (10,))
     assert Verdict.from_json(json.loads(json.dumps(verdict.to_json()))) == verdict
     assert verdict.artifact_digest == "a" * 64 and verdict.expires > verdict.created
+
+
+def test_what_the_catalogue_lacks_is_shown():
+    counts = Counts(read=9, used=9, files=1, missing_items=1234, bad_items={"price": 3, "image": 1})
+    words = re.sub(r"\s+", " ", render(report(counts=counts.to_json())))
+    assert "1,234 items of the log are not in the catalogue. " in words
+    assert "Catalogue items without a usable value: price 3, image 1; they get the mean" in words
+    assert "catalogue" not in render(report()).lower()
 
 
 def test_the_page_is_self_contained_escaped_and_well_formed():

@@ -1,0 +1,41 @@
+"""What a recipe may say, by topic; import every name from here.
+
+`load_recipe` reads YAML and turns every mistake into one `BadRecipe` that names key, value and what to do.
+"""
+
+from recsys_kd.settings.base import BadRecipe, Fraction, Name, StrictConfig, Units, explain
+from recsys_kd.settings.compression import CompressConfig, RecoveryConfig
+from recsys_kd.settings.data import Columns, DataConfig, FieldConfig, SplitConfig, Window, milliseconds
+from recsys_kd.settings.documents import load_yaml
+from recsys_kd.settings.gate import AbConfig, EvaluateConfig, GateConfig, Margin
+from recsys_kd.settings.models import DistilConfig, SoftLabelConfig, StudentConfig, TeacherConfig
+from recsys_kd.settings.recipe import Recipe, load_recipe, parse_recipe
+
+__all__ = [
+    "AbConfig",
+    "BadRecipe",
+    "Columns",
+    "CompressConfig",
+    "DataConfig",
+    "DistilConfig",
+    "EvaluateConfig",
+    "FieldConfig",
+    "Fraction",
+    "GateConfig",
+    "Margin",
+    "Name",
+    "Recipe",
+    "RecoveryConfig",
+    "SoftLabelConfig",
+    "SplitConfig",
+    "StrictConfig",
+    "StudentConfig",
+    "TeacherConfig",
+    "Units",
+    "Window",
+    "explain",
+    "load_recipe",
+    "load_yaml",
+    "milliseconds",
+    "parse_recipe",
+]

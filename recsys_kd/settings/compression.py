@@ -1,0 +1,41 @@
+"""`compress`: the byte budget, and the fit after pruning."""
+
+from typing import Literal
+
+from pydantic import Field, model_validator
+
+from recsys_kd.settings.base import Fraction, StrictConfig
+
+
+class RecoveryConfig(StrictConfig):
+    """The short fit after pruning; see `recsys_kd.distil.recovery`."""
+
+    epochs: int = Field(2, ge=0)
+    """Passes over the training rows; 0 leaves the student as it was pruned."""
+    batch_size: int = Field(4096, ge=1)
+    row_lr: float = Field(0.04, gt=0)
+    """Learning rate of table rows, as a share of the standard deviation of their table's numbers."""
+    lr: float = Field(1e-3, gt=0)
+    """Learning rate of bases, first layer and head."""
+
+
+class CompressConfig(StrictConfig):
+    """The byte budget, given one of three ways."""
+
+    ratio: float | None = Field(None, gt=1)
+    """Artifact at most 1/ratio of the teacher's bytes."""
+    bytes: str | int | None = None
+    """Artifact at most this large: a number, or text such as `20MB`."""
+    keep_rows: Fraction | None = None
+    """Keep this fraction of every table's rows."""
+    bits: tuple[Literal[4, 8], ...] = Field((4, 8), min_length=1)
+    """Bits per stored number that the plan may choose from, table by table."""
+    fold: Literal["item", "field"] = "item"
+    """One row per item for all item-side fields, or one per value of each field."""
+    recovery: RecoveryConfig = RecoveryConfig()
+
+    @model_validator(mode="after")
+    def _one_budget(self) -> "CompressConfig":
+        if sum(x is not None for x in (self.ratio, self.bytes, self.keep_rows)) > 1:
+            raise ValueError("give one of `ratio`, `bytes` and `keep_rows`, not several")
+        return self

@@ -1,0 +1,52 @@
+"""`evaluate`, `ab` and `gate`: what is measured, and what decides."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from recsys_kd.settings.base import StrictConfig
+
+
+class EvaluateConfig(StrictConfig):
+    """Metrics and intervals."""
+
+    k: tuple[Annotated[int, Field(ge=1)], ...] = Field((10,), min_length=1)
+    confidence: float = Field(0.95, gt=0.5, lt=1)
+    ece_bins: int = Field(20, ge=2)
+
+
+class Margin(StrictConfig):
+    """What one metric must show, in the metric's own units."""
+
+    not_worse: float = Field(0.002, gt=0)
+    """A treatment may lose this much and still count as no worse (non-inferiority)."""
+    better_by: float = Field(0.0, ge=0)
+    """A treatment must gain more than this to count as better (superiority)."""
+
+
+class AbConfig(StrictConfig):
+    """Offline A/B: what decides, by how much, how sure; see `recsys-kd ab`."""
+
+    decide: dict[str, Margin] = Field(
+        default={"auc": Margin(), "ndcg@10": Margin(not_worse=0.003), "logloss": Margin()}, min_length=1
+    )
+    """Metrics that decide; Holm keeps the error of all of them, over all treatments, at 1 - confidence."""
+    power: float = Field(0.8, gt=0.5, lt=1)
+    replicates: int = Field(1000, ge=100)
+    seed: int = 7
+    price: str | None = None
+    """Log or catalogue column of prices: adds NDCG weighted by revenue."""
+    slices: tuple[str, ...] = ()
+    """Log or catalogue columns by whose values results are told, beside items' and users' traffic and the day."""
+
+
+class GateConfig(StrictConfig):
+    """What an artifact must show before it is registered as champion; margins are absolute."""
+
+    metric: Literal["auc", "gauc", "ndcg", "hit_rate"] = "auc"
+    teacher_margin: float = Field(0.01, gt=0)
+    """The served artifact's interval must end above teacher - margin."""
+    champion_margin: float = Field(0.002, gt=0)
+    max_ece: float = Field(0.02, gt=0)
+    min_ratio: float = Field(1.0, ge=1)
+    """Teacher bytes / artifact bytes."""

@@ -1,0 +1,79 @@
+"""The recipe: everything a night needs to know, as frozen values that forbid unknown keys.
+
+`load_recipe` reads YAML and turns every mistake into one `BadRecipe` that names key, value and what to do.
+"""
+
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from pydantic import Field, ValidationError, field_validator
+
+from recsys_kd.settings.base import BadRecipe, Name, StrictConfig, explain
+from recsys_kd.settings.compression import CompressConfig
+from recsys_kd.settings.data import DataConfig, SplitConfig
+from recsys_kd.settings.documents import load_yaml
+from recsys_kd.settings.gate import AbConfig, EvaluateConfig, GateConfig
+from recsys_kd.settings.models import DistilConfig, SoftLabelConfig, StudentConfig, TeacherConfig
+
+
+class Recipe(StrictConfig):
+    """One model's night."""
+
+    name: Name
+    seed: int = Field(7, ge=0)
+    threads: int | None = Field(None, ge=1)
+    store: Path = Path("store")
+    """Artifacts, and the embedded registry beside them."""
+    registry: str | None = None
+    """Instead of the embedded one: `redis://host:port/db` or the path of an SQLite file; RECSYS_KD_REGISTRY wins."""
+    work: Path = Path("work")
+    """Stages' results, kept to continue an interrupted run."""
+    data: DataConfig
+    split: SplitConfig = SplitConfig()
+    teacher: TeacherConfig = TeacherConfig()
+    soft_labels: SoftLabelConfig = SoftLabelConfig()
+    student: StudentConfig = StudentConfig()
+    distil: DistilConfig = DistilConfig()
+    compress: CompressConfig = CompressConfig()
+    evaluate: EvaluateConfig = EvaluateConfig()
+    ab: AbConfig = AbConfig()
+    gate: GateConfig = GateConfig()
+
+    @field_validator("registry")
+    @classmethod
+    def _no_password(cls, value: str | None) -> str | None:
+        if value is not None and "@" in value and urlsplit(value).password:
+            raise ValueError("holds a password, and recipes are printed in reports; put the URL in RECSYS_KD_REGISTRY")
+        return value
+
+
+def parse_recipe(data: Any, where: str, base: Path) -> Recipe:
+    """Validate a recipe's dict; relative paths are taken from `base`.
+
+    Raises: BadRecipe naming every bad key with its value.
+    """
+    if not isinstance(data, dict):
+        raise BadRecipe(
+            f"{where}: a recipe is a mapping with keys such as `name` and `data`, got {type(data).__name__}"
+        )
+    try:
+        recipe = Recipe.model_validate(data)
+    except ValidationError as error:
+        raise BadRecipe(explain(error, where)) from None
+    anchored = {
+        "data": recipe.data.model_copy(
+            update={
+                "path": base / recipe.data.path,
+                "catalogue": recipe.data.catalogue and base / recipe.data.catalogue,
+            }
+        ),
+        "store": base / recipe.store,
+        "work": base / recipe.work,
+    }
+    return recipe.model_copy(update=anchored)
+
+
+def load_recipe(path: Path) -> Recipe:
+    """Read a YAML recipe. Raises: BadRecipe."""
+    return parse_recipe(load_yaml(path, "a recipe", BadRecipe), str(path), path.resolve().parent)
