@@ -14,6 +14,7 @@ import typer
 from recsys_kd.cli.ab import ab
 from recsys_kd.cli.display import progress
 from recsys_kd.cli.gate import gate
+from recsys_kd.cli.plan import plan
 from recsys_kd.cli.registry import app as registry_app
 from recsys_kd.cli.simulate import simulate
 from recsys_kd.errors import OutsideError, RecsysKdError
@@ -23,6 +24,7 @@ app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_
 app.add_typer(registry_app, name="registry")
 app.command("ab")(ab)
 app.command("gate")(gate)
+app.command("plan")(plan)
 app.command("simulate")(simulate)
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout.")]
@@ -69,13 +71,13 @@ def run(
     as_json: Json = False,
 ) -> None:
     """Run one model's night: read, teach, distil, compress, evaluate, gate, register."""
-    from recsys_kd.flow.dry_run import plan
+    from recsys_kd.flow.dry_run import plan as dry_plan
     from recsys_kd.flow.night import run as run_night
     from recsys_kd.settings import load_recipe
 
     loaded = load_recipe(recipe)
     if dry_run:
-        found = plan(loaded)
+        found = dry_plan(loaded)
         say(json.dumps(found.to_json()) if as_json else "\n".join(found.lines()))
         return
     if registry is not None:

@@ -1,0 +1,27 @@
+"""`recsys-kd plan`: which artifact keeps limits of bytes, microseconds and loss."""
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from recsys_kd.cli.display import progress
+
+
+def plan(
+    recipe: Annotated[Path, typer.Argument(help="YAML recipe.")],
+    bytes_: Annotated[str | None, typer.Option("--bytes", help="At most so large, e.g. 20MB.")] = None,
+    p50_us: Annotated[float | None, typer.Option(help="At most so many us for 1,000 candidates.", min=0.1)] = None,
+    max_loss: Annotated[float | None, typer.Option(help="AUC it may lose to the float student.", min=1e-6)] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout.")] = False,
+) -> None:
+    """Train the student (or reuse the night's) and choose bytes, fold, rows and bits by measurements on validation."""
+    from recsys_kd.compress.plan import parse_bytes
+    from recsys_kd.flow.planning import Wanted
+    from recsys_kd.flow.planning import plan as make_plan
+    from recsys_kd.settings import load_recipe
+
+    wanted = Wanted(None if bytes_ is None else parse_bytes(bytes_), p50_us, max_loss)
+    found = make_plan(load_recipe(recipe), wanted, progress())
+    typer.echo(json.dumps(found.to_json()) if as_json else "\n".join(found.lines()))
