@@ -48,10 +48,11 @@ class Canonical:
 class RowChecker:
     """Converts and checks batches of one log."""
 
-    def __init__(self, config: DataConfig, layout: Layout) -> None:
+    def __init__(self, config: DataConfig, layout: Layout, text: dict[str, TextKeys] | None = None) -> None:
         self.config = config
         self.layout = layout
-        self.text = {name: TextKeys() for name in ("user_id", "item_id", "request_id")}
+        self.text = text or {name: TextKeys() for name in ("user_id", "item_id", "request_id")}
+        """Keys by canonical name; those that another pass over the log remembers need not be made again."""
         start, end = config.window.start, config.window.end
         self.start = _CALENDAR[0] if start is None else milliseconds(start)
         self.end = _CALENDAR[1] if end is None else milliseconds(end)

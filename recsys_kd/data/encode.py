@@ -23,7 +23,7 @@ from recsys_kd.data.dataset import QUARANTINE, Dataset
 from recsys_kd.data.encode_fields import FieldWriter
 from recsys_kd.data.items import NULL_KEY, RawBag, RawField, bag_of, categories_of, read_catalogue, spread
 from recsys_kd.data.layout import Layout, column_of
-from recsys_kd.data.ordered import Ordered, distinct, distinct_keys, ends_of, moments
+from recsys_kd.data.ordered import Ordered, distinct, distinct_keys, ends_of, moments, sorted_set
 from recsys_kd.data.read import Scan, open_log, scan, usable
 from recsys_kd.data.split import split_bounds, split_rank
 from recsys_kd.data.vocabulary import EmptyVocabulary, frequent, too_rare
@@ -190,9 +190,9 @@ class _Encoder:
         catalogue = read_catalogue(self.config, self.layout.item_fields)
         self.found.counts.bad_items = catalogue.bad
         seen, self.item_counts = distinct(self.rows.keys("item", self.train, bag=False))
-        self.item_keys = np.union1d(catalogue.keys, seen)
+        self.item_keys = sorted_set(np.sort(np.concatenate([catalogue.keys, seen])))
         if self.config.catalogue:
-            self.found.counts.missing_items = len(np.setdiff1d(seen, catalogue.keys))
+            self.found.counts.missing_items = len(np.setdiff1d(seen, catalogue.keys, assume_unique=True))
         known = len(catalogue.keys)
         at = np.append(rows_of(self.item_keys, catalogue.keys), known)
         self.item_raw: dict[str, RawField] = spread(catalogue.fields, at, known)

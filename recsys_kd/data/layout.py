@@ -113,7 +113,7 @@ def check_present(config: DataConfig, wanted: Mapping[str, str], log: LogFile, c
             missing.append(f"{key_of('item_id')}: no column '{column}' in {config.catalogue}, which is keyed by it")
     if missing:
         held = [f"the columns of {place} are: {', '.join(schema.names)}" for place, schema in places.items()]
-        raise MissingColumn("\n".join([*missing, *held]))
+        raise MissingColumn("; ".join([*missing, *held]))
 
 
 def key_of(name: str) -> str:

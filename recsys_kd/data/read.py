@@ -16,6 +16,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from recsys_kd.data.checks import Canonical, RowChecker
+from recsys_kd.data.convert import TextKeys
 from recsys_kd.data.counts import Counts
 from recsys_kd.data.dedup import Deduplicator, HashSpill
 from recsys_kd.data.drift import LogFile, as_wanted, family, widest
@@ -59,6 +60,8 @@ class Scan:
     repeated: NDArray[np.int64]
     first_time: int
     last_time: int
+    text: dict[str, TextKeys]
+    """Keys of string ids that the next pass need not make again; it empties this, for they are many."""
 
 
 def open_log(config: DataConfig, split: SplitConfig, extra: Mapping[str, str] | None = None) -> Log:
@@ -194,7 +197,7 @@ def scan(log: Log, quarantine: Path, scratch: Path, progress: Progress = SILENT)
     counts.used = counts.read - counts.bad - extra
     good = tuple(p for p in log.files if str(p) not in counts.excluded_files)
     kept = Log(log.config, log.layout, good, log.rows, counts)
-    return Scan(kept, counts, repeated, state.first_time, state.last_time)
+    return Scan(kept, counts, repeated, state.first_time, state.last_time, checker.text)
 
 
 def _file_batches(log: Log, path: Path, counts: Counts) -> Iterator[pa.RecordBatch]:
@@ -244,7 +247,9 @@ def usable(found: Scan, progress: Progress = SILENT) -> Iterator[tuple[pa.Record
 
     At its end `deduplicated` is what this pass has dropped by exact key: `scan` can only count equal hashes.
     """
-    log, checker, seen = found.log, RowChecker(found.log.config, found.log.layout), Deduplicator(found.repeated)
+    log, seen = found.log, Deduplicator(found.repeated)
+    checker = RowChecker(log.config, log.layout, dict(found.text))
+    found.text.clear()
     with progress.task("encode", log.rows) as task:
         for path in log.files:
             for batch in _whole_batches(log, path):

@@ -18,19 +18,22 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.distributed as dist
-from fbgemm_gpu.split_embedding_configs import EmbOptimType
 from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.distributed._shard.sharded_tensor.api import ShardedTensor
-from torchrec.distributed.embeddingbag import EmbeddingBagCollectionSharder
-from torchrec.distributed.model_parallel import DistributedModelParallel
-from torchrec.distributed.planner import EmbeddingShardingPlanner, Topology
-from torchrec.distributed.planner.types import ParameterConstraints
-from torchrec.modules.embedding_modules import EmbeddingBagCollection
 
 from recsys_kd.batch import Batch
 from recsys_kd.distil.loop import Fit, train, validation_metrics
 from recsys_kd.distil.teacher_training import TeacherStep
+from recsys_kd.models.libraries import (
+    DistributedModelParallel,
+    EmbeddingBagCollection,
+    EmbeddingBagCollectionSharder,
+    EmbeddingShardingPlanner,
+    EmbOptimType,
+    ParameterConstraints,
+    Topology,
+)
 from recsys_kd.models.names import key
 from recsys_kd.models.source import RowSource
 from recsys_kd.models.teacher import Teacher, optimizer_settings, plain_table_name, save_teacher, table_configs

@@ -65,7 +65,7 @@ class Plan:
 
 
 def _spoken(found: int) -> str:
-    return f"{found} s" if found < 120 else f"{found / 60:.0f} min"
+    return f"{found} s" if found < 120 else f"{found / 60:.{1 if found < 1800 else 0}f} min"
 
 
 def plan(recipe: Recipe) -> Plan:

@@ -14,18 +14,22 @@ from typing import Any
 
 import numpy as np
 import torch
-from fbgemm_gpu.split_table_batched_embeddings_ops_training import WeightDecayMode
 from numpy.typing import NDArray
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
-from torchrec.modules.embedding_configs import EmbeddingBagConfig, PoolingType
-from torchrec.modules.fused_embedding_modules import FusedEmbeddingBagCollection
-from torchrec.optim.rowwise_adagrad import RowWiseAdagrad
-from torchrec.sparse.jagged_tensor import KeyedJaggedTensor, KeyedTensor
 
 from recsys_kd.batch import Batch
 from recsys_kd.errors import InputError
+from recsys_kd.models.libraries import (
+    EmbeddingBagConfig,
+    FusedEmbeddingBagCollection,
+    KeyedJaggedTensor,
+    KeyedTensor,
+    PoolingType,
+    RowWiseAdagrad,
+    WeightDecayMode,
+)
 from recsys_kd.models.names import key, plain
 from recsys_kd.models.towers import CrossNetwork, mlp
 from recsys_kd.schema import Field, Schema

@@ -27,6 +27,10 @@ def explain(error: ValidationError, where: str) -> str:
     for item in error.errors():
         key = ".".join(str(part) for part in item["loc"]) or "(recipe)"
         value = "" if isinstance(item.get("input"), dict | BaseModel) else f" (got {item['input']!r})"
-        what = "unknown key; remove it or check its spelling" if item["type"] == "extra_forbidden" else item["msg"]
+        what = (
+            "unknown key; remove it or check its spelling"
+            if item["type"] == "extra_forbidden"
+            else item["msg"].removeprefix("Value error, ")
+        )
         lines.append(f"{where}: {key}: {what}{value}")
     return "\n".join(lines)

@@ -7,12 +7,16 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
+from recsys_kd.data.columns import rows_of
 from recsys_kd.data.convert import TextKeys
 from recsys_kd.data.counts import Counts, NothingUsable
 from recsys_kd.data.encode import ConstantLabel, encode
 from recsys_kd.data.items import BadCatalogue
-from recsys_kd.data.read import open_log, scan
+from recsys_kd.data.ordered import sorted_set
+from recsys_kd.data.read import open_log, scan, usable
 from recsys_kd.data.vocabulary import EmptyVocabulary
 from recsys_kd.ids import hash_string, hash_strings
 from recsys_kd.progress import SILENT
@@ -166,3 +170,27 @@ def test_a_log_without_any_good_row_is_refused_however_many_may_be_bad(tmp_path)
     with pytest.raises(NothingUsable, match=r"all 400 rows are bad \(null_key 400\); look at .*quarantine\.parquet"):
         reading(tmp_path, log(user_id=pa.nulls(400, pa.int64())), max_quarantine=1.0)
     assert (tmp_path / "out.quarantine.parquet").exists()
+
+
+@settings(deadline=None)
+@given(st.lists(st.integers(-(2**63), 2**63 - 1) | st.integers(-4, 4), max_size=60), st.integers(0, 40))
+def test_rows_are_found_in_any_order_of_the_keys_and_for_any_size_of_the_vocabulary(values, rows):
+    keys = np.array(values, dtype=np.int64)
+    known = sorted_set(np.sort(keys[:rows]))
+    wanted = {int(k): i for i, k in enumerate(sorted(set(values[:rows])))}
+    assert known.tolist() == list(wanted)
+    assert rows_of(keys, known).tolist() == [wanted.get(v, len(wanted)) for v in values]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("recsys_kd.data.columns._CACHED", 0)
+        assert rows_of(keys, known).tolist() == [wanted.get(v, len(wanted)) for v in values]
+
+
+def test_the_second_pass_takes_the_first_ones_keys_and_lets_go_of_them(tmp_path, monkeypatch):
+    path = write(tmp_path / "log.parquet", log(user_id=[f"u{i % 7}" for i in range(400)]))
+    found = scan(open_log(config(path), SPLIT), tmp_path / "q.parquet", tmp_path / "spill")
+    assert len(found.text["user_id"].cache) == 7
+    monkeypatch.setattr("recsys_kd.data.convert.hash_strings", lambda values: np.zeros(len(list(values)), np.int64))
+    users = np.concatenate([rows.user for _, rows in usable(found)])
+    assert users.tolist() == [hash_string(f"u{i % 7}") for i in range(400)]
+    assert found.text == {}
+    assert [rows.user.any() for _, rows in usable(found)] == [False]  # a third pass makes its own

@@ -18,7 +18,7 @@ def test_all_missing_columns_are_told_at_once_with_the_files_they_were_looked_fo
     wanted = config(path, {"label": "clicked"}, catalogue=items, fields=[PRICE, DEVICE])
     with pytest.raises(MissingColumn) as caught:
         open_log(wanted, SplitConfig(column="part"), {"teacher": "score"})
-    assert str(caught.value).splitlines() == [
+    assert str(caught.value).split("; ") == [
         f"data.columns.label: no column 'clicked' in {path}",
         f"field 'price': no column 'price' in {items} nor in {path}",
         f"field 'device': no column 'dev' in {path}",
