@@ -33,13 +33,13 @@ class NativeScorer:
 
     def __init__(self, student: CompiledStudent, request: Slots, candidate: Slots, library: Library) -> None:
         self._kept: list[Any] = [student]
-        self._library = library
+        self.library = library
         self._tables = list(student.tables)
         request_terms = [t for t in student.terms if t.side == "request"]
         # The item's own row comes first: other item-side terms are coded by it.
         candidate_terms = sorted((t for t in student.terms if t.side != "request"), key=lambda t: t.name != "item")
         self._fields = [t.field for t in (*request_terms, *candidate_terms)]
-        self._misses = ctypes.c_int64 * len(self._fields)
+        self.misses = ctypes.c_int64 * len(self._fields)
         self._dims = [f.dim for f in candidate.numbers]
         self._columns = len(candidate.keys)
         self.model = self._model(student, request_terms, candidate_terms, request, candidate)
@@ -127,9 +127,9 @@ class NativeScorer:
         return abi.Term(*common, where[1], where[0], None, None)
 
     def score(
-        self, requests: Sequence[Request], items: Sequence[Keys], features: Sequence[Features]
+        self, requests: Sequence[Request], items: Sequence[Keys], features: Sequence[Features], *, logits: bool
     ) -> tuple[list[Floats], dict[str, int]]:
-        """Return logits per request, and how many lookups of each field used its fallback row."""
+        """Return logits or probabilities per request, and how many lookups of each field used its fallback row."""
         ends = list(accumulate(map(len, items)))
         bags = [bag for request in requests for bag in request.bags]
         bag_ends = list(accumulate(map(len, bags)))
@@ -146,15 +146,16 @@ class NativeScorer:
         candidates = _joined(items, np.int64)
         columns, pointers = self._columns_of(features, len(candidates))
         out = np.empty(len(candidates), dtype=np.float32)
-        misses = self._misses()
+        misses = self.misses()
         self._check_sizes(len(requests), len(keys), len(bags), 0 if numbers is None else numbers.size)
-        failed = self._library.score(
+        failed = self.library.score(
             self.model,
             len(requests),
             *parts,
             None if numbers is None else numbers.ctypes.data,
             candidates.ctypes.data,
             *pointers,
+            not logits,
             out.ctypes.data,
             misses,
         )
@@ -162,7 +163,7 @@ class NativeScorer:
         if failed:
             raise MemoryError("the scoring kernel found no memory to work in")
         scores = [out] if len(items) == 1 else [out[a:b] for a, b in pairwise([0, *ends])]
-        return scores, self._counted(misses)
+        return scores, self.counted(misses)
 
     def _check_sizes(self, requests: int, keys: int, bags: int, numbers: int) -> None:
         """Raise ValueError unless every request holds all it should: the kernel trusts lengths."""
@@ -173,7 +174,8 @@ class NativeScorer:
                 f"{model.keys}, {model.bags} and {model.numbers} each"
             )
 
-    def _counted(self, misses: Any) -> dict[str, int]:
+    def counted(self, misses: Any) -> dict[str, int]:
+        """Return what a call counted into `misses()`, by field."""
         counted: dict[str, int] = {}
         for field, missed in zip(self._fields, misses, strict=True):
             if missed:

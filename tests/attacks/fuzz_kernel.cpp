@@ -15,7 +15,7 @@
 #define DECLARE(name)                                                                                              \
   extern "C" int rk_score_##name(const rk_model*, int64_t, const int64_t*, const int64_t*, const int64_t*,          \
                                  const int64_t*, const float*, const int64_t*, const int64_t* const*,               \
-                                 const float* const*, float*, int64_t*);
+                                 const float* const*, int, float*, int64_t*);
 DECLARE(baseline)
 #if defined(__x86_64__) && !defined(RK_BASELINE_ONLY)
 DECLARE(avx2)
@@ -141,9 +141,10 @@ void run(Input input) {
   const int64_t *own_keys = keys(2 * requests), *bag_values = keys(bag), *items = keys(n), *column = keys(n);
   const float *numbers = memory.floats(3 * requests, input), *values = memory.floats(2 * n, input);
   float* out = memory.make<float>(n, input, false);
+  const int probable = input.byte() % 2;
   auto call = [&](decltype(rk_score_baseline)* score) {
     int64_t misses[8] = {};
-    score(&model, requests, own_keys, bag_ends, ends, bag_values, numbers, items, &column, &values, out, misses);
+    score(&model, requests, own_keys, bag_ends, ends, bag_values, numbers, items, &column, &values, probable, out, misses);
     for (int64_t missed : misses)
       if (missed < 0 || missed > bag + n + 2 * requests) __builtin_trap();
   };

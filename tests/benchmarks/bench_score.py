@@ -141,7 +141,7 @@ def teacher_score() -> Call:
 def floor(bench: Bench, folder: Path) -> tuple[Call, Call]:
     """Return lookup and gather alone, and the MLP alone, compiled as the kernel is."""
     target = folder / "floor.so"
-    chosen = bench.ranker._scorer._library.name  # type: ignore[union-attr]
+    chosen = bench.ranker._scorer.library.name  # type: ignore[union-attr]
     source = Path(__file__).with_name("floor.cpp")
     run([compiler(), *FLAGS, *SETS[chosen], f"-I{NATIVE}", "-shared", str(source), "-o", str(target)])
     library, model = ctypes.CDLL(str(target)), ctypes.byref(bench.ranker._scorer.model)  # type: ignore[union-attr]

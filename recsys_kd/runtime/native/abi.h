@@ -5,7 +5,7 @@
 #pragma once
 #include <cstdint>
 
-#define RK_ABI 1
+#define RK_ABI 2
 #define RK_EXPORT extern "C" __attribute__((visibility("default")))
 #define RK_JOIN_(a, b) a##_##b
 #define RK_JOIN(a, b) RK_JOIN_(a, b)
@@ -82,5 +82,24 @@ struct rk_batch {
   const int64_t* const* candidate_keys;   // per slot [N]
   const float* const* candidate_numbers;  // per slot [N, dim]
 };
+
+enum rk_kind : int32_t { RK_INT = 0, RK_STRING = 1, RK_INTS = 2, RK_STRINGS = 3, RK_NUMBER = 4, RK_VECTOR = 5 };
+
+// A field of raw requests. `length`: ids of a bag that count, the last ones (0: all), or numbers of a vector.
+struct rk_field {
+  void* name;  // a Python string
+  int32_t kind, length;
+  float mean, std;
+};
+
+// How raw requests are read: looked-up fields, then bags, then numbers, each in the model's order.
+struct rk_entry {
+  const rk_model* model;
+  const rk_field* field;
+  int32_t fields, strings;  // whether candidates' ids are strings
+};
+
+enum { RK_DONE = 0, RK_NO_MEMORY = 1, RK_UNUSUAL = 2 };
+enum { RK_FIELDS = 64, RK_BAGS = 16 };  // more than these are unusual
 
 }  // extern "C"

@@ -4,6 +4,7 @@
 // buckets of the third are on their way from memory.
 #include <cstdlib>
 
+#include "probability.h"
 #include "request.h"
 
 namespace {
@@ -172,8 +173,8 @@ inline int tiles(const rk_model& model) {
   return count;
 }
 
-inline void score_span(const rk_model& model, const rk_batch& batch, const Span& span, Work& work, float* out,
-                       int64_t* misses) {
+inline void score_span(const rk_model& model, const rk_batch& batch, const Span& span, Work& work, int probable,
+                       float* out, int64_t* misses) {
   const int64_t blocks = span.blocks();
   for (int64_t step = 0; step < blocks + AHEAD; step++) {
     for (int stage = 0; stage < AHEAD; stage++)
@@ -187,6 +188,7 @@ inline void score_span(const rk_model& model, const rk_batch& batch, const Span&
     work.fetches.share(tiles(model));
     gather(model, batch, span, ready, work);
     compute(model, work);
+    if (probable) probabilities(work.out);
     work.fetches.rest();
     memcpy(out + span.at(ready), work.out, sizeof(float) * static_cast<size_t>(span.size(ready)));
   }
@@ -206,12 +208,12 @@ inline void fold_request(const rk_model& model, const rk_batch& batch, const Req
 
 }  // namespace
 
-// Logits [N] of all candidates of a batch, whose parts are those of rk_batch. misses [request terms + candidate terms],
+// Logits [N] of all candidates of a batch, or their probabilities; its parts are those of rk_batch. misses [request terms + candidate terms],
 // zero at first, counts lookups that used a fallback row. Returns 0, or 1 where memory ran out.
 RK_EXPORT int RK_FOR_ISA(rk_score)(const rk_model* model, int64_t requests, const int64_t* keys, const int64_t* bag_ends,
                                    const int64_t* ends, const int64_t* bag_values, const float* numbers,
                                    const int64_t* items, const int64_t* const* candidate_keys,
-                                   const float* const* candidate_numbers, float* out, int64_t* misses) {
+                                   const float* const* candidate_numbers, int probable, float* out, int64_t* misses) {
   const rk_batch batch{requests, keys, bag_ends, bag_values, ends, numbers, items, candidate_keys, candidate_numbers};
   Room size{nullptr, 0};
   carve(size, *model);
@@ -223,9 +225,20 @@ RK_EXPORT int RK_FOR_ISA(rk_score)(const rk_model* model, int64_t requests, cons
     const Request request{keys + r * model->keys, bag_ends + r * model->bags, r && model->bags ? bag_ends[r * model->bags - 1] : 0,
                           numbers + r * model->numbers};
     fold_request(*model, batch, request, work, misses);
-    score_span(*model, batch, {begin, ends[r]}, work, out, misses + model->request_terms);
+    score_span(*model, batch, {begin, ends[r]}, work, probable, out, misses + model->request_terms);
     begin = ends[r];
   }
   free(room.memory);
   return 0;
+}
+
+// Logits [n] -> probabilities, in place: bit for bit as rk_score gives them.
+RK_EXPORT void RK_FOR_ISA(rk_probabilities)(float* logits, int64_t n) {
+  alignas(64) float block[B] = {};
+  for (int64_t at = 0; at < n; at += B) {
+    const size_t bytes = sizeof(float) * static_cast<size_t>(n - at < B ? n - at : B);
+    memcpy(block, logits + at, bytes);
+    probabilities(block);
+    memcpy(logits + at, block, bytes);
+  }
 }

@@ -29,6 +29,7 @@ namespace {
 
 constexpr int B = 2 * RK_LANES;  // candidates per block: two vectors, so that every weight is loaded once for both
 typedef float Floats __attribute__((vector_size(RK_LANES * 4)));
+typedef uint32_t Ints __attribute__((vector_size(RK_LANES * 4)));
 typedef uint64_t Words __attribute__((vector_size(RK_LANES * 4)));
 
 template <class T>
