@@ -4,7 +4,6 @@ import ctypes
 from ctypes import POINTER, Structure, c_float, c_int, c_int32, c_int64, c_void_p, py_object
 from typing import Any
 
-import numpy as np
 from numpy.typing import NDArray
 
 VERSION = 2
@@ -40,7 +39,10 @@ class Term(Structure):
 class Layer(Structure):
     """`rk_layer`."""
 
-    _fields_ = (("inputs", c_int32), ("outputs", c_int32), ("weight", c_void_p), ("bias", c_void_p))
+    _fields_ = (
+        *((n, c_int32) for n in ("inputs", "outputs")),
+        *((n, c_void_p) for n in ("weight", "bias", "pairs", "scale")),
+    )
 
 
 class Model(Structure):
@@ -87,11 +89,6 @@ def address(array: NDArray[Any]) -> int:
 def struct_array(kind: type[Structure], items: list[Any]) -> Any:
     """Return a ctypes array of structs, with room for one at least, so that it has an address."""
     return (kind * max(1, len(items)))(*items)
-
-
-def floats(values: NDArray[Any]) -> NDArray[np.float32]:
-    """Return values as float32 without gaps, rounded once."""
-    return np.ascontiguousarray(values, dtype=np.float32)
 
 
 def bind(library: ctypes.CDLL, name: str) -> Any:

@@ -1,7 +1,7 @@
 """Which scoring kernel this process uses: the native one in the best instruction set, or its NumPy twin.
 
-RECSYS_KD_KERNEL asks for one: avx512, avx2, baseline or numpy. Where the one asked for can't be had, that is an error;
-where nothing was asked for, the best that is there is taken.
+RECSYS_KD_KERNEL asks for one: vnni (AVX-512 with integer dot products), avx512, avx2, baseline or numpy. Where the one
+asked for can't be had, that is an error; where nothing was asked for, the best that is there is taken.
 """
 
 import ctypes
@@ -18,9 +18,9 @@ from recsys_kd.errors import OutsideError
 from recsys_kd.runtime.abi import VERSION, bind, bind_direct
 from recsys_kd.runtime.sources import instruction_sets, library_path
 
-NAMES = ("avx512", "avx2", "baseline", "numpy")
+NAMES = ("vnni", "avx512", "avx2", "baseline", "numpy")
 VARIABLE = "RECSYS_KD_KERNEL"
-_LEVELS = {"avx512": 2, "avx2": 1, "baseline": 0}
+_LEVELS = {"vnni": 3, "avx512": 2, "avx2": 1, "baseline": 0}
 
 
 class KernelUnavailable(OutsideError):

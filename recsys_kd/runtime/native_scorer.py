@@ -14,8 +14,9 @@ from numpy.typing import NDArray
 
 from recsys_kd.index import KeyIndex, layout
 from recsys_kd.runtime import abi
-from recsys_kd.runtime.affine import Affine, affine, calibration, constants, head, stack
+from recsys_kd.runtime.affine import Affine, affine, calibration, constants, stack
 from recsys_kd.runtime.encode import Features, Keys, Request, Slots
+from recsys_kd.runtime.head import Layer, hidden_layers
 from recsys_kd.runtime.library import Library
 from recsys_kd.tables import CodedRows, CompiledStudent, Term
 
@@ -44,9 +45,9 @@ class NativeScorer:
         self._columns = len(candidate.keys)
         self.model = self._model(student, request_terms, candidate_terms, request, candidate)
 
-    def _keep(self, values: NDArray[Any]) -> int:
-        """Return the address of values as float32 that will live as long as this does."""
-        array = abi.floats(values)
+    def _keep(self, values: NDArray[Any], kind: type = np.float32) -> int:
+        """Return the address of values as `kind`, rounded once, without gaps; they live as long as this does."""
+        array: NDArray[Any] = np.ascontiguousarray(values, dtype=kind)
         self._kept.append(array)
         return abi.address(array)
 
@@ -66,7 +67,8 @@ class NativeScorer:
         affines = [affine(student, term) for term in candidate_terms]
         stacked = stack(affines, student.first, student.width)
         slope, offset = calibration(student)
-        layers = [abi.Layer(*w.shape, self._keep(w), self._keep(b)) for w, b in head(student)]
+        last = Layer(student.arrays["out.weight"][None], np.zeros(1, dtype=np.float32), None)
+        layers = [self._layer(layer) for layer in (*hidden_layers(student), last)]
         tables = [self._table(student.tables[name], student.indexes[name]) for name in self._tables]
         mine = [self._request_term(t, affine(student, t), request) for t in request_terms]
         theirs = [self._candidate_term(student, t, a, candidate) for t, a in zip(candidate_terms, affines, strict=True)]
@@ -86,6 +88,12 @@ class NativeScorer:
             slope,
             offset,
         )
+
+    def _layer(self, layer: Layer) -> abi.Layer:
+        coded: tuple[int | None, int | None] = None, None
+        if layer.coded is not None and layer.pairs is not None:
+            coded = self._keep(layer.pairs, np.int32), self._keep(layer.coded.scales)
+        return abi.Layer(*layer.weight.T.shape, self._keep(layer.weight.T), self._keep(layer.bias), *coded)
 
     def _table(self, table: Any, index: KeyIndex) -> abi.Table:
         top, width = layout(len(index), index.kept)

@@ -7,7 +7,8 @@ from numpy.typing import NDArray
 
 from recsys_kd.batch import Bag
 from recsys_kd.runtime.encode import Features, Keys, Request, Slots
-from recsys_kd.runtime.sums import bag_term, dense_term, finish, row_term
+from recsys_kd.runtime.head import Head
+from recsys_kd.runtime.sums import bag_term, dense_term, row_term
 from recsys_kd.schema import ITEM
 from recsys_kd.tables import CompiledStudent, Term
 
@@ -26,7 +27,7 @@ class NumpyScorer:
     """Scores with NumPy alone."""
 
     def __init__(self, student: CompiledStudent, request: Slots, candidate: Slots) -> None:
-        self.student = student
+        self.student, self._head = student, Head(student)
         self._keys = {f.name: i for i, f in enumerate(request.keys)}
         self._bags = {f.name: i for i, f in enumerate(request.bags)}
         ends = np.cumsum([0, *(f.dim for f in request.numbers)])
@@ -55,7 +56,7 @@ class NumpyScorer:
                 sums += row_term(self.student, term, item_rows)
             else:
                 sums += row_term(self.student, term, self.student.codes[term.name][item_rows].astype(np.int64))
-        return finish(self.student, sums + shared)
+        return self._head(sums + shared)
 
     def _request_term(self, term: Term, request: Request, misses: dict[str, int]) -> Floats:
         if term.kind == "bag":

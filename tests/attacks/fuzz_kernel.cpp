@@ -20,6 +20,7 @@ DECLARE(baseline)
 #if defined(__x86_64__) && !defined(RK_BASELINE_ONLY)
 DECLARE(avx2)
 DECLARE(avx512)
+DECLARE(vnni)
 #endif
 extern "C" int rk_level();
 
@@ -119,8 +120,12 @@ void run(Input input) {
   model.constant = memory.floats(model.width, input);
   model.weight = memory.floats(model.squares, input);
   const int hidden = static_cast<int>(1 + input.below(18));
-  rk_layer layers[2] = {{model.first, hidden, memory.floats(static_cast<int64_t>(model.first) * hidden, input), memory.floats(hidden, input)},
-                        {hidden, 1, memory.floats(hidden, input), memory.floats(1, input)}};
+  const int64_t weights = static_cast<int64_t>(model.first) * hidden;
+  const bool coded = input.byte() % 2;
+  rk_layer layers[2] = {{model.first, hidden, memory.floats(weights, input), memory.floats(hidden, input),
+                         coded ? memory.make<uint32_t>((model.first + 1) / 2 * hidden, input, true) : nullptr,
+                         coded ? memory.floats(hidden, input) : nullptr},
+                        {hidden, 1, memory.floats(hidden, input), memory.floats(1, input), nullptr, nullptr}};
   model.layers = 2;
   model.layer = layers;
   model.slope = 1.0f;
@@ -152,6 +157,7 @@ void run(Input input) {
 #if defined(__x86_64__) && !defined(RK_BASELINE_ONLY)
   if (rk_level() >= 1) call(rk_score_avx2);
   if (rk_level() >= 2) call(rk_score_avx512);
+  if (rk_level() >= 3) call(rk_score_vnni);
 #endif
 }
 

@@ -46,10 +46,14 @@ struct rk_term {
   const float* mean;     // [first + width + 1]
 };
 
+// y = relu(bias + x @ weight), the last layer's without relu. Where `pairs` is set, weight [in, out] = codes * scale, and
+// x is read in steps of its largest number / 32767, candidate by candidate (native/layers.h).
 struct rk_layer {
   int32_t in, out;
-  const float* weight;  // [in, out]
-  const float* bias;    // [out]
+  const float* weight;    // [in, out]
+  const float* bias;      // [out]
+  const uint32_t* pairs;  // [(in + 1) / 2, out]: codes of two inputs, the even one low, 16 bits each
+  const float* scale;     // [out]
 };
 
 struct rk_model {

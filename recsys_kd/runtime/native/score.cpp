@@ -4,6 +4,7 @@
 // buckets of the third are on their way from memory.
 #include <cstdlib>
 
+#include "layers.h"
 #include "probability.h"
 #include "request.h"
 
@@ -27,6 +28,7 @@ struct Room {
 struct Work {
   float *sums, *part, *start, *z, *x, *y, *out;
   uint32_t* words;  // a block's rows as they lie
+  Ints* steps;      // a layer's inputs as integers
   Lookup* lookups;  // [terms, RING]
   int64_t* rows;    // [terms, RING, B]
   Fetches fetches;
@@ -57,6 +59,7 @@ inline Work carve(Room& room, const rk_model& model) {
   work.y = room.take<float>(most * B);
   work.out = room.take<float>(B);
   work.words = room.take<uint32_t>(static_cast<int64_t>(most_words) * B);
+  work.steps = room.take<Ints>(most + 1);
   work.lookups = room.take<Lookup>(blocks);
   work.rows = room.take<int64_t>(blocks * B);
   // Four stages of every term ask for seven lines per candidate at most.
@@ -149,21 +152,16 @@ inline void compute(const rk_model& model, Work& work) {
                work.fetches);
   affine<false>(work.z, model.inputs, model.matrix + first, step, squares + 1, work.start + first, work.x + first * B,
                 work.fetches);
-  float* wide = work.out;
-  const float *sums = work.x + first * B, *s = sums + squares * B;
-  for (int c = 0; c < B; c++) wide[c] = s[c];
+  const float* sums = work.x + first * B;
+  Floats wide[2] = {load<Floats>(sums + squares * B), load<Floats>(sums + squares * B + RK_LANES)};
   for (int j = 0; j < squares; j++)
-    for (int c = 0; c < B; c++) wide[c] += model.weight[j] * (sums[j * B + c] * sums[j * B + c]);
-  float *in = work.x, *out = work.y;
-  for (int i = 0; i < model.layers; i++) {
-    const rk_layer& layer = model.layer[i];
-    if (i + 1 < model.layers) affine<true>(in, layer.in, layer.weight, layer.out, layer.out, layer.bias, out, work.fetches);
-    else affine<false>(in, layer.in, layer.weight, layer.out, layer.out, layer.bias, out, work.fetches);
-    float* swap = in;
-    in = out;
-    out = swap;
-  }
-  for (int c = 0; c < B; c++) wide[c] = model.slope * (wide[c] + in[c]) + model.offset;
+    for (int half = 0; half < 2; half++) {
+      const Floats own = load<Floats>(sums + j * B + half * RK_LANES);
+      wide[half] += model.weight[j] * (own * own);
+    }
+  const float* deep = through(model.layer, model.layers, work.x, work.y, work.steps, work.fetches);
+  for (int half = 0; half < 2; half++)
+    store(work.out + half * RK_LANES, model.slope * (wide[half] + load<Floats>(deep + half * RK_LANES)) + model.offset);
 }
 
 // Whole tiles of a block's arithmetic, between which lines are asked for.
