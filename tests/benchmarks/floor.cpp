@@ -8,7 +8,7 @@ RK_EXPORT uint64_t floor_gather(const rk_model* model, const int64_t* keys, int6
   const Span span{0, n};
   static Lookup lookups[RING];
   static int64_t rows[RING][B];
-  static const uint8_t* lines[8 * B];
+  static uint64_t lines[8 * B];
   Fetches fetches{lines, 0, 0, 0};
   const int64_t blocks = span.blocks(), step = stride(table);
   uint64_t sum = 0;
@@ -18,7 +18,7 @@ RK_EXPORT uint64_t floor_gather(const rk_model* model, const int64_t* keys, int6
     if (i >= 2 && i - 2 < blocks) {
       int64_t* found = rows[(i - 2) % RING];
       find(table.index, lookups[(i - 2) % RING], found);
-      for (int c = 0; c < B; c++) fetch_row(table, found[c], fetches);
+      fetch_rows(table, found, fetches);
     }
     fetches.rest();
     if (i < 3) continue;

@@ -19,9 +19,14 @@ inline int64_t checked(const rk_table& table, int64_t row) {
   return static_cast<uint64_t>(row) < static_cast<uint64_t>(table.rows) ? row : table.rows - 1;
 }
 
-inline void fetch_row(const rk_table& table, int64_t row, Fetches& fetches) {
-  const uint8_t* at = table.data + row * stride(table);
-  fetches.add(at, at + stride(table) - 1);
+// Makes a block's rows ones that lie in the table, and asks for them.
+inline void fetch_rows(const rk_table& table, int64_t* rows, Fetches& fetches) {
+  const uint64_t step = static_cast<uint64_t>(stride(table));
+  for (int c = 0; c < B; c += PAIRS) {
+    for (int i = c; i < c + PAIRS; i++) rows[i] = checked(table, rows[i]);
+    const Words first = addresses(table.data, load<Words>(rows + c) * step);
+    fetches.add(first, first + (step - 1));
+  }
 }
 
 // float16 -> float32; subnormal numbers too, also where the host flushes those of float32 to zero.

@@ -63,7 +63,7 @@ inline Work carve(Room& room, const rk_model& model) {
   work.lookups = room.take<Lookup>(blocks);
   work.rows = room.take<int64_t>(blocks * B);
   // Four stages of every term ask for seven lines per candidate at most.
-  work.fetches = {room.take<const uint8_t*>((static_cast<int64_t>(model.candidate_terms) + 1) * 7 * B), 0, 0, 0};
+  work.fetches = {room.take<uint64_t>((static_cast<int64_t>(model.candidate_terms) + 1) * 7 * B + PAIRS), 0, 0, 0};
   return work;
 }
 
@@ -94,20 +94,13 @@ inline void lookup_stage(const rk_model& model, const rk_batch& batch, const rk_
     open_buckets(table.index, lookup, fetches);
   } else if (stage == 2 && has_key(term)) {
     find(table.index, lookup, rows);
-    int64_t missed = 0;
-    for (int c = 0; c < B; c++) {
-      missed += c < size && rows[c] == table.index.count;
-      rows[c] = checked(table, rows[c]);
-      fetch_row(table, rows[c], fetches);
-    }
-    *misses += missed;
+    *misses += count_missed(table.index, rows, size);
+    fetch_rows(table, rows, fetches);
   } else if (stage == 2 && term.source == RK_CODES) {
     for (int c = 0; c < B; c++) fetches.add(term.codes + items[c] * term.code_bytes);
   } else if (stage == 3 && term.source == RK_CODES) {
-    for (int c = 0; c < B; c++) {
-      rows[c] = checked(table, code_at(term, items[c]));
-      fetch_row(table, rows[c], fetches);
-    }
+    for (int c = 0; c < B; c++) rows[c] = code_at(term, items[c]);
+    fetch_rows(table, rows, fetches);
   }
 }
 

@@ -32,6 +32,7 @@ typedef float Floats __attribute__((vector_size(RK_LANES * 4)));
 typedef uint32_t Ints __attribute__((vector_size(RK_LANES * 4)));
 typedef int32_t Wholes __attribute__((vector_size(RK_LANES * 4)));
 typedef uint64_t Words __attribute__((vector_size(RK_LANES * 4)));
+constexpr int PAIRS = RK_LANES / 2;  // 64-bit lanes
 
 template <class T>
 inline T load(const void* from) {
@@ -59,27 +60,45 @@ inline Floats larger(Floats x, Floats y) {
 
 inline Floats positive(Floats x) { return larger(x, Floats{}); }  // NaN becomes 0
 
+static_assert(sizeof(void*) == sizeof(uint64_t), "addresses are computed in 64-bit lanes");
+
+inline Words addresses(const uint8_t* base, Words offset) { return offset + reinterpret_cast<uintptr_t>(base); }
+
 // Cache lines to ask for. Asking for many at once stalls, since a core has few line buffers (16 at Intel's): they are
 // collected, and asked for a few at a time between pieces of arithmetic.
 struct Fetches {
-  const uint8_t** lines;
+  uint64_t* lines;  // with room for a vector more than are collected
   int count, next, each;
 
-  inline void add(const uint8_t* at) { lines[count++] = at; }
-  // Both ends of something shorter than a cache line; the second where it lies in another.
-  inline void add(const uint8_t* first, const uint8_t* last) {
-    lines[count] = first;
-    lines[count + 1] = last;
-    count += 1 + (((reinterpret_cast<uintptr_t>(first) ^ reinterpret_cast<uintptr_t>(last)) >> 6) != 0);
+  inline void add(const uint8_t* at) { lines[count++] = reinterpret_cast<uintptr_t>(at); }
+  inline void add(Words at) {
+    store(lines + count, at);
+    count += PAIRS;
+  }
+  // Both ends of things shorter than a cache line; the second where it lies in another.
+  inline void add(Words first, Words last) {
+    add(first);
+    const Words apart = (first ^ last) >> 6;
+#if defined(__AVX512F__)
+    const __mmask8 mask = _mm512_test_epi64_mask((__m512i)apart, (__m512i)apart);
+    store(lines + count, _mm512_maskz_compress_epi64(mask, (__m512i)last));
+    count += __builtin_popcount(mask);
+#else
+    for (int i = 0; i < PAIRS; i++) {
+      lines[count] = last[i];
+      count += apart[i] != 0;
+    }
+#endif
   }
   // Shares what was collected out over so many pieces of arithmetic.
   inline void share(int pieces) { each = count / pieces + 1; }
-  inline void some() {
-    for (int i = 0; i < each && next < count; i++) __builtin_prefetch(lines[next++], 0, 3);
-  }
+  inline void some() { until(next + each < count ? next + each : count); }
   inline void rest() {
-    while (next < count) __builtin_prefetch(lines[next++], 0, 3);
+    until(count);
     count = next = 0;
+  }
+  inline void until(int end) {
+    for (; next < end; next++) __builtin_prefetch(reinterpret_cast<const void*>(lines[next]), 0, 3);
   }
 };
 
