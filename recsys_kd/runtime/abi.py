@@ -6,7 +6,7 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-VERSION = 2
+VERSION = 3
 KEY, BAG, NUMBERS, ITEM, CODES = range(5)
 """What a term reads (`rk_source`)."""
 
@@ -32,7 +32,7 @@ class Term(Structure):
 
     _fields_ = (
         *((n, c_int32) for n in ("source", "slot", "table", "dim", "square", "code_bytes")),
-        *((n, c_void_p) for n in ("codes", "matrix", "mean")),
+        *((n, c_void_p) for n in ("codes", "matrix", "mean", "pairs", "grid")),
     )
 
 
@@ -50,7 +50,7 @@ class Model(Structure):
 
     _fields_ = (
         *((n, c_int32) for n in ("first", "width", "tables", "request_terms", "candidate_terms", "layers")),
-        *((n, c_int32) for n in ("keys", "bags", "numbers", "inputs", "squares", "rotated")),
+        *((n, c_int32) for n in ("keys", "bags", "numbers", "inputs", "squares", "whole", "rotated")),
         ("table", POINTER(Table)),
         ("request_term", POINTER(Term)),
         ("candidate_term", POINTER(Term)),

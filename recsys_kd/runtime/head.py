@@ -30,19 +30,16 @@ class Layer:
     bias: Floats
     coded: CodedMatrix | None
 
-    @property
-    def pairs(self) -> NDArray[np.int32] | None:
-        """Codes of two inputs to an int32, the even one in its low half: [(in + 1) // 2, out]; None if not coded."""
-        if self.coded is None:
-            return None
-        codes = self.coded.codes.T.astype(np.int16)
-        even = np.ascontiguousarray(np.pad(codes, ((0, len(codes) % 2), (0, 0))).view(np.uint16))
-        return (even[::2].astype(np.uint32) | even[1::2].astype(np.uint32) << np.uint32(16)).view(np.int32)
-
     def __call__(self, x: Floats) -> Floats:
         """Return relu(bias + weight x) for x [N, in]."""
         out: Floats = np.maximum((x if self.coded is None else in_steps(x)) @ self.weight.T + self.bias, 0.0)
         return out
+
+
+def pairs(codes: NDArray[np.integer]) -> NDArray[np.int32]:
+    """Return codes [in, out] of 16 bits, those of two inputs to an int32, the even one low: [(in + 1) // 2, out]."""
+    even = np.pad(codes.astype(np.int16), ((0, len(codes) % 2), (0, 0))).view(np.uint16).astype(np.uint32)
+    return (even[::2] | even[1::2] << np.uint32(16)).view(np.int32)
 
 
 def in_steps(x: Floats, steps: int = STEPS) -> Floats:

@@ -16,7 +16,8 @@ from recsys_kd.index import KeyIndex, layout
 from recsys_kd.runtime import abi
 from recsys_kd.runtime.affine import Affine, affine, calibration, constants, stack
 from recsys_kd.runtime.encode import Features, Keys, Request, Slots
-from recsys_kd.runtime.head import Layer, hidden_layers
+from recsys_kd.runtime.grid import grid, is_whole
+from recsys_kd.runtime.head import Layer, hidden_layers, pairs
 from recsys_kd.runtime.library import Library
 from recsys_kd.tables import CodedRows, CompiledStudent, Term
 
@@ -37,8 +38,11 @@ class NativeScorer:
         self.library = library
         self._tables = list(student.tables)
         request_terms = [t for t in student.terms if t.side == "request"]
-        # The item's own row comes first: other item-side terms are coded by it.
+        # Terms in whole numbers come first, before all the item's own row, by which other item-side terms are coded.
         candidate_terms = sorted((t for t in student.terms if t.side != "request"), key=lambda t: t.name != "item")
+        leads = bool(candidate_terms) and is_whole(student, candidate_terms[0])
+        self._whole = {t.name for t in candidate_terms if leads and is_whole(student, t)}
+        candidate_terms.sort(key=lambda t: t.name not in self._whole)
         self._fields = [t.field for t in (*request_terms, *candidate_terms)]
         self.misses = ctypes.c_int64 * len(self._fields)
         self._dims = [f.dim for f in candidate.numbers]
@@ -75,7 +79,8 @@ class NativeScorer:
         return abi.Model(
             *(student.first, student.width, len(tables), len(mine), len(theirs), len(layers)),
             *(len(request.keys), len(request.bags), sum(f.dim for f in request.numbers)),
-            *(len(stacked.matrix), len(stacked.weight), len(stacked.weight) - len(stacked.constant)),
+            *(len(stacked.matrix), len(stacked.weight), len(self._whole)),
+            len(stacked.weight) - len(stacked.constant),
             self._structs(abi.Table, tables),
             self._structs(abi.Term, mine),
             self._structs(abi.Term, theirs),
@@ -91,8 +96,8 @@ class NativeScorer:
 
     def _layer(self, layer: Layer) -> abi.Layer:
         coded: tuple[int | None, int | None] = None, None
-        if layer.coded is not None and layer.pairs is not None:
-            coded = self._keep(layer.pairs, np.int32), self._keep(layer.coded.scales)
+        if layer.coded is not None:
+            coded = self._keep(pairs(layer.coded.codes.T), np.int32), self._keep(layer.coded.scales)
         return abi.Layer(*layer.weight.T.shape, self._keep(layer.weight.T), self._keep(layer.bias), *coded)
 
     def _table(self, table: Any, index: KeyIndex) -> abi.Table:
@@ -119,7 +124,9 @@ class NativeScorer:
             names = [f.name for f in slots.numbers]
             source, slot = abi.NUMBERS, sum(f.dim for f in slots.numbers[: names.index(term.field)])
         maps = self._keep(parts.matrix), self._keep(parts.mean)
-        return abi.Term(source, slot, self._number(term.table), len(parts.matrix), parts.square, 0, None, *maps)
+        return abi.Term(
+            source, slot, self._number(term.table), len(parts.matrix), parts.square, 0, None, *maps, None, None
+        )
 
     def _candidate_term(self, student: CompiledStudent, term: Term, parts: Affine, slots: Slots) -> abi.Term:
         source, slot, codes = abi.ITEM, 0, None
@@ -132,7 +139,11 @@ class NativeScorer:
             self._kept.append(codes)
         where = (None, 0) if codes is None else (abi.address(codes), codes.itemsize)
         common = source, slot, self._number(term.table), len(parts.matrix), parts.square
-        return abi.Term(*common, where[1], where[0], None, None)
+        whole: tuple[int | None, int | None] = None, None
+        if term.name in self._whole:
+            found = grid(student.arrays[f"basis.{term.view}"][:, : student.first])
+            whole = self._keep(pairs(found.codes), np.int32), self._keep(found.step)
+        return abi.Term(*common, where[1], where[0], None, None, *whole)
 
     def score(
         self, requests: Sequence[Request], items: Sequence[Keys], features: Sequence[Features], *, logits: bool

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from recsys_kd.batch import Bag, Batch
+from recsys_kd.runtime.grid import on_grid
 from recsys_kd.runtime.head import Head
 from recsys_kd.runtime.sums import bag_term, dense_term, row_term
 from recsys_kd.tables import CompiledStudent, Term
@@ -35,7 +36,7 @@ class OfflineModel:
     """A `RankingModel` over batches of one encoded log."""
 
     def __init__(self, student: CompiledStudent, source: KeyedRows) -> None:
-        self.student = student
+        self.student = student = on_grid(student)
         self.schema = student.schema
         self._head = Head(student)
         self.moves = {

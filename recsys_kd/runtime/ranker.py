@@ -18,6 +18,7 @@ from recsys_kd.artifact.manifest import Golden, Manifest
 from recsys_kd.artifact.read import open_artifact
 from recsys_kd.runtime.direct import DirectScorer
 from recsys_kd.runtime.encode import BadRequest, Encoder, Features, Keys, Request
+from recsys_kd.runtime.grid import on_grid
 from recsys_kd.runtime.library import Kernel, kernel
 from recsys_kd.runtime.native_scorer import NativeScorer, can_score
 from recsys_kd.runtime.twin import NumpyScorer, probabilities
@@ -34,7 +35,7 @@ class Ranker:
     """A verified model in memory; safe to share between threads, `fallback_counts` being approximate then."""
 
     def __init__(self, student: CompiledStudent, manifest: Manifest | None = None, use: Kernel | None = None) -> None:
-        self.student = student
+        self.student = student = on_grid(student)
         self.schema = student.schema
         self.manifest = manifest
         self.fallback_counts: Counter[str] = Counter()

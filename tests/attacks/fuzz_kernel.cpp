@@ -96,7 +96,7 @@ void run(Input input) {
   model.bags = 1;
   model.numbers = 3;
   auto term = [&](int source, int slot, int which, int dim, int square) {
-    rk_term made{source, slot, which, dim, square, 0, nullptr, nullptr, nullptr};
+    rk_term made{source, slot, which, dim, square, 0, nullptr, nullptr, nullptr, nullptr, nullptr};
     made.matrix = memory.floats(static_cast<int64_t>(dim) * all, input);
     made.mean = memory.floats(all, input);
     return made;
@@ -111,6 +111,11 @@ void run(Input input) {
   model.request_term = own;
   model.candidate_term = each;
   for (const rk_term& t : each) model.inputs += t.dim;
+  model.whole = static_cast<int32_t>(input.below(4));  // any of the coded ones, which come first
+  for (int i = 0; i < model.whole; i++) {
+    each[i].pairs = memory.make<uint32_t>(static_cast<int64_t>(each[i].dim + 1) / 2 * model.first, input, true);
+    each[i].grid = memory.floats(model.first, input);
+  }
   const bool turned = model.inputs < model.width;
   model.rotated = turned ? model.inputs : model.width;
   model.squares = model.rotated + model.width;

@@ -39,17 +39,9 @@ RK_EXPORT float floor_mlp(const rk_model* model, int64_t n) {
   if (none.bytes > sizeof memory) return -1.0f;
   Room room{memory, 0};
   Work work = carve(room, *model);
-  for (int i = 0; i < model->first * B; i++) work.z[i] = 0.01f;
+  for (int i = 0; i < model->first * B; i++) work.x[i] = 0.01f;
   float sum = 0.0f;
-  for (int64_t at = 0; at < n; at += B) {
-    float *in = work.z, *out = work.y;
-    for (int i = 0; i < model->layers; i++) {
-      const rk_layer& layer = model->layer[i];
-      affine<true>(in, layer.in, layer.weight, layer.out, layer.out, layer.bias, out, work.fetches);
-      in = out;
-      out = in == work.y ? work.x : work.y;
-    }
-    sum += in[0];
-  }
+  for (int64_t at = 0; at < n; at += B)
+    sum += through(model->layer, model->layers, work.x, work.y, work.steps, work.fetches)[0];
   return sum;
 }

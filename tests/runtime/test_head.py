@@ -5,7 +5,7 @@ import dataclasses
 import numpy as np
 import pytest
 
-from recsys_kd.runtime.head import STEPS, WIDEST, Head, Layer, hidden_layers, in_steps
+from recsys_kd.runtime.head import STEPS, WIDEST, Head, hidden_layers, in_steps, pairs
 from recsys_kd.runtime.ranker import probabilities
 from recsys_kd.tables import coded_exactly
 from tests.students import Shape, student
@@ -32,9 +32,7 @@ def test_codes_of_two_inputs_lie_in_one_integer():
     codes = np.array([[127, -2, 0], [-1, 127, 3]], dtype=np.int8)
     coded = coded_exactly(codes.astype(np.float32) * np.float32(0.5))
     assert coded is not None and coded.codes.tolist() == codes.tolist()
-    pairs = Layer(coded.values, np.zeros(2, np.float32), coded).pairs
-    assert pairs is not None
-    assert pairs.tolist() == [[127 - 2 * 65536, 65535 + 127 * 65536], [0, 3]]
+    assert pairs(coded.codes.T).tolist() == [[127 - 2 * 65536, 65535 + 127 * 65536], [0, 3]]
 
 
 def test_whole_sums_stay_within_32_bits():

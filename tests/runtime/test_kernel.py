@@ -29,6 +29,7 @@ SHAPES = {
     "deep and wide": Shape(width=32, first=64, hidden=(32, 17, 3), rank=16),
     "deep and wide, float32 weights": Shape(width=32, first=64, hidden=(32, 17, 3), rank=16, plain=True),
     "a layer too wide for whole sums": Shape(width=4, first=520, hidden=(5, 4), rank=5),
+    "rows too wide for whole sums": Shape(rank=260, width=4, first=5, candidate=True),
     "every kind of field": Shape(candidate=True, dense=True),
     "every kind of field, spread ids, 4 bits": Shape(candidate=True, dense=True, sparse=True, bits=4),
     "one item": Shape(items=1, users=1),

@@ -5,7 +5,7 @@
 #pragma once
 #include <cstdint>
 
-#define RK_ABI 2
+#define RK_ABI 3
 #define RK_EXPORT extern "C" __attribute__((visibility("default")))
 #define RK_JOIN_(a, b) a##_##b
 #define RK_JOIN(a, b) RK_JOIN_(a, b)
@@ -44,6 +44,9 @@ struct rk_term {
   const uint8_t* codes;  // [item rows], 1, 2 or 4 bytes each, maybe unaligned
   const float* matrix;   // [dim, first + width + 1]
   const float* mean;     // [first + width + 1]
+  // Candidate terms of coded rows may have h's part in whole numbers: codes * grid, as in rk_layer. [(dim + 1) / 2, first]
+  const uint32_t* pairs;
+  const float* grid;  // [first]
 };
 
 // y = relu(bias + x @ weight), the last layer's without relu. Where `pairs` is set, weight [in, out] = codes * scale, and
@@ -61,6 +64,7 @@ struct rk_model {
   int32_t tables, request_terms, candidate_terms, layers;
   int32_t keys, bags, numbers;  // of a request: looked-up fields, bags, and numbers in all
   int32_t inputs, squares;      // of a candidate: numbers over all its terms, and squared sums
+  int32_t whole;                // candidate terms that have pairs: the first ones
   int32_t rotated;              // the first of the squares: S, turned so that it needs no more sums than inputs
   const rk_table* table;
   const rk_term* request_term;

@@ -18,6 +18,13 @@ inline Words lanes_below(int size) {
   return (Words)(load<Words>(LANE) < static_cast<uint64_t>(size > 0 ? size : 0));
 }
 
+// The last keys of a request, fewer than a vector.
+inline Words some_keys(const int64_t* keys, int count) {
+  Words found = {};
+  for (int i = 0; i < count; i++) found[i] = static_cast<uint64_t>(keys[i]);
+  return found;
+}
+
 // Step 1: spread the keys, and ask for their buckets. Lanes from `size` on hold no key.
 inline void hash(const rk_index& index, const int64_t* keys, int size, Lookup& found, Fetches& fetches) {
   const uint64_t mask = index.bits == 64 ? ~0ull : (1ull << index.bits) - 1;
@@ -25,10 +32,8 @@ inline void hash(const rk_index& index, const int64_t* keys, int size, Lookup& f
   const bool single = rest_bits >= 64;  // of 64 bits there is one bucket
   const uint64_t rest_mask = single ? ~0ull : (1ull << rest_bits) - 1, buckets = single ? 1 : index.buckets;
   for (int c = 0; c < B; c += PAIRS) {
-    uint64_t own[PAIRS] = {};
     const int left = size - c;
-    if (left > 0) memcpy(own, keys + c, sizeof(int64_t) * static_cast<size_t>(left < PAIRS ? left : PAIRS));
-    Words x = load<Words>(own) - static_cast<uint64_t>(index.base);
+    Words x = (left >= PAIRS ? load<Words>(keys + c) : some_keys(keys + c, left)) - static_cast<uint64_t>(index.base);
     const Words inside = (Words)(x <= mask) & lanes_below(left);
     x = (x * 0x9E3779B97F4A7C15ull) & mask;
     x ^= x >> shift;

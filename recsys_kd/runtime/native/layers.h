@@ -75,14 +75,18 @@ constexpr float LEAST = 1e-30f;      // inputs no larger than this are taken for
 constexpr float EVEN = 8388608.0f;                    // 2^23: 0x4B000000
 constexpr float ODD = EVEN + 65536.0f - 0x4B00;
 
-// The largest of x [in] per lane, or 0; in several chains, since one would wait for itself at every step.
-inline Floats largest(const float* x, int in) {
-  Floats most[4] = {};
-  int k = 0;
-  for (; k + 4 <= in; k += 4)
-    for (int i = 0; i < 4; i++) most[i] = larger(most[i], load<Floats>(x + (k + i) * B));
-  for (; k < in; k++) most[0] = larger(most[0], load<Floats>(x + k * B));
-  return larger(larger(most[0], most[1]), larger(most[2], most[3]));
+// The largest of x [in, B] per candidate, or 0; in two chains, since one would wait for itself at every step.
+inline void largest(const float* x, int in, Floats* most) {
+  Floats a = {}, b = {}, c = {}, d = {};
+  for (; in > 1; in -= 2, x += 2 * B) {
+    a = larger(a, load<Floats>(x));
+    b = larger(b, load<Floats>(x + RK_LANES));
+    c = larger(c, load<Floats>(x + B));
+    d = larger(d, load<Floats>(x + B + RK_LANES));
+  }
+  if (in) a = larger(a, load<Floats>(x)), b = larger(b, load<Floats>(x + RK_LANES));
+  most[0] = larger(a, c);
+  most[1] = larger(b, d);
 }
 
 // Two numbers within 0 .. STEPS, rounded, as the halves of an integer; the first one low.
@@ -93,15 +97,19 @@ inline Ints pair(Floats low, Floats high) {
 
 // q [in, B], two to an entry, and the step of each candidate: x = q * step, within half a step. x is not negative.
 inline void to_steps(const float* x, int in, Ints* pairs, Floats* step) {
-  for (int half = 0; half < 2; half++) {
-    const float* own = x + half * RK_LANES;
-    const Floats none = {}, most = largest(own, in), inverse = most > LEAST ? STEPS / most : none;
-    step[half] = most * (1.0f / STEPS);
-    int k = 0;
-    for (; k + 2 <= in; k += 2)
-      pairs[k + half] = pair(load<Floats>(own + k * B) * inverse, load<Floats>(own + (k + 1) * B) * inverse);
-    if (k < in) pairs[k + half] = pair(load<Floats>(own + k * B) * inverse, none);
+  const Floats none = {};
+  Floats most[2];
+  largest(x, in, most);
+  const Floats low = most[0] > LEAST ? STEPS / most[0] : none, high = most[1] > LEAST ? STEPS / most[1] : none;
+  step[0] = most[0] * (1.0f / STEPS);
+  step[1] = most[1] * (1.0f / STEPS);
+  for (; in > 1; in -= 2, x += 2 * B, pairs += 2) {
+    pairs[0] = pair(load<Floats>(x) * low, load<Floats>(x + B) * low);
+    pairs[1] = pair(load<Floats>(x + RK_LANES) * high, load<Floats>(x + B + RK_LANES) * high);
   }
+  if (!in) return;
+  pairs[0] = pair(load<Floats>(x) * low, none);
+  pairs[1] = pair(load<Floats>(x + RK_LANES) * high, none);
 }
 
 // sum + x * w for both signed 16-bit halves of every lane; what leaves 32 bits is dropped.
@@ -130,40 +138,59 @@ struct Dots : Dots<J - 1> {
     low = add_products(low, a, w);
     high = add_products(high, b, w);
   }
-  inline void write(const Floats* step, const float* scale, const float* bias, float* y) const {
-    Dots<J - 1>::write(step, scale, bias, y);
-    const Floats a = __builtin_convertvector((Wholes)low, Floats) * step[0] * scale[J - 1] + bias[J - 1];
-    const Floats b = __builtin_convertvector((Wholes)high, Floats) * step[1] * scale[J - 1] + bias[J - 1];
-    store(y + (J - 1) * B, positive(a));
-    store(y + (J - 1) * B + RK_LANES, positive(b));
+  // y = init + sums * step * scale, where init is y itself if MORE.
+  template <bool MORE, bool RELU>
+  inline void write(const Floats* step, const float* scale, const float* init, float* y) const {
+    Dots<J - 1>::template write<MORE, RELU>(step, scale, init, y);
+    float *own = y + (J - 1) * B, *next = own + RK_LANES;
+    const Floats a = __builtin_convertvector((Wholes)low, Floats) * step[0] * scale[J - 1];
+    const Floats b = __builtin_convertvector((Wholes)high, Floats) * step[1] * scale[J - 1];
+    const Floats x = MORE ? a + load<Floats>(own) : a + init[J - 1], z = MORE ? b + load<Floats>(next) : b + init[J - 1];
+    store(own, RELU ? positive(x) : x);
+    store(next, RELU ? positive(z) : z);
   }
 };
 
 template <>
 struct Dots<0> {
   inline void add(Ints, Ints, const uint32_t*) {}
+  template <bool MORE, bool RELU>
   inline void write(const Floats*, const float*, const float*, float*) const {}
 };
 
-template <int J>
-inline void coded_tile(const Ints* x, const Floats* step, const rk_layer& layer, int j, float* y) {
-  Dots<J> dots;
-  const uint32_t* weight = layer.pairs + j;
-  for (int k = 0; k < layer.in; k += 2, weight += layer.out) dots.add(x[k], x[k + 1], weight);
-  dots.write(step, layer.scale + j, layer.bias + j, y + j * B);
-}
+// y [out, B] = init + sums of x [in, B] times codes, which count step (of the candidate) * scale (of the output).
+struct Whole {
+  int in, out;
+  const uint32_t* pairs;
+  const float *scale, *init;
+  const Ints* x;
+  const Floats* step;
+
+  template <int J, bool MORE, bool RELU>
+  inline void tile(int j, float* y) const {
+    Dots<J> dots;
+    const uint32_t* weight = pairs + j;
+    for (int k = 0; k < in; k += 2, weight += out) dots.add(x[k], x[k + 1], weight);
+    dots.template write<MORE, RELU>(step, scale + j, init + j, y + j * B);
+  }
+
+  template <bool MORE, bool RELU>
+  inline void run(float* y, Fetches& fetches) const {
+    int j = 0;
+    for (; j + RK_TILE <= out; j += RK_TILE) {
+      tile<RK_TILE, MORE, RELU>(j, y);
+      fetches.some();
+    }
+    for (; j + 4 <= out; j += 4) tile<4, MORE, RELU>(j, y);
+    for (; j < out; j++) tile<1, MORE, RELU>(j, y);
+  }
+};
 
 // y [out, B] = relu(bias + scale * codes x) of a layer with coded weights; `room` holds [in + 1, RK_LANES] integers.
 inline void coded_layer(const float* x, const rk_layer& layer, Ints* room, float* y, Fetches& fetches) {
   Floats step[2];
   to_steps(x, layer.in, room, step);
-  int j = 0;
-  for (; j + RK_TILE <= layer.out; j += RK_TILE) {
-    coded_tile<RK_TILE>(room, step, layer, j, y);
-    fetches.some();
-  }
-  for (; j + 4 <= layer.out; j += 4) coded_tile<4>(room, step, layer, j, y);
-  for (; j < layer.out; j++) coded_tile<1>(room, step, layer, j, y);
+  Whole{layer.in, layer.out, layer.pairs, layer.scale, layer.bias, room, step}.run<false, true>(y, fetches);
 }
 
 // A block through all layers, the last of which has one output: returns where that lies. x and y are room for the widest

@@ -10,7 +10,7 @@
 
 namespace {
 
-constexpr int AHEAD = 4;  // stages before the arithmetic: bucket, keys, row, row behind a code
+constexpr int AHEAD = 4;  // stages before the arithmetic: hash, buckets, keys, rows
 constexpr int RING = 8;   // blocks in flight, a power of two above AHEAD
 
 // One allocation for a call, cut into pieces that start on cache lines. Without memory it only counts.
@@ -29,6 +29,9 @@ struct Work {
   float *sums, *part, *start, *z, *x, *y, *out;
   uint32_t* words;  // a block's rows as they lie
   Ints* steps;      // a layer's inputs as integers
+  Ints* codes;      // [dim + 1, RK_LANES] of every term with whole codes, one after another
+  int64_t* code_at;   // [terms]: where each begins
+  Floats* code_step;  // [terms, 2]
   Lookup* lookups;  // [terms, RING]
   int64_t* rows;    // [terms, RING, B]
   Fetches fetches;
@@ -60,6 +63,14 @@ inline Work carve(Room& room, const rk_model& model) {
   work.out = room.take<float>(B);
   work.words = room.take<uint32_t>(static_cast<int64_t>(most_words) * B);
   work.steps = room.take<Ints>(most + 1);
+  work.code_at = room.take<int64_t>(model.candidate_terms);
+  work.code_step = room.take<Floats>(2 * model.candidate_terms);
+  int64_t codes = 0;
+  for (int t = 0; t < model.candidate_terms; t++) {
+    if (room.memory) work.code_at[t] = codes;
+    codes += t < model.whole ? model.candidate_term[t].dim + 1 : 0;
+  }
+  work.codes = room.take<Ints>(codes);
   work.lookups = room.take<Lookup>(blocks);
   work.rows = room.take<int64_t>(blocks * B);
   // Four stages of every term ask for seven lines per candidate at most.
@@ -94,6 +105,7 @@ inline void lookup_stage(const rk_model& model, const rk_batch& batch, const rk_
     open_buckets(table.index, lookup, fetches);
   } else if (stage == 2 && has_key(term)) {
     find(table.index, lookup, rows);
+  } else if (stage == 3 && has_key(term)) {  // by now they have left the store buffer, and can be read as vectors
     *misses += count_missed(table.index, rows, size);
     fetch_rows(table, rows, fetches);
   } else if (stage == 2 && term.source == RK_CODES) {
@@ -119,30 +131,59 @@ inline void lookup_stage(const rk_model& model, const rk_batch& batch, const Spa
   }
 }
 
-// z [inputs, B] of a block whose rows have come.
-inline void gather(const rk_model& model, const rk_batch& batch, const Span& span, int64_t block, Work& work) {
-  float* z = work.z;
+// One term's numbers of a block whose rows have come: z [dim, B], and whole codes where it has pairs.
+inline void read_term(const rk_model& model, const rk_batch& batch, const Span& span, int64_t block, int t, Work& work,
+                      float* z, Ints* codes, Floats* step) {
+  const rk_term& term = model.candidate_term[t];
   const int size = span.size(block);
+  if (term.source == RK_NUMBERS) {
+    const float* from = batch.candidate_numbers[term.slot] + span.at(block) * term.dim;
+    for (int k = 0; k < term.dim; k++)
+      for (int c = 0; c < B; c++) z[k * B + c] = c < size ? from[static_cast<int64_t>(c) * term.dim + k] : 0.0f;
+    return;
+  }
+  const rk_table& table = model.table[term.table];
+  const int64_t place = static_cast<int64_t>(t) * RING + block % RING;
+  alignas(64) float scale[B];
+  read_rows(table, work.rows + place * B, work.words, scale);
+  decode(table, work.words, scale, z);
+  if (t < model.whole) whole_codes(table, work.words, scale, codes, step);
+}
+
+// All terms' numbers of a block.
+inline void gather(const rk_model& model, const rk_batch& batch, const Span& span, int64_t block, Work& work) {
+  int64_t at = 0;
   for (int t = 0; t < model.candidate_terms; t++) {
-    const rk_term& term = model.candidate_term[t];
-    if (term.source == RK_NUMBERS) {
-      const float* from = batch.candidate_numbers[term.slot] + span.at(block) * term.dim;
-      for (int k = 0; k < term.dim; k++)
-        for (int c = 0; c < B; c++) z[k * B + c] = c < size ? from[static_cast<int64_t>(c) * term.dim + k] : 0.0f;
-    } else {
-      const int64_t place = static_cast<int64_t>(t) * RING + block % RING;
-      decode(model.table[term.table], work.rows + place * B, work.words, z);
-    }
-    z += term.dim * B;
+    read_term(model, batch, span, block, t, work, work.z + at * B, work.codes + work.code_at[t], work.code_step + 2 * t);
+    at += model.candidate_term[t].dim;
   }
 }
 
-// Logits [B] of a block from its z.
+// x [first, B] = relu(h): terms of floats first, then those of whole numbers, each adding to what is there.
+inline void first_layer(const rk_model& model, Work& work) {
+  const int first = model.first;
+  const int64_t step = first + model.squares + 1;
+  int whole = 0;
+  for (int t = 0; t < model.whole; t++) whole += model.candidate_term[t].dim;
+  const float *z = work.z + whole * B, *matrix = model.matrix + whole * step;
+  if (!model.whole) return affine<true>(z, model.inputs, matrix, step, first, work.start, work.x, work.fetches);
+  bool more = model.inputs > whole;
+  if (more) affine<false>(z, model.inputs - whole, matrix, step, first, work.start, work.x, work.fetches);
+  for (int t = 0; t < model.whole; t++) {
+    const rk_term& term = model.candidate_term[t];
+    const Whole sums{term.dim, first, term.pairs, term.grid, work.start, work.codes + work.code_at[t], work.code_step + 2 * t};
+    const bool last = t + 1 == model.whole;
+    if (more) last ? sums.run<true, true>(work.x, work.fetches) : sums.run<true, false>(work.x, work.fetches);
+    else last ? sums.run<false, true>(work.x, work.fetches) : sums.run<false, false>(work.x, work.fetches);
+    more = true;
+  }
+}
+
+// Logits [B] of a block from its numbers.
 inline void compute(const rk_model& model, Work& work) {
   const int first = model.first, squares = model.squares;
   const int64_t step = first + squares + 1;
-  affine<true>(work.z, model.inputs, model.matrix, step, first, work.start, work.x,
-               work.fetches);
+  first_layer(model, work);
   affine<false>(work.z, model.inputs, model.matrix + first, step, squares + 1, work.start + first, work.x + first * B,
                 work.fetches);
   const float* sums = work.x + first * B;

@@ -31,6 +31,7 @@ constexpr int B = 2 * RK_LANES;  // candidates per block: two vectors, so that e
 typedef float Floats __attribute__((vector_size(RK_LANES * 4)));
 typedef uint32_t Ints __attribute__((vector_size(RK_LANES * 4)));
 typedef int32_t Wholes __attribute__((vector_size(RK_LANES * 4)));
+typedef uint16_t Shorts __attribute__((vector_size(RK_LANES * 4)));
 typedef uint64_t Words __attribute__((vector_size(RK_LANES * 4)));
 constexpr int PAIRS = RK_LANES / 2;  // 64-bit lanes
 
