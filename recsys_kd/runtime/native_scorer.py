@@ -196,7 +196,7 @@ class NativeScorer:
     def counted(self, misses: Any) -> dict[str, int]:
         """Return what a call counted into `misses()`, by field."""
         counted: dict[str, int] = {}
-        for field, missed in zip(self._fields, misses, strict=True):
+        for field, missed in zip(self._fields, misses[:], strict=True):
             if missed:
                 counted[field] = counted.get(field, 0) + missed
         return counted
