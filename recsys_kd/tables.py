@@ -187,6 +187,12 @@ def code_matrix(weight: _Values) -> CodedMatrix:
     return CodedMatrix(np.where(scales[:, None] > 0, codes, 0).astype(np.int8), scales)
 
 
+def coded_exactly(weight: _Values) -> CodedMatrix | None:
+    """Return the int8 codes and scales that `weight` [out, in] was made of; None where it was not."""
+    coded = code_matrix(weight)
+    return coded if np.array_equal(coded.values, weight) else None
+
+
 Layout = Literal["compact", "folded"]
 
 

@@ -6,7 +6,7 @@ import numpy as np
 
 from recsys_kd.index import KeyIndex
 from recsys_kd.schema import Field, Schema, Side, Vocabulary
-from recsys_kd.tables import Bits, CodedRows, CompiledStudent, Term, code_bytes
+from recsys_kd.tables import Bits, CodedRows, CompiledStudent, Term, code_bytes, code_matrix
 
 
 @dataclass(frozen=True)
@@ -27,6 +27,8 @@ class Shape:
     """With candidate-side fields of every kind, and item-side ones with tables of their own."""
     dense: bool = False
     """With request-side dense and vector fields."""
+    plain: bool = False
+    """With float32 matrices instead of int8 codes, which artifacts hold."""
 
 
 def coded(rng: np.random.Generator, rows: int, dim: int, bits: Bits) -> CodedRows:
@@ -141,6 +143,8 @@ def student(shape: Shape = Shape(), seed: int = 0) -> tuple[CompiledStudent, dic
         m.numbers("affinity", "candidate", 1)
         m.numbers("image", "candidate", 3)
     m.head()
+    if not shape.plain:
+        m.arrays = {name: code_matrix(a).values if a.ndim == 2 else a for name, a in m.arrays.items()}
     schema = Schema(tuple(m.fields), m.vocabularies)
     parts = m.tables, m.indexes, m.arrays, m.codes
     return CompiledStudent(schema, shape.width, shape.first, tuple(m.terms), *parts), m.keys

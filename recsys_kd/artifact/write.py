@@ -14,7 +14,7 @@ from recsys_kd.artifact.errors import StoreUnwritable
 from recsys_kd.artifact.manifest import MANIFEST, WEIGHTS, Golden, Lineage, Manifest, TableEntry, canonical, digest_of
 from recsys_kd.artifact.signing import SIGNATURE, sign
 from recsys_kd.artifact.tensors import dump
-from recsys_kd.tables import CodedRows, CompiledStudent, code_matrix
+from recsys_kd.tables import CodedRows, CompiledStudent, coded_exactly
 
 
 @dataclass(frozen=True)
@@ -33,10 +33,9 @@ class Artifact:
 
 def stored(name: str, array: NDArray[np.float32]) -> dict[str, NDArray[np.generic]]:
     """Return a matrix as int8 codes and scales where that changes none of its numbers, anything else as it is."""
-    if array.ndim == 2:
-        coded = code_matrix(array)
-        if np.array_equal(coded.values, array):
-            return {f"array.{name}": coded.codes, f"scale.{name}": coded.scales}
+    coded = coded_exactly(array) if array.ndim == 2 else None
+    if coded is not None:
+        return {f"array.{name}": coded.codes, f"scale.{name}": coded.scales}
     return {f"array.{name}": array}
 
 

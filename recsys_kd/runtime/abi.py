@@ -1,13 +1,12 @@
 """The kernel's structs (native/abi.h), field by field, and pointers into NumPy arrays."""
 
 import ctypes
-from ctypes import POINTER, Structure, c_float, c_int32, c_int64, c_void_p
+from ctypes import POINTER, Structure, c_float, c_int, c_int32, c_int64, c_void_p, py_object
 from typing import Any
 
-import numpy as np
 from numpy.typing import NDArray
 
-VERSION = 1
+VERSION = 3
 KEY, BAG, NUMBERS, ITEM, CODES = range(5)
 """What a term reads (`rk_source`)."""
 
@@ -33,14 +32,17 @@ class Term(Structure):
 
     _fields_ = (
         *((n, c_int32) for n in ("source", "slot", "table", "dim", "square", "code_bytes")),
-        *((n, c_void_p) for n in ("codes", "matrix", "mean")),
+        *((n, c_void_p) for n in ("codes", "matrix", "mean", "pairs", "grid")),
     )
 
 
 class Layer(Structure):
     """`rk_layer`."""
 
-    _fields_ = (("inputs", c_int32), ("outputs", c_int32), ("weight", c_void_p), ("bias", c_void_p))
+    _fields_ = (
+        *((n, c_int32) for n in ("inputs", "outputs")),
+        *((n, c_void_p) for n in ("weight", "bias", "pairs", "scale")),
+    )
 
 
 class Model(Structure):
@@ -48,7 +50,7 @@ class Model(Structure):
 
     _fields_ = (
         *((n, c_int32) for n in ("first", "width", "tables", "request_terms", "candidate_terms", "layers")),
-        *((n, c_int32) for n in ("keys", "bags", "numbers", "inputs", "squares", "rotated")),
+        *((n, c_int32) for n in ("keys", "bags", "numbers", "inputs", "squares", "whole", "rotated")),
         ("table", POINTER(Table)),
         ("request_term", POINTER(Term)),
         ("candidate_term", POINTER(Term)),
@@ -57,6 +59,24 @@ class Model(Structure):
         ("slope", c_float),
         ("offset", c_float),
     )
+
+
+INT, STRING, INTS, STRINGS, NUMBER, VECTOR = range(6)
+"""How a field of a raw request is read (`rk_kind`)."""
+DONE, NO_MEMORY, UNUSUAL = range(3)
+"""What `rk_direct` returns."""
+
+
+class Field(Structure):
+    """`rk_field`."""
+
+    _fields_ = (("name", py_object), ("kind", c_int32), ("length", c_int32), ("mean", c_float), ("std", c_float))
+
+
+class Entry(Structure):
+    """`rk_entry`."""
+
+    _fields_ = (("model", POINTER(Model)), ("field", POINTER(Field)), ("fields", c_int32), ("strings", c_int32))
 
 
 def address(array: NDArray[Any]) -> int:
@@ -71,14 +91,17 @@ def struct_array(kind: type[Structure], items: list[Any]) -> Any:
     return (kind * max(1, len(items)))(*items)
 
 
-def floats(values: NDArray[Any]) -> NDArray[np.float32]:
-    """Return values as float32 without gaps, rounded once."""
-    return np.ascontiguousarray(values, dtype=np.float32)
-
-
 def bind(library: ctypes.CDLL, name: str) -> Any:
     """Return `rk_score` of an instruction set, with its argument types."""
     function = getattr(library, f"rk_score_{name}")
-    function.argtypes = (POINTER(Model), c_int64, *(c_void_p,) * 10)
-    function.restype = ctypes.c_int
+    function.argtypes = (POINTER(Model), c_int64, *(c_void_p,) * 8, c_int, c_void_p, c_void_p)
+    function.restype = c_int
+    return function
+
+
+def bind_direct(library: ctypes.PyDLL, name: str) -> Any:
+    """Return `rk_direct` of an instruction set, with its argument types."""
+    function = getattr(library, f"rk_direct_{name}")
+    function.argtypes = (POINTER(Entry), py_object, py_object, c_int64, py_object, c_int, c_void_p)
+    function.restype = c_int
     return function

@@ -95,15 +95,6 @@ def stack(terms: list[Affine], first: int, width: int) -> Candidates:
     )
 
 
-def head(student: CompiledStudent) -> list[tuple[Doubles, Doubles]]:
-    """Return the layers after the first as (weight [in, out], bias [out]), the last with one output."""
-    layers, i = [], 1
-    while f"hidden.{i}.weight" in student.arrays:
-        layers.append((_array(student, f"hidden.{i}.weight").T, _array(student, f"hidden.{i}.bias")))
-        i += 1
-    return [*layers, (_array(student, "out.weight")[:, None], np.zeros(1))]
-
-
 def constants(student: CompiledStudent, candidates: Candidates) -> Doubles:
     """Return what (h, S, s) start from: the first layer's and the logit's bias, and the candidate terms' means."""
     base = candidates.base.copy()

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from recsys_kd.runtime.sources import FLAGS, NATIVE, SETS, instruction_sets, library_path
 
-_PER_SET = ("score", "keys")
+_PER_SET = ("score", "keys", "direct")
 
 
 class BuildFailed(RuntimeError):

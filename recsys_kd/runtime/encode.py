@@ -91,6 +91,10 @@ class Encoder:
         }
         self._mean, self._std = _standards(self.request_slots.numbers)
 
+    def has_strings(self, field: Field) -> bool:
+        """Return whether a field's ids are strings."""
+        return field.vocabulary is not None and self._strings[field.name]
+
     def request(self, given: Mapping[str, Any]) -> Request:
         """Encode a request. Raises: BadRequest."""
         slots = self.request_slots

@@ -1,7 +1,7 @@
 """Which scoring kernel this process uses: the native one in the best instruction set, or its NumPy twin.
 
-RECSYS_KD_KERNEL asks for one: avx512, avx2, baseline or numpy. Where the one asked for can't be had, that is an error;
-where nothing was asked for, the best that is there is taken.
+RECSYS_KD_KERNEL asks for one: vnni (AVX-512 with integer dot products), avx512, avx2, baseline or numpy. Where the one
+asked for can't be had, that is an error; where nothing was asked for, the best that is there is taken.
 """
 
 import ctypes
@@ -15,12 +15,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from recsys_kd.errors import OutsideError
-from recsys_kd.runtime.abi import VERSION, bind
+from recsys_kd.runtime.abi import VERSION, bind, bind_direct
 from recsys_kd.runtime.sources import instruction_sets, library_path
 
-NAMES = ("avx512", "avx2", "baseline", "numpy")
+NAMES = ("vnni", "avx512", "avx2", "baseline", "numpy")
 VARIABLE = "RECSYS_KD_KERNEL"
-_LEVELS = {"avx512": 2, "avx2": 1, "baseline": 0}
+_LEVELS = {"vnni": 3, "avx512": 2, "avx2": 1, "baseline": 0}
 
 
 class KernelUnavailable(OutsideError):
@@ -33,8 +33,16 @@ class Library:
 
     name: str
     score: Any
+    direct: Any
     int_keys: Any
     string_keys: Any
+    in_place: Any
+
+    def probabilities(self, logits: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Return the probabilities of logits [N], the same bits as the kernel's own."""
+        out = np.array(logits, dtype=np.float32)
+        self.in_place(out.ctypes.data, len(out))
+        return out
 
     def keys(self, values: list[Any], *, strings: bool) -> NDArray[np.int64] | None:
         """Return the keys of a list of ids [N]; None where one of them is not of the kind."""
@@ -58,6 +66,13 @@ def _bind_keys(library: ctypes.PyDLL, name: str) -> Any:
     return function
 
 
+def _bind_probabilities(library: ctypes.CDLL, name: str) -> Any:
+    function = getattr(library, name)
+    function.argtypes = (ctypes.c_void_p, ctypes.c_int64)
+    function.restype = None
+    return function
+
+
 @lru_cache
 def load_library(path: Path, name: str) -> Library:
     """Return a built library's functions for one instruction set. Raises: OSError if it can't be loaded."""
@@ -68,8 +83,10 @@ def load_library(path: Path, name: str) -> Library:
     return Library(
         name,
         bind(library, name),
+        bind_direct(holding, name),
         _bind_keys(holding, f"rk_int_keys_{name}"),
         _bind_keys(holding, f"rk_string_keys_{name}"),
+        _bind_probabilities(library, f"rk_probabilities_{name}"),
     )
 
 

@@ -14,8 +14,10 @@ from numpy.typing import NDArray
 
 from recsys_kd.index import KeyIndex, layout
 from recsys_kd.runtime import abi
-from recsys_kd.runtime.affine import Affine, affine, calibration, constants, head, stack
+from recsys_kd.runtime.affine import Affine, affine, calibration, constants, stack
 from recsys_kd.runtime.encode import Features, Keys, Request, Slots
+from recsys_kd.runtime.grid import grid, is_whole
+from recsys_kd.runtime.head import Layer, hidden_layers, pairs
 from recsys_kd.runtime.library import Library
 from recsys_kd.tables import CodedRows, CompiledStudent, Term
 
@@ -33,20 +35,23 @@ class NativeScorer:
 
     def __init__(self, student: CompiledStudent, request: Slots, candidate: Slots, library: Library) -> None:
         self._kept: list[Any] = [student]
-        self._library = library
+        self.library = library
         self._tables = list(student.tables)
         request_terms = [t for t in student.terms if t.side == "request"]
-        # The item's own row comes first: other item-side terms are coded by it.
+        # Terms in whole numbers come first, before all the item's own row, by which other item-side terms are coded.
         candidate_terms = sorted((t for t in student.terms if t.side != "request"), key=lambda t: t.name != "item")
+        leads = bool(candidate_terms) and is_whole(student, candidate_terms[0])
+        self._whole = {t.name for t in candidate_terms if leads and is_whole(student, t)}
+        candidate_terms.sort(key=lambda t: t.name not in self._whole)
         self._fields = [t.field for t in (*request_terms, *candidate_terms)]
-        self._misses = ctypes.c_int64 * len(self._fields)
+        self.misses = ctypes.c_int64 * len(self._fields)
         self._dims = [f.dim for f in candidate.numbers]
         self._columns = len(candidate.keys)
         self.model = self._model(student, request_terms, candidate_terms, request, candidate)
 
-    def _keep(self, values: NDArray[Any]) -> int:
-        """Return the address of values as float32 that will live as long as this does."""
-        array = abi.floats(values)
+    def _keep(self, values: NDArray[Any], kind: type = np.float32) -> int:
+        """Return the address of values as `kind`, rounded once, without gaps; they live as long as this does."""
+        array: NDArray[Any] = np.ascontiguousarray(values, dtype=kind)
         self._kept.append(array)
         return abi.address(array)
 
@@ -66,14 +71,16 @@ class NativeScorer:
         affines = [affine(student, term) for term in candidate_terms]
         stacked = stack(affines, student.first, student.width)
         slope, offset = calibration(student)
-        layers = [abi.Layer(*w.shape, self._keep(w), self._keep(b)) for w, b in head(student)]
+        last = Layer(student.arrays["out.weight"][None], np.zeros(1, dtype=np.float32), None)
+        layers = [self._layer(layer) for layer in (*hidden_layers(student), last)]
         tables = [self._table(student.tables[name], student.indexes[name]) for name in self._tables]
         mine = [self._request_term(t, affine(student, t), request) for t in request_terms]
         theirs = [self._candidate_term(student, t, a, candidate) for t, a in zip(candidate_terms, affines, strict=True)]
         return abi.Model(
             *(student.first, student.width, len(tables), len(mine), len(theirs), len(layers)),
             *(len(request.keys), len(request.bags), sum(f.dim for f in request.numbers)),
-            *(len(stacked.matrix), len(stacked.weight), len(stacked.weight) - len(stacked.constant)),
+            *(len(stacked.matrix), len(stacked.weight), len(self._whole)),
+            len(stacked.weight) - len(stacked.constant),
             self._structs(abi.Table, tables),
             self._structs(abi.Term, mine),
             self._structs(abi.Term, theirs),
@@ -86,6 +93,12 @@ class NativeScorer:
             slope,
             offset,
         )
+
+    def _layer(self, layer: Layer) -> abi.Layer:
+        coded: tuple[int | None, int | None] = None, None
+        if layer.coded is not None:
+            coded = self._keep(pairs(layer.coded.codes.T), np.int32), self._keep(layer.coded.scales)
+        return abi.Layer(*layer.weight.T.shape, self._keep(layer.weight.T), self._keep(layer.bias), *coded)
 
     def _table(self, table: Any, index: KeyIndex) -> abi.Table:
         top, width = layout(len(index), index.kept)
@@ -111,7 +124,9 @@ class NativeScorer:
             names = [f.name for f in slots.numbers]
             source, slot = abi.NUMBERS, sum(f.dim for f in slots.numbers[: names.index(term.field)])
         maps = self._keep(parts.matrix), self._keep(parts.mean)
-        return abi.Term(source, slot, self._number(term.table), len(parts.matrix), parts.square, 0, None, *maps)
+        return abi.Term(
+            source, slot, self._number(term.table), len(parts.matrix), parts.square, 0, None, *maps, None, None
+        )
 
     def _candidate_term(self, student: CompiledStudent, term: Term, parts: Affine, slots: Slots) -> abi.Term:
         source, slot, codes = abi.ITEM, 0, None
@@ -124,12 +139,16 @@ class NativeScorer:
             self._kept.append(codes)
         where = (None, 0) if codes is None else (abi.address(codes), codes.itemsize)
         common = source, slot, self._number(term.table), len(parts.matrix), parts.square
-        return abi.Term(*common, where[1], where[0], None, None)
+        whole: tuple[int | None, int | None] = None, None
+        if term.name in self._whole:
+            found = grid(student.arrays[f"basis.{term.view}"][:, : student.first])
+            whole = self._keep(pairs(found.codes), np.int32), self._keep(found.step)
+        return abi.Term(*common, where[1], where[0], None, None, *whole)
 
     def score(
-        self, requests: Sequence[Request], items: Sequence[Keys], features: Sequence[Features]
+        self, requests: Sequence[Request], items: Sequence[Keys], features: Sequence[Features], *, logits: bool
     ) -> tuple[list[Floats], dict[str, int]]:
-        """Return logits per request, and how many lookups of each field used its fallback row."""
+        """Return logits or probabilities per request, and how many lookups of each field used its fallback row."""
         ends = list(accumulate(map(len, items)))
         bags = [bag for request in requests for bag in request.bags]
         bag_ends = list(accumulate(map(len, bags)))
@@ -146,15 +165,16 @@ class NativeScorer:
         candidates = _joined(items, np.int64)
         columns, pointers = self._columns_of(features, len(candidates))
         out = np.empty(len(candidates), dtype=np.float32)
-        misses = self._misses()
+        misses = self.misses()
         self._check_sizes(len(requests), len(keys), len(bags), 0 if numbers is None else numbers.size)
-        failed = self._library.score(
+        failed = self.library.score(
             self.model,
             len(requests),
             *parts,
             None if numbers is None else numbers.ctypes.data,
             candidates.ctypes.data,
             *pointers,
+            not logits,
             out.ctypes.data,
             misses,
         )
@@ -162,7 +182,7 @@ class NativeScorer:
         if failed:
             raise MemoryError("the scoring kernel found no memory to work in")
         scores = [out] if len(items) == 1 else [out[a:b] for a, b in pairwise([0, *ends])]
-        return scores, self._counted(misses)
+        return scores, self.counted(misses)
 
     def _check_sizes(self, requests: int, keys: int, bags: int, numbers: int) -> None:
         """Raise ValueError unless every request holds all it should: the kernel trusts lengths."""
@@ -173,9 +193,10 @@ class NativeScorer:
                 f"{model.keys}, {model.bags} and {model.numbers} each"
             )
 
-    def _counted(self, misses: Any) -> dict[str, int]:
+    def counted(self, misses: Any) -> dict[str, int]:
+        """Return what a call counted into `misses()`, by field."""
         counted: dict[str, int] = {}
-        for field, missed in zip(self._fields, misses, strict=True):
+        for field, missed in zip(self._fields, misses[:], strict=True):
             if missed:
                 counted[field] = counted.get(field, 0) + missed
         return counted

@@ -11,7 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from recsys_kd.batch import Bag, Batch
-from recsys_kd.runtime.sums import bag_term, dense_term, finish, row_term
+from recsys_kd.runtime.grid import on_grid
+from recsys_kd.runtime.head import Head
+from recsys_kd.runtime.sums import bag_term, dense_term, row_term
 from recsys_kd.tables import CompiledStudent, Term
 
 Moves = Mapping[str, NDArray[np.int64]]
@@ -34,8 +36,9 @@ class OfflineModel:
     """A `RankingModel` over batches of one encoded log."""
 
     def __init__(self, student: CompiledStudent, source: KeyedRows) -> None:
-        self.student = student
+        self.student = student = on_grid(student)
         self.schema = student.schema
+        self._head = Head(student)
         self.moves = {
             term.name: self._moves(term.table, term.name, term.field, source) for term in student.terms if term.table
         }
@@ -51,7 +54,7 @@ class OfflineModel:
         sums = np.zeros((len(batch), self.student.first + self.student.width + 1), dtype=np.float32)
         for _, part in self.parts(batch, items):
             sums += part
-        return finish(self.student, sums)
+        return self._head(sums)
 
     def parts(self, batch: Batch, items: NDArray[np.int64]) -> Iterator[tuple[Term, NDArray[np.float32]]]:
         """Yield what every term adds to (h, S, s): float32 [B, H + d + 1]."""

@@ -16,10 +16,12 @@ from numpy.typing import NDArray
 from recsys_kd.artifact.errors import ArtifactRefused
 from recsys_kd.artifact.manifest import Golden, Manifest
 from recsys_kd.artifact.read import open_artifact
+from recsys_kd.runtime.direct import DirectScorer
 from recsys_kd.runtime.encode import BadRequest, Encoder, Features, Keys, Request
+from recsys_kd.runtime.grid import on_grid
 from recsys_kd.runtime.library import Kernel, kernel
 from recsys_kd.runtime.native_scorer import NativeScorer, can_score
-from recsys_kd.runtime.twin import NumpyScorer
+from recsys_kd.runtime.twin import NumpyScorer, probabilities
 from recsys_kd.tables import CompiledStudent
 
 __all__ = ["BadRequest", "Ranker", "decode_golden"]
@@ -33,7 +35,7 @@ class Ranker:
     """A verified model in memory; safe to share between threads, `fallback_counts` being approximate then."""
 
     def __init__(self, student: CompiledStudent, manifest: Manifest | None = None, use: Kernel | None = None) -> None:
-        self.student = student
+        self.student = student = on_grid(student)
         self.schema = student.schema
         self.manifest = manifest
         self.fallback_counts: Counter[str] = Counter()
@@ -41,10 +43,14 @@ class Ranker:
         self._encoder = Encoder(student.schema, chosen.library)
         slots = self._encoder.request_slots, self._encoder.candidate_slots
         self._scorer: NativeScorer | NumpyScorer = NumpyScorer(student, *slots)
+        self._direct: DirectScorer | None = None
+        self._probabilities = probabilities
         self.kernel = chosen.detail
         """Which kernel scores, in words."""
         if chosen.library is not None and can_score(student):
             self._scorer = NativeScorer(student, *slots, chosen.library)
+            self._direct = DirectScorer(self._scorer, self._encoder)
+            self._probabilities = chosen.library.probabilities
         elif chosen.library is not None:
             self.kernel = "numpy: the model holds what the native kernel does not know"
 
@@ -81,15 +87,19 @@ class Ranker:
         request: `user_id` and the request-side fields by name. candidate_ids: raw ids, as in the log.
         candidate_features: per candidate-side field, one value per candidate. Raises: BadRequest.
         """
-        scores = self._score_raw([(request, candidate_ids, candidate_features)])[0]
-        return scores if logits else probabilities(scores)
+        if self._direct is not None and candidate_features is None:
+            found = self._direct.score(request, candidate_ids, logits=logits)
+            if found is not None:
+                scores, misses = found
+                self._count(misses)
+                return scores
+        return self._score_raw([(request, candidate_ids, candidate_features)], logits=logits)[0]
 
     def score_many(
         self, requests: Sequence[tuple[Mapping[str, Any], Candidates]], *, logits: bool = False
     ) -> list[Floats]:
         """Return the scores of several requests, each as `score` would give them; a third entry holds its features."""
-        scores = self._score_raw([(*parts, None)[:3] for parts in requests])
-        return scores if logits else [probabilities(s) for s in scores]
+        return self._score_raw([(*parts, None)[:3] for parts in requests], logits=logits)
 
     def rank(
         self,
@@ -101,32 +111,31 @@ class Ranker:
         """Return the k best candidates, best first, with their probabilities; ties keep the order given."""
         scores = self.score(request, candidate_ids, candidate_features, logits=True)
         best = np.argsort(-scores, kind="stable")[: max(k, 0)]
-        return [candidate_ids[int(i)] for i in best], probabilities(scores[best])
+        return [candidate_ids[int(i)] for i in best], self._probabilities(scores[best])
 
-    def _score_raw(self, raw: Sequence[tuple[Mapping[str, Any], Candidates, Mapping[str, Any] | None]]) -> list[Floats]:
+    def _score_raw(
+        self, raw: Sequence[tuple[Mapping[str, Any], Candidates, Mapping[str, Any] | None]], *, logits: bool
+    ) -> list[Floats]:
         encoder = self._encoder
         requests = [encoder.request(request) for request, _, _ in raw]
         items = [encoder.items(candidates) for _, candidates, _ in raw]
         features = [encoder.features(given, len(keys)) for (_, _, given), keys in zip(raw, items, strict=True)]
-        return self._score(requests, items, features)
+        return self._score(requests, items, features, logits=logits)
 
     def score_encoded(self, request: Request, items: Keys, features: Features) -> Floats:
         """Return logits [N] for one request given as keys and standardized numbers."""
-        return self._score([request], [items], [features])[0]
+        return self._score([request], [items], [features], logits=True)[0]
 
-    def _score(self, requests: list[Request], items: list[Keys], features: list[Features]) -> list[Floats]:
-        scores, misses = self._scorer.score(requests, items, features)
-        for field, missed in misses.items():
-            self.fallback_counts[field] += missed
+    def _score(
+        self, requests: list[Request], items: list[Keys], features: list[Features], *, logits: bool
+    ) -> list[Floats]:
+        scores, misses = self._scorer.score(requests, items, features, logits=logits)
+        self._count(misses)
         return scores
 
-
-def probabilities(logits: Floats) -> Floats:
-    """Return 1 / (1 + exp(-logit)), float32, without overflow."""
-    # float32 exp overflows at 88.7; a logit of -80 has a probability of 1e-35 already.
-    out = np.exp(-np.maximum(logits, np.float32(-80.0)))
-    out += np.float32(1.0)
-    return np.reciprocal(out, out=out)
+    def _count(self, misses: Mapping[str, int]) -> None:
+        for field, missed in misses.items():
+            self.fallback_counts[field] += missed
 
 
 def decode_golden(student: CompiledStudent, golden: Golden) -> tuple[Request, Keys, Features]:

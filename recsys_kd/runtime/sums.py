@@ -1,4 +1,4 @@
-"""What every term adds to (h, S, s), and the head that turns the sums into logits. NumPy twin of the scoring rule.
+"""What every term adds to (h, S, s). NumPy twin of the scoring rule; `head` turns the sums into logits.
 
 An accumulator row is [h (H), S (d), s (1)], float32.
 """
@@ -57,20 +57,3 @@ def dense_term(student: CompiledStudent, term: Term, x: Floats) -> Floats:
         return _expand(student, term, x @ student.arrays[f"project.{term.name}"].T, linear)
     hidden = x @ student.arrays[f"first.{term.name}"].T
     return np.concatenate([hidden, np.zeros((len(x), student.width), np.float32), linear[:, None]], axis=1)
-
-
-def finish(student: CompiledStudent, sums: Floats) -> Floats:
-    """Return logits [N] from accumulated rows [N, H + d + 1]."""
-    arrays, first = student.arrays, student.first
-    factors = sums[:, first:-1]
-    x = np.maximum(sums[:, :first] + arrays["hidden.0.bias"], 0.0)
-    i = 1
-    while f"hidden.{i}.weight" in arrays:
-        x = np.maximum(x @ arrays[f"hidden.{i}.weight"].T + arrays[f"hidden.{i}.bias"], 0.0)
-        i += 1
-    wide = sums[:, -1] + 0.5 * np.einsum("nd,nd->n", factors, factors)
-    logit = wide + x @ arrays["out.weight"] + arrays["bias"]
-    if "calibration" in arrays:
-        logit = arrays["calibration"][0] * logit + arrays["calibration"][1]
-    out: Floats = logit.astype(np.float32)
-    return out

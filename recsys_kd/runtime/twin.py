@@ -7,18 +7,27 @@ from numpy.typing import NDArray
 
 from recsys_kd.batch import Bag
 from recsys_kd.runtime.encode import Features, Keys, Request, Slots
-from recsys_kd.runtime.sums import bag_term, dense_term, finish, row_term
+from recsys_kd.runtime.head import Head
+from recsys_kd.runtime.sums import bag_term, dense_term, row_term
 from recsys_kd.schema import ITEM
 from recsys_kd.tables import CompiledStudent, Term
 
 Floats = NDArray[np.float32]
 
 
+def probabilities(logits: Floats) -> Floats:
+    """Return 1 / (1 + exp(-logit)), float32, without overflow."""
+    # float32 exp overflows at 88.7; a logit of -80 has a probability of 1e-35 already.
+    out = np.exp(-np.maximum(logits, np.float32(-80.0)))
+    out += np.float32(1.0)
+    return np.reciprocal(out, out=out)
+
+
 class NumpyScorer:
     """Scores with NumPy alone."""
 
     def __init__(self, student: CompiledStudent, request: Slots, candidate: Slots) -> None:
-        self.student = student
+        self.student, self._head = student, Head(student)
         self._keys = {f.name: i for i, f in enumerate(request.keys)}
         self._bags = {f.name: i for i, f in enumerate(request.bags)}
         ends = np.cumsum([0, *(f.dim for f in request.numbers)])
@@ -27,12 +36,12 @@ class NumpyScorer:
         self._values = {f.name: i for i, f in enumerate(candidate.numbers)}
 
     def score(
-        self, requests: Sequence[Request], items: Sequence[Keys], features: Sequence[Features]
+        self, requests: Sequence[Request], items: Sequence[Keys], features: Sequence[Features], *, logits: bool
     ) -> tuple[list[Floats], dict[str, int]]:
-        """Return logits per request, and how many lookups of each field used its fallback row."""
+        """Return logits or probabilities per request, and how many lookups of each field used its fallback row."""
         misses: dict[str, int] = {}
         scores = [self._one(*parts, misses) for parts in zip(requests, items, features, strict=True)]
-        return scores, misses
+        return scores if logits else [probabilities(s) for s in scores], misses
 
     def _one(self, request: Request, items: Keys, features: Features, misses: dict[str, int]) -> Floats:
         shared = np.zeros((1, self.student.first + self.student.width + 1), dtype=np.float32)
@@ -47,7 +56,7 @@ class NumpyScorer:
                 sums += row_term(self.student, term, item_rows)
             else:
                 sums += row_term(self.student, term, self.student.codes[term.name][item_rows].astype(np.int64))
-        return finish(self.student, sums + shared)
+        return self._head(sums + shared)
 
     def _request_term(self, term: Term, request: Request, misses: dict[str, int]) -> Floats:
         if term.kind == "bag":

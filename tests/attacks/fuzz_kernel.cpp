@@ -15,11 +15,12 @@
 #define DECLARE(name)                                                                                              \
   extern "C" int rk_score_##name(const rk_model*, int64_t, const int64_t*, const int64_t*, const int64_t*,          \
                                  const int64_t*, const float*, const int64_t*, const int64_t* const*,               \
-                                 const float* const*, float*, int64_t*);
+                                 const float* const*, int, float*, int64_t*);
 DECLARE(baseline)
 #if defined(__x86_64__) && !defined(RK_BASELINE_ONLY)
 DECLARE(avx2)
 DECLARE(avx512)
+DECLARE(vnni)
 #endif
 extern "C" int rk_level();
 
@@ -95,7 +96,7 @@ void run(Input input) {
   model.bags = 1;
   model.numbers = 3;
   auto term = [&](int source, int slot, int which, int dim, int square) {
-    rk_term made{source, slot, which, dim, square, 0, nullptr, nullptr, nullptr};
+    rk_term made{source, slot, which, dim, square, 0, nullptr, nullptr, nullptr, nullptr, nullptr};
     made.matrix = memory.floats(static_cast<int64_t>(dim) * all, input);
     made.mean = memory.floats(all, input);
     return made;
@@ -110,6 +111,11 @@ void run(Input input) {
   model.request_term = own;
   model.candidate_term = each;
   for (const rk_term& t : each) model.inputs += t.dim;
+  model.whole = static_cast<int32_t>(input.below(4));  // any of the coded ones, which come first
+  for (int i = 0; i < model.whole; i++) {
+    each[i].pairs = memory.make<uint32_t>(static_cast<int64_t>(each[i].dim + 1) / 2 * model.first, input, true);
+    each[i].grid = memory.floats(model.first, input);
+  }
   const bool turned = model.inputs < model.width;
   model.rotated = turned ? model.inputs : model.width;
   model.squares = model.rotated + model.width;
@@ -119,8 +125,12 @@ void run(Input input) {
   model.constant = memory.floats(model.width, input);
   model.weight = memory.floats(model.squares, input);
   const int hidden = static_cast<int>(1 + input.below(18));
-  rk_layer layers[2] = {{model.first, hidden, memory.floats(static_cast<int64_t>(model.first) * hidden, input), memory.floats(hidden, input)},
-                        {hidden, 1, memory.floats(hidden, input), memory.floats(1, input)}};
+  const int64_t weights = static_cast<int64_t>(model.first) * hidden;
+  const bool coded = input.byte() % 2;
+  rk_layer layers[2] = {{model.first, hidden, memory.floats(weights, input), memory.floats(hidden, input),
+                         coded ? memory.make<uint32_t>((model.first + 1) / 2 * hidden, input, true) : nullptr,
+                         coded ? memory.floats(hidden, input) : nullptr},
+                        {hidden, 1, memory.floats(hidden, input), memory.floats(1, input), nullptr, nullptr}};
   model.layers = 2;
   model.layer = layers;
   model.slope = 1.0f;
@@ -141,9 +151,10 @@ void run(Input input) {
   const int64_t *own_keys = keys(2 * requests), *bag_values = keys(bag), *items = keys(n), *column = keys(n);
   const float *numbers = memory.floats(3 * requests, input), *values = memory.floats(2 * n, input);
   float* out = memory.make<float>(n, input, false);
+  const int probable = input.byte() % 2;
   auto call = [&](decltype(rk_score_baseline)* score) {
     int64_t misses[8] = {};
-    score(&model, requests, own_keys, bag_ends, ends, bag_values, numbers, items, &column, &values, out, misses);
+    score(&model, requests, own_keys, bag_ends, ends, bag_values, numbers, items, &column, &values, probable, out, misses);
     for (int64_t missed : misses)
       if (missed < 0 || missed > bag + n + 2 * requests) __builtin_trap();
   };
@@ -151,6 +162,7 @@ void run(Input input) {
 #if defined(__x86_64__) && !defined(RK_BASELINE_ONLY)
   if (rk_level() >= 1) call(rk_score_avx2);
   if (rk_level() >= 2) call(rk_score_avx512);
+  if (rk_level() >= 3) call(rk_score_vnni);
 #endif
 }
 

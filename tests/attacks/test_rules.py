@@ -91,6 +91,10 @@ def swap_keys(rests):
     return rests
 
 
+def nan_in_floats(codes):
+    return at((0, 0), np.nan)(codes.astype(np.float32))
+
+
 ATTACKS = [
     # The manifest: its form, and the types of what it holds.
     ("manifest", "another format", put("format", value=FORMAT + 1)),
@@ -133,7 +137,9 @@ ATTACKS = [
     ("shapes", "a layer that is too narrow", tensor("array.out.weight", lambda w: w[:-1])),
     ("shapes", "codes of another type", tensor("codes.category", lambda c: c.astype(np.float32))),
     ("finite", "an infinite bias", tensor("array.bias", at(0, np.inf))),
-    ("finite", "a basis with NaN", tensor("array.basis.item.folded", at((0, 0), np.nan))),
+    ("finite", "a basis with NaN", tensor("array.basis.item.folded", nan_in_floats)),
+    ("scales", "a matrix's scale that is negative", tensor("scale.basis.item.folded", at(0, -1.0))),
+    ("scales", "a matrix's scale that is NaN", tensor("scale.basis.item.folded", at(0, np.nan))),
     ("scales", "a scale of nought", tensor("table.item", scale(0))),
     ("scales", "a negative scale", tensor("table.item", scale(-1))),
     ("scales", "a scale that is NaN", tensor("table.item", scale(np.nan))),

@@ -8,7 +8,7 @@ RK_EXPORT uint64_t floor_gather(const rk_model* model, const int64_t* keys, int6
   const Span span{0, n};
   static Lookup lookups[RING];
   static int64_t rows[RING][B];
-  static const uint8_t* lines[8 * B];
+  static uint64_t lines[8 * B];
   Fetches fetches{lines, 0, 0, 0};
   const int64_t blocks = span.blocks(), step = stride(table);
   uint64_t sum = 0;
@@ -18,7 +18,7 @@ RK_EXPORT uint64_t floor_gather(const rk_model* model, const int64_t* keys, int6
     if (i >= 2 && i - 2 < blocks) {
       int64_t* found = rows[(i - 2) % RING];
       find(table.index, lookups[(i - 2) % RING], found);
-      for (int c = 0; c < B; c++) fetch_row(table, found[c], fetches);
+      fetch_rows(table, found, fetches);
     }
     fetches.rest();
     if (i < 3) continue;
@@ -39,17 +39,9 @@ RK_EXPORT float floor_mlp(const rk_model* model, int64_t n) {
   if (none.bytes > sizeof memory) return -1.0f;
   Room room{memory, 0};
   Work work = carve(room, *model);
-  for (int i = 0; i < model->first * B; i++) work.z[i] = 0.01f;
+  for (int i = 0; i < model->first * B; i++) work.x[i] = 0.01f;
   float sum = 0.0f;
-  for (int64_t at = 0; at < n; at += B) {
-    float *in = work.z, *out = work.y;
-    for (int i = 0; i < model->layers; i++) {
-      const rk_layer& layer = model->layer[i];
-      affine<true>(in, layer.in, layer.weight, layer.out, layer.out, layer.bias, out, work.fetches);
-      in = out;
-      out = in == work.y ? work.x : work.y;
-    }
-    sum += in[0];
-  }
+  for (int64_t at = 0; at < n; at += B)
+    sum += through(model->layer, model->layers, work.x, work.y, work.steps, work.fetches)[0];
   return sum;
 }

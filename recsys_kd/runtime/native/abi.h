@@ -5,7 +5,7 @@
 #pragma once
 #include <cstdint>
 
-#define RK_ABI 1
+#define RK_ABI 3
 #define RK_EXPORT extern "C" __attribute__((visibility("default")))
 #define RK_JOIN_(a, b) a##_##b
 #define RK_JOIN(a, b) RK_JOIN_(a, b)
@@ -44,12 +44,19 @@ struct rk_term {
   const uint8_t* codes;  // [item rows], 1, 2 or 4 bytes each, maybe unaligned
   const float* matrix;   // [dim, first + width + 1]
   const float* mean;     // [first + width + 1]
+  // Candidate terms of coded rows may have h's part in whole numbers: codes * grid, as in rk_layer. [(dim + 1) / 2, first]
+  const uint32_t* pairs;
+  const float* grid;  // [first]
 };
 
+// y = relu(bias + x @ weight), the last layer's without relu. Where `pairs` is set, weight [in, out] = codes * scale, and
+// x is read in steps of its largest number / 32767, candidate by candidate (native/layers.h).
 struct rk_layer {
   int32_t in, out;
-  const float* weight;  // [in, out]
-  const float* bias;    // [out]
+  const float* weight;    // [in, out]
+  const float* bias;      // [out]
+  const uint32_t* pairs;  // [(in + 1) / 2, out]: codes of two inputs, the even one low, 16 bits each
+  const float* scale;     // [out]
 };
 
 struct rk_model {
@@ -57,6 +64,7 @@ struct rk_model {
   int32_t tables, request_terms, candidate_terms, layers;
   int32_t keys, bags, numbers;  // of a request: looked-up fields, bags, and numbers in all
   int32_t inputs, squares;      // of a candidate: numbers over all its terms, and squared sums
+  int32_t whole;                // candidate terms that have pairs: the first ones
   int32_t rotated;              // the first of the squares: S, turned so that it needs no more sums than inputs
   const rk_table* table;
   const rk_term* request_term;
@@ -82,5 +90,24 @@ struct rk_batch {
   const int64_t* const* candidate_keys;   // per slot [N]
   const float* const* candidate_numbers;  // per slot [N, dim]
 };
+
+enum rk_kind : int32_t { RK_INT = 0, RK_STRING = 1, RK_INTS = 2, RK_STRINGS = 3, RK_NUMBER = 4, RK_VECTOR = 5 };
+
+// A field of raw requests. `length`: ids of a bag that count, the last ones (0: all), or numbers of a vector.
+struct rk_field {
+  void* name;  // a Python string
+  int32_t kind, length;
+  float mean, std;
+};
+
+// How raw requests are read: looked-up fields, then bags, then numbers, each in the model's order.
+struct rk_entry {
+  const rk_model* model;
+  const rk_field* field;
+  int32_t fields, strings;  // whether candidates' ids are strings
+};
+
+enum { RK_DONE = 0, RK_NO_MEMORY = 1, RK_UNUSUAL = 2 };
+enum { RK_FIELDS = 64, RK_BAGS = 16 };  // more than these are unusual
 
 }  // extern "C"

@@ -9,44 +9,68 @@ namespace {
 // A block of keys on their way. `low` and `high` are rows between which a key must lie; equal where it is nowhere.
 struct Lookup {
   uint64_t rest[B];
-  int64_t bucket[B];
+  uint64_t bucket[B];
   int64_t low[B], high[B];
 };
+
+inline Words lanes_below(int size) {
+  constexpr uint64_t LANE[8] = {0, 1, 2, 3, 4, 5, 6, 7};
+  return (Words)(load<Words>(LANE) < static_cast<uint64_t>(size > 0 ? size : 0));
+}
+
+// The last keys of a request, fewer than a vector.
+inline Words some_keys(const int64_t* keys, int count) {
+  Words found = {};
+  for (int i = 0; i < count; i++) found[i] = static_cast<uint64_t>(keys[i]);
+  return found;
+}
 
 // Step 1: spread the keys, and ask for their buckets. Lanes from `size` on hold no key.
 inline void hash(const rk_index& index, const int64_t* keys, int size, Lookup& found, Fetches& fetches) {
   const uint64_t mask = index.bits == 64 ? ~0ull : (1ull << index.bits) - 1;
   const int shift = (index.bits + 1) / 2, drop = index.bits - index.kept, rest_bits = index.kept - index.top;
-  const uint64_t rest_mask = rest_bits < 64 ? (1ull << rest_bits) - 1 : ~0ull;
-  const int bucket_shift = rest_bits < 64 ? rest_bits : 0;  // of 64 bits there is one bucket
-  const int64_t buckets = rest_bits < 64 ? index.buckets : 1;
-  uint64_t own[B] = {};
-  memcpy(own, keys, sizeof(int64_t) * static_cast<size_t>(size));
-  for (int c = 0; c < B; c++) {
-    uint64_t x = own[c] - static_cast<uint64_t>(index.base);
-    const bool inside = x <= mask && c < size;
+  const bool single = rest_bits >= 64;  // of 64 bits there is one bucket
+  const uint64_t rest_mask = single ? ~0ull : (1ull << rest_bits) - 1, buckets = single ? 1 : index.buckets;
+  for (int c = 0; c < B; c += PAIRS) {
+    const int left = size - c;
+    Words x = (left >= PAIRS ? load<Words>(keys + c) : some_keys(keys + c, left)) - static_cast<uint64_t>(index.base);
+    const Words inside = (Words)(x <= mask) & lanes_below(left);
     x = (x * 0x9E3779B97F4A7C15ull) & mask;
     x ^= x >> shift;
     x = (x * 0xBF58476D1CE4E5B9ull) & mask;
     x ^= x >> shift;
     x >>= drop;
-    const int64_t bucket = rest_bits < 64 ? static_cast<int64_t>(x >> bucket_shift) : 0;
-    found.rest[c] = x & rest_mask;
-    found.high[c] = inside && bucket >= 0 && bucket < buckets;  // step 2 needs to know no more
-    found.bucket[c] = found.high[c] ? bucket : 0;
+    const Words bucket = single ? Words{} : x >> rest_bits, right = inside & (Words)(bucket < buckets);
+    store(found.rest + c, x & rest_mask);
+    store(found.high + c, right);  // step 2 needs to know no more
+    store(found.bucket + c, bucket & right);
+    fetches.add(addresses(index.starts, (bucket & right) * 4));
   }
-  for (int c = 0; c < B; c++) fetches.add(index.starts + 4 * found.bucket[c]);
+}
+
+// Where buckets begin, in the low half of each lane, and where they end.
+inline Words bounds_at(const rk_index& index, Words bucket) {
+#if defined(__AVX512F__)
+  return (Words)_mm512_i64gather_epi64((__m512i)bucket, index.starts, 4);
+#else
+  Words found;
+  for (int i = 0; i < PAIRS; i++) found[i] = load<uint64_t>(index.starts + 4 * bucket[i]);
+  return found;
+#endif
 }
 
 // Step 2: read where the buckets lie, and ask for their keys.
 inline void open_buckets(const rk_index& index, Lookup& found, Fetches& fetches) {
-  for (int c = 0; c < B; c++) {
-    const int64_t low = load<uint32_t>(index.starts + 4 * found.bucket[c]);
-    const int64_t high = load<uint32_t>(index.starts + 4 * found.bucket[c] + 4);
-    const int64_t right = found.high[c] & static_cast<int64_t>(low < high) & static_cast<int64_t>(high <= index.count);
-    found.low[c] = low * right;
-    found.high[c] = high * right;
-    fetches.add(index.rests + found.low[c] * index.width, index.rests + (found.high[c] - right) * index.width);
+  for (int c = 0; c < B; c += PAIRS) {
+    const Words bounds = bounds_at(index, load<Words>(found.bucket + c));
+    Words low = bounds & 0xffffffffull, high = bounds >> 32;
+    const Words right = load<Words>(found.high + c) & (Words)(low < high) & (Words)(high <= static_cast<uint64_t>(index.count));
+    low &= right;
+    high &= right;
+    store(found.low + c, low);
+    store(found.high + c, high);
+    const uint64_t width = static_cast<uint64_t>(index.width);
+    fetches.add(addresses(index.rests, low * width), addresses(index.rests, high * width - (right & 1)));
   }
 }
 
@@ -127,6 +151,16 @@ inline void find(const rk_index& index, const Lookup& found, int64_t* rows) {
   else if (index.width == 2) find_all<2>(index, found, rows);
   else if (index.width == 4) find_all<4>(index, found, rows);
   else find_all<0>(index, found, rows);
+}
+
+// How many of the first `size` keys have no row.
+inline int64_t count_missed(const rk_index& index, const int64_t* rows, int size) {
+  Words missed = {};
+  for (int c = 0; c < B; c += PAIRS)
+    missed -= (Words)(load<Words>(rows + c) == static_cast<uint64_t>(index.count)) & lanes_below(size - c);
+  int64_t sum = 0;
+  for (int i = 0; i < PAIRS; i++) sum += static_cast<int64_t>(missed[i]);
+  return sum;
 }
 
 }  // namespace

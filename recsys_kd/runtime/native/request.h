@@ -35,12 +35,10 @@ inline bool read_term(const rk_model& model, const rk_term& term, const rk_batch
     open_buckets(table.index, found, fetches);
     fetches.rest();
     find(table.index, found, rows);
-    for (int c = 0; c < size; c++) fetch_row(table, checked(table, rows[c]), fetches);
+    *misses += count_missed(table.index, rows, size);
+    fetch_rows(table, rows, fetches);
     fetches.rest();
-    for (int c = 0; c < size; c++) {
-      *misses += rows[c] == table.index.count;
-      add_row(table, checked(table, rows[c]), z);
-    }
+    for (int c = 0; c < size; c++) add_row(table, rows[c], z);
   }
   const int64_t count = to - from;
   for (int k = 0; count > 1 && k < term.dim; k++) z[k] /= static_cast<float>(count);

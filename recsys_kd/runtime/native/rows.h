@@ -19,9 +19,14 @@ inline int64_t checked(const rk_table& table, int64_t row) {
   return static_cast<uint64_t>(row) < static_cast<uint64_t>(table.rows) ? row : table.rows - 1;
 }
 
-inline void fetch_row(const rk_table& table, int64_t row, Fetches& fetches) {
-  const uint8_t* at = table.data + row * stride(table);
-  fetches.add(at, at + stride(table) - 1);
+// Makes a block's rows ones that lie in the table, and asks for them.
+inline void fetch_rows(const rk_table& table, int64_t* rows, Fetches& fetches) {
+  const uint64_t step = static_cast<uint64_t>(stride(table));
+  for (int c = 0; c < B; c += PAIRS) {
+    for (int i = c; i < c + PAIRS; i++) rows[i] = checked(table, rows[i]);
+    const Words first = addresses(table.data, load<Words>(rows + c) * step);
+    fetches.add(first, first + (step - 1));
+  }
 }
 
 // float16 -> float32; subnormal numbers too, also where the host flushes those of float32 to zero.
@@ -63,14 +68,55 @@ inline void last_words(const rk_table& table, const int64_t* rows, int64_t from,
 
 inline int words(const rk_table& table) { return static_cast<int>((code_bytes(table) + 3) / 4) + 1; }
 
-// z[k, c] = (code k of candidate c's row - middle) * scale; `room` [words(table), B] is for the rows as they lie.
-inline void decode(const rk_table& table, const int64_t* rows, uint32_t* room, float* z) {
+#if defined(__AVX512BW__)
+inline __m128i sixteen(const uint8_t* at) { return _mm_loadu_si128(reinterpret_cast<const __m128i*>(at)); }
+
+// Four words of every row, turned in registers: vectors can't be loaded soon after their lanes were stored one by one.
+inline void read_four(const uint8_t* at, const int64_t* rows, int64_t step, uint32_t* room) {
+  for (int half = 0; half < B; half += RK_LANES, rows += RK_LANES) {
+    __m512i q[4];
+    for (int j = 0; j < 4; j++) {
+      q[j] = _mm512_castsi128_si512(sixteen(at + rows[j] * step));
+      q[j] = _mm512_inserti32x4(q[j], sixteen(at + rows[4 + j] * step), 1);
+      q[j] = _mm512_inserti32x4(q[j], sixteen(at + rows[8 + j] * step), 2);
+      q[j] = _mm512_inserti32x4(q[j], sixteen(at + rows[12 + j] * step), 3);
+    }
+    const __m512i a = _mm512_unpacklo_epi32(q[0], q[1]), b = _mm512_unpackhi_epi32(q[0], q[1]);
+    const __m512i c = _mm512_unpacklo_epi32(q[2], q[3]), d = _mm512_unpackhi_epi32(q[2], q[3]);
+    store(room + half, _mm512_unpacklo_epi64(a, c));
+    store(room + half + B, _mm512_unpackhi_epi64(a, c));
+    store(room + half + 2 * B, _mm512_unpacklo_epi64(b, d));
+    store(room + half + 3 * B, _mm512_unpackhi_epi64(b, d));
+  }
+}
+
+// Scales of rows that have two bytes of codes or more: the word that ends with each is read.
+inline void read_scales(const uint8_t* end, const int64_t* rows, int64_t step, float* scale) {
+  for (int c = 0; c < B; c += RK_LANES) {
+    const Words low = load<Words>(rows + c) * static_cast<uint64_t>(step);
+    const Words high = load<Words>(rows + c + PAIRS) * static_cast<uint64_t>(step);
+    const __m256i a = _mm512_i64gather_epi32((__m512i)low, end - 4, 1), b = _mm512_i64gather_epi32((__m512i)high, end - 4, 1);
+    const __m512i bits = _mm512_srli_epi32(_mm512_inserti64x4(_mm512_castsi256_si512(a), b, 1), 16);
+    store(scale + c, _mm512_cvtph_ps(_mm512_cvtepi32_epi16(bits)));
+  }
+}
+#endif
+
+// A block's rows as they lie, into `room` [words(table), B], and their scales.
+inline void read_rows(const rk_table& table, const int64_t* rows, uint32_t* room, float* scale) {
   const int64_t bytes = code_bytes(table), step = bytes + OVERHEAD;
-  const int per_word = 32 / table.bits, count = words(table) - 1;
-  const uint32_t mask = (1u << table.bits) - 1;
+  const int count = words(table) - 1;
+  int word = 0;
+#if defined(__AVX512BW__)
+  for (; 4 * (word + 4) <= bytes; word += 4) read_four(table.data + 4 * word, rows, step, room + word * B);
+  if (bytes > 1) {
+    read_scales(table.data + step, rows, step, scale);
+    if (word == count) return;
+  }
+#endif
   for (int c = 0; c < B; c++) {
     const uint8_t* at = table.data + rows[c] * step;
-    for (int i = 0; i < count - 1; i++) room[i * B + c] = load<uint32_t>(at + 4 * i);
+    for (int i = word; i < count - 1; i++) room[i * B + c] = load<uint32_t>(at + 4 * i);
     room[count * B + c] = load<uint16_t>(at + bytes);
   }
   const int64_t from = 4 * static_cast<int64_t>(count - 1);
@@ -80,13 +126,39 @@ inline void decode(const rk_table& table, const int64_t* rows, uint32_t* room, f
     case 3: last_words<3>(table, rows, from, last); break;
     default: last_words<2>(table, rows, from, last);
   }
-  alignas(64) float scale[B];
   halves(room + count * B, scale);
+}
+
+// z[k, c] = (code k of candidate c's row - middle) * scale.
+inline void decode(const rk_table& table, const uint32_t* room, const float* scale, float* z) {
+  const uint32_t mask = (1u << table.bits) - 1;
   const float zero = middle(table);
-  for (int k = 0; k < table.dim; k++, z += B) {
-    const uint32_t* word = room + k / per_word * B;
-    const int shift = k % per_word * table.bits;
-    for (int c = 0; c < B; c++) z[c] = (static_cast<float>(static_cast<int32_t>((word[c] >> shift) & mask)) - zero) * scale[c];
+  for (int half = 0; half < B; half += RK_LANES) {
+    const Floats own = load<Floats>(scale + half);
+    float* to = z + half;
+    for (int k = 0, word = half; k < table.dim; word += B) {
+      const Ints codes = load<Ints>(room + word);
+      for (int shift = 0; shift < 32 && k < table.dim; shift += table.bits, k++, to += B)
+        store(to, (__builtin_convertvector((Wholes)((codes >> shift) & mask), Floats) - zero) * own);
+    }
+  }
+}
+
+// Twice (code - middle), whole numbers, two to an entry: pairs [dim, RK_LANES], and half the scale for each candidate.
+inline void whole_codes(const rk_table& table, const uint32_t* room, const float* scale, Ints* pairs, Floats* step) {
+  const int bits = table.bits;
+  const uint32_t mask = (1u << bits) - 1;
+  const Shorts both = Shorts{} + static_cast<uint16_t>(mask);
+  for (int half = 0; half < 2; half++) {
+    step[half] = load<Floats>(scale + half * RK_LANES) * 0.5f;
+    Ints* to = pairs + half;
+    for (int k = 0, word = half * RK_LANES; k < table.dim; word += B) {
+      Ints left = load<Ints>(room + word);
+      for (int shift = 0; shift < 32 && k < table.dim; shift += 2 * bits, k += 2, to += 2, left >>= 2 * bits) {
+        const Shorts codes = (Shorts)((left & mask) | ((left << (16 - bits)) & (mask << 16)));
+        *to = (Ints)(codes + codes - both);
+      }
+    }
   }
 }
 

@@ -4,11 +4,13 @@
 // buckets of the third are on their way from memory.
 #include <cstdlib>
 
+#include "layers.h"
+#include "probability.h"
 #include "request.h"
 
 namespace {
 
-constexpr int AHEAD = 4;  // stages before the arithmetic: bucket, keys, row, row behind a code
+constexpr int AHEAD = 4;  // stages before the arithmetic: hash, buckets, keys, rows
 constexpr int RING = 8;   // blocks in flight, a power of two above AHEAD
 
 // One allocation for a call, cut into pieces that start on cache lines. Without memory it only counts.
@@ -26,6 +28,10 @@ struct Room {
 struct Work {
   float *sums, *part, *start, *z, *x, *y, *out;
   uint32_t* words;  // a block's rows as they lie
+  Ints* steps;      // a layer's inputs as integers
+  Ints* codes;      // [dim + 1, RK_LANES] of every term with whole codes, one after another
+  int64_t* code_at;   // [terms]: where each begins
+  Floats* code_step;  // [terms, 2]
   Lookup* lookups;  // [terms, RING]
   int64_t* rows;    // [terms, RING, B]
   Fetches fetches;
@@ -56,10 +62,19 @@ inline Work carve(Room& room, const rk_model& model) {
   work.y = room.take<float>(most * B);
   work.out = room.take<float>(B);
   work.words = room.take<uint32_t>(static_cast<int64_t>(most_words) * B);
+  work.steps = room.take<Ints>(most + 1);
+  work.code_at = room.take<int64_t>(model.candidate_terms);
+  work.code_step = room.take<Floats>(2 * model.candidate_terms);
+  int64_t codes = 0;
+  for (int t = 0; t < model.candidate_terms; t++) {
+    if (room.memory) work.code_at[t] = codes;
+    codes += t < model.whole ? model.candidate_term[t].dim + 1 : 0;
+  }
+  work.codes = room.take<Ints>(codes);
   work.lookups = room.take<Lookup>(blocks);
   work.rows = room.take<int64_t>(blocks * B);
   // Four stages of every term ask for seven lines per candidate at most.
-  work.fetches = {room.take<const uint8_t*>((static_cast<int64_t>(model.candidate_terms) + 1) * 7 * B), 0, 0, 0};
+  work.fetches = {room.take<uint64_t>((static_cast<int64_t>(model.candidate_terms) + 1) * 7 * B + PAIRS), 0, 0, 0};
   return work;
 }
 
@@ -90,20 +105,14 @@ inline void lookup_stage(const rk_model& model, const rk_batch& batch, const rk_
     open_buckets(table.index, lookup, fetches);
   } else if (stage == 2 && has_key(term)) {
     find(table.index, lookup, rows);
-    int64_t missed = 0;
-    for (int c = 0; c < B; c++) {
-      missed += c < size && rows[c] == table.index.count;
-      rows[c] = checked(table, rows[c]);
-      fetch_row(table, rows[c], fetches);
-    }
-    *misses += missed;
+  } else if (stage == 3 && has_key(term)) {  // by now they have left the store buffer, and can be read as vectors
+    *misses += count_missed(table.index, rows, size);
+    fetch_rows(table, rows, fetches);
   } else if (stage == 2 && term.source == RK_CODES) {
     for (int c = 0; c < B; c++) fetches.add(term.codes + items[c] * term.code_bytes);
   } else if (stage == 3 && term.source == RK_CODES) {
-    for (int c = 0; c < B; c++) {
-      rows[c] = checked(table, code_at(term, items[c]));
-      fetch_row(table, rows[c], fetches);
-    }
+    for (int c = 0; c < B; c++) rows[c] = code_at(term, items[c]);
+    fetch_rows(table, rows, fetches);
   }
 }
 
@@ -122,47 +131,71 @@ inline void lookup_stage(const rk_model& model, const rk_batch& batch, const Spa
   }
 }
 
-// z [inputs, B] of a block whose rows have come.
-inline void gather(const rk_model& model, const rk_batch& batch, const Span& span, int64_t block, Work& work) {
-  float* z = work.z;
+// One term's numbers of a block whose rows have come: z [dim, B], and whole codes where it has pairs.
+inline void read_term(const rk_model& model, const rk_batch& batch, const Span& span, int64_t block, int t, Work& work,
+                      float* z, Ints* codes, Floats* step) {
+  const rk_term& term = model.candidate_term[t];
   const int size = span.size(block);
+  if (term.source == RK_NUMBERS) {
+    const float* from = batch.candidate_numbers[term.slot] + span.at(block) * term.dim;
+    for (int k = 0; k < term.dim; k++)
+      for (int c = 0; c < B; c++) z[k * B + c] = c < size ? from[static_cast<int64_t>(c) * term.dim + k] : 0.0f;
+    return;
+  }
+  const rk_table& table = model.table[term.table];
+  const int64_t place = static_cast<int64_t>(t) * RING + block % RING;
+  alignas(64) float scale[B];
+  read_rows(table, work.rows + place * B, work.words, scale);
+  decode(table, work.words, scale, z);
+  if (t < model.whole) whole_codes(table, work.words, scale, codes, step);
+}
+
+// All terms' numbers of a block.
+inline void gather(const rk_model& model, const rk_batch& batch, const Span& span, int64_t block, Work& work) {
+  int64_t at = 0;
   for (int t = 0; t < model.candidate_terms; t++) {
-    const rk_term& term = model.candidate_term[t];
-    if (term.source == RK_NUMBERS) {
-      const float* from = batch.candidate_numbers[term.slot] + span.at(block) * term.dim;
-      for (int k = 0; k < term.dim; k++)
-        for (int c = 0; c < B; c++) z[k * B + c] = c < size ? from[static_cast<int64_t>(c) * term.dim + k] : 0.0f;
-    } else {
-      const int64_t place = static_cast<int64_t>(t) * RING + block % RING;
-      decode(model.table[term.table], work.rows + place * B, work.words, z);
-    }
-    z += term.dim * B;
+    read_term(model, batch, span, block, t, work, work.z + at * B, work.codes + work.code_at[t], work.code_step + 2 * t);
+    at += model.candidate_term[t].dim;
   }
 }
 
-// Logits [B] of a block from its z.
+// x [first, B] = relu(h): terms of floats first, then those of whole numbers, each adding to what is there.
+inline void first_layer(const rk_model& model, Work& work) {
+  const int first = model.first;
+  const int64_t step = first + model.squares + 1;
+  int whole = 0;
+  for (int t = 0; t < model.whole; t++) whole += model.candidate_term[t].dim;
+  const float *z = work.z + whole * B, *matrix = model.matrix + whole * step;
+  if (!model.whole) return affine<true>(z, model.inputs, matrix, step, first, work.start, work.x, work.fetches);
+  bool more = model.inputs > whole;
+  if (more) affine<false>(z, model.inputs - whole, matrix, step, first, work.start, work.x, work.fetches);
+  for (int t = 0; t < model.whole; t++) {
+    const rk_term& term = model.candidate_term[t];
+    const Whole sums{term.dim, first, term.pairs, term.grid, work.start, work.codes + work.code_at[t], work.code_step + 2 * t};
+    const bool last = t + 1 == model.whole;
+    if (more) last ? sums.run<true, true>(work.x, work.fetches) : sums.run<true, false>(work.x, work.fetches);
+    else last ? sums.run<false, true>(work.x, work.fetches) : sums.run<false, false>(work.x, work.fetches);
+    more = true;
+  }
+}
+
+// Logits [B] of a block from its numbers.
 inline void compute(const rk_model& model, Work& work) {
   const int first = model.first, squares = model.squares;
   const int64_t step = first + squares + 1;
-  affine<true>(work.z, model.inputs, model.matrix, step, first, work.start, work.x,
-               work.fetches);
+  first_layer(model, work);
   affine<false>(work.z, model.inputs, model.matrix + first, step, squares + 1, work.start + first, work.x + first * B,
                 work.fetches);
-  float* wide = work.out;
-  const float *sums = work.x + first * B, *s = sums + squares * B;
-  for (int c = 0; c < B; c++) wide[c] = s[c];
+  const float* sums = work.x + first * B;
+  Floats wide[2] = {load<Floats>(sums + squares * B), load<Floats>(sums + squares * B + RK_LANES)};
   for (int j = 0; j < squares; j++)
-    for (int c = 0; c < B; c++) wide[c] += model.weight[j] * (sums[j * B + c] * sums[j * B + c]);
-  float *in = work.x, *out = work.y;
-  for (int i = 0; i < model.layers; i++) {
-    const rk_layer& layer = model.layer[i];
-    if (i + 1 < model.layers) affine<true>(in, layer.in, layer.weight, layer.out, layer.out, layer.bias, out, work.fetches);
-    else affine<false>(in, layer.in, layer.weight, layer.out, layer.out, layer.bias, out, work.fetches);
-    float* swap = in;
-    in = out;
-    out = swap;
-  }
-  for (int c = 0; c < B; c++) wide[c] = model.slope * (wide[c] + in[c]) + model.offset;
+    for (int half = 0; half < 2; half++) {
+      const Floats own = load<Floats>(sums + j * B + half * RK_LANES);
+      wide[half] += model.weight[j] * (own * own);
+    }
+  const float* deep = through(model.layer, model.layers, work.x, work.y, work.steps, work.fetches);
+  for (int half = 0; half < 2; half++)
+    store(work.out + half * RK_LANES, model.slope * (wide[half] + load<Floats>(deep + half * RK_LANES)) + model.offset);
 }
 
 // Whole tiles of a block's arithmetic, between which lines are asked for.
@@ -172,8 +205,8 @@ inline int tiles(const rk_model& model) {
   return count;
 }
 
-inline void score_span(const rk_model& model, const rk_batch& batch, const Span& span, Work& work, float* out,
-                       int64_t* misses) {
+inline void score_span(const rk_model& model, const rk_batch& batch, const Span& span, Work& work, int probable,
+                       float* out, int64_t* misses) {
   const int64_t blocks = span.blocks();
   for (int64_t step = 0; step < blocks + AHEAD; step++) {
     for (int stage = 0; stage < AHEAD; stage++)
@@ -187,6 +220,7 @@ inline void score_span(const rk_model& model, const rk_batch& batch, const Span&
     work.fetches.share(tiles(model));
     gather(model, batch, span, ready, work);
     compute(model, work);
+    if (probable) probabilities(work.out);
     work.fetches.rest();
     memcpy(out + span.at(ready), work.out, sizeof(float) * static_cast<size_t>(span.size(ready)));
   }
@@ -206,12 +240,12 @@ inline void fold_request(const rk_model& model, const rk_batch& batch, const Req
 
 }  // namespace
 
-// Logits [N] of all candidates of a batch, whose parts are those of rk_batch. misses [request terms + candidate terms],
+// Logits [N] of all candidates of a batch, or their probabilities; its parts are those of rk_batch. misses [request terms + candidate terms],
 // zero at first, counts lookups that used a fallback row. Returns 0, or 1 where memory ran out.
 RK_EXPORT int RK_FOR_ISA(rk_score)(const rk_model* model, int64_t requests, const int64_t* keys, const int64_t* bag_ends,
                                    const int64_t* ends, const int64_t* bag_values, const float* numbers,
                                    const int64_t* items, const int64_t* const* candidate_keys,
-                                   const float* const* candidate_numbers, float* out, int64_t* misses) {
+                                   const float* const* candidate_numbers, int probable, float* out, int64_t* misses) {
   const rk_batch batch{requests, keys, bag_ends, bag_values, ends, numbers, items, candidate_keys, candidate_numbers};
   Room size{nullptr, 0};
   carve(size, *model);
@@ -223,9 +257,20 @@ RK_EXPORT int RK_FOR_ISA(rk_score)(const rk_model* model, int64_t requests, cons
     const Request request{keys + r * model->keys, bag_ends + r * model->bags, r && model->bags ? bag_ends[r * model->bags - 1] : 0,
                           numbers + r * model->numbers};
     fold_request(*model, batch, request, work, misses);
-    score_span(*model, batch, {begin, ends[r]}, work, out, misses + model->request_terms);
+    score_span(*model, batch, {begin, ends[r]}, work, probable, out, misses + model->request_terms);
     begin = ends[r];
   }
   free(room.memory);
   return 0;
+}
+
+// Logits [n] -> probabilities, in place: bit for bit as rk_score gives them.
+RK_EXPORT void RK_FOR_ISA(rk_probabilities)(float* logits, int64_t n) {
+  alignas(64) float block[B] = {};
+  for (int64_t at = 0; at < n; at += B) {
+    const size_t bytes = sizeof(float) * static_cast<size_t>(n - at < B ? n - at : B);
+    memcpy(block, logits + at, bytes);
+    probabilities(block);
+    memcpy(logits + at, block, bytes);
+  }
 }

@@ -5,7 +5,7 @@
 #pragma once
 #include <cstdint>
 #include <cstring>
-#if defined(__AVX2__)
+#if defined(__SSE2__)
 #include <immintrin.h>
 #endif
 
@@ -29,7 +29,11 @@ namespace {
 
 constexpr int B = 2 * RK_LANES;  // candidates per block: two vectors, so that every weight is loaded once for both
 typedef float Floats __attribute__((vector_size(RK_LANES * 4)));
+typedef uint32_t Ints __attribute__((vector_size(RK_LANES * 4)));
+typedef int32_t Wholes __attribute__((vector_size(RK_LANES * 4)));
+typedef uint16_t Shorts __attribute__((vector_size(RK_LANES * 4)));
 typedef uint64_t Words __attribute__((vector_size(RK_LANES * 4)));
+constexpr int PAIRS = RK_LANES / 2;  // 64-bit lanes
 
 template <class T>
 inline T load(const void* from) {
@@ -38,79 +42,65 @@ inline T load(const void* from) {
   return value;
 }
 
-inline void store(float* to, Floats value) { memcpy(to, &value, sizeof value); }
+template <class T>
+inline void store(void* to, T value) {
+  memcpy(to, &value, sizeof value);
+}
 
-inline Floats positive(Floats x) { return x > 0.0f ? x : Floats{}; }
+inline Floats larger(Floats x, Floats y) {
+#if defined(__AVX512F__)
+  return _mm512_max_ps(x, y);
+#elif defined(__AVX2__)
+  return _mm256_max_ps(x, y);
+#elif defined(__SSE2__)
+  return _mm_max_ps(x, y);
+#else
+  return x > y ? x : y;
+#endif
+}
+
+inline Floats positive(Floats x) { return larger(x, Floats{}); }  // NaN becomes 0
+
+static_assert(sizeof(void*) == sizeof(uint64_t), "addresses are computed in 64-bit lanes");
+
+inline Words addresses(const uint8_t* base, Words offset) { return offset + reinterpret_cast<uintptr_t>(base); }
 
 // Cache lines to ask for. Asking for many at once stalls, since a core has few line buffers (16 at Intel's): they are
 // collected, and asked for a few at a time between pieces of arithmetic.
 struct Fetches {
-  const uint8_t** lines;
+  uint64_t* lines;  // with room for a vector more than are collected
   int count, next, each;
 
-  inline void add(const uint8_t* at) { lines[count++] = at; }
-  // Both ends of something shorter than a cache line; the second where it lies in another.
-  inline void add(const uint8_t* first, const uint8_t* last) {
-    lines[count] = first;
-    lines[count + 1] = last;
-    count += 1 + (((reinterpret_cast<uintptr_t>(first) ^ reinterpret_cast<uintptr_t>(last)) >> 6) != 0);
+  inline void add(const uint8_t* at) { lines[count++] = reinterpret_cast<uintptr_t>(at); }
+  inline void add(Words at) {
+    store(lines + count, at);
+    count += PAIRS;
+  }
+  // Both ends of things shorter than a cache line; the second where it lies in another.
+  inline void add(Words first, Words last) {
+    add(first);
+    const Words apart = (first ^ last) >> 6;
+#if defined(__AVX512F__)
+    const __mmask8 mask = _mm512_test_epi64_mask((__m512i)apart, (__m512i)apart);
+    store(lines + count, _mm512_maskz_compress_epi64(mask, (__m512i)last));
+    count += __builtin_popcount(mask);
+#else
+    for (int i = 0; i < PAIRS; i++) {
+      lines[count] = last[i];
+      count += apart[i] != 0;
+    }
+#endif
   }
   // Shares what was collected out over so many pieces of arithmetic.
   inline void share(int pieces) { each = count / pieces + 1; }
-  inline void some() {
-    for (int i = 0; i < each && next < count; i++) __builtin_prefetch(lines[next++], 0, 3);
-  }
+  inline void some() { until(next + each < count ? next + each : count); }
   inline void rest() {
-    while (next < count) __builtin_prefetch(lines[next++], 0, 3);
+    until(count);
     count = next = 0;
   }
-};
-
-// The sums of outputs 0 .. J-1 for both vectors of a block. A chain of members, not arrays: compilers keep the members
-// in registers from the first to the last instruction, which they do not do for arrays.
-template <int J>
-struct Sums : Sums<J - 1> {
-  Floats low, high;
-  inline explicit Sums(const float* init) : Sums<J - 1>(init) { low = high = Floats{} + init[J - 1]; }
-  inline void add(Floats a, Floats b, const float* weight) {
-    Sums<J - 1>::add(a, b, weight);
-    low += a * weight[J - 1];
-    high += b * weight[J - 1];
-  }
-  template <bool RELU>
-  inline void write(float* y) const {
-    Sums<J - 1>::template write<RELU>(y);
-    store(y + (J - 1) * B, RELU ? positive(low) : low);
-    store(y + (J - 1) * B + RK_LANES, RELU ? positive(high) : high);
+  inline void until(int end) {
+    for (; next < end; next++) __builtin_prefetch(reinterpret_cast<const void*>(lines[next]), 0, 3);
   }
 };
-
-template <>
-struct Sums<0> {
-  inline explicit Sums(const float*) {}
-  inline void add(Floats, Floats, const float*) {}
-  template <bool RELU>
-  inline void write(float*) const {}
-};
-
-template <int J, bool RELU>
-inline void tile(const float* x, int in, const float* weight, int64_t step, const float* init, float* y) {
-  Sums<J> sums(init);
-  for (int k = 0; k < in; k++, x += B, weight += step) sums.add(load<Floats>(x), load<Floats>(x + RK_LANES), weight);
-  sums.template write<RELU>(y);
-}
-
-// One block through a layer: y [out, B] = init [out] + weight [in, step] (the first `out` of each row) x [in, B].
-template <bool RELU>
-inline void affine(const float* x, int in, const float* weight, int64_t step, int out, const float* init, float* y,
-                   Fetches& fetches) {
-  int j = 0;
-  for (; j + RK_TILE <= out; j += RK_TILE) {
-    tile<RK_TILE, RELU>(x, in, weight + j, step, init + j, y + j * B);
-    fetches.some();
-  }
-  for (; j + 4 <= out; j += 4) tile<4, RELU>(x, in, weight + j, step, init + j, y + j * B);
-  for (; j < out; j++) tile<1, RELU>(x, in, weight + j, step, init + j, y + j * B);
-}
 
 }  // namespace

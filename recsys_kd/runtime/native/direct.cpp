@@ -1,0 +1,189 @@
+// One request of raw Python values -> scores in one call. Called with the interpreter's lock held (ctypes.PyDLL); it lets
+// go of the lock while it scores.
+//
+// It knows the usual types only: a dict of ints, strings, floats, lists and NumPy arrays. Anything else is left to
+// recsys_kd/runtime/encode.py, which takes more, and explains what is wrong.
+#include <cmath>
+#include <cstdlib>
+
+#include "abi.h"
+#include "keys.h"
+
+extern "C" int RK_FOR_ISA(rk_score)(const rk_model*, int64_t, const int64_t*, const int64_t*, const int64_t*,
+                                    const int64_t*, const float*, const int64_t*, const int64_t* const*,
+                                    const float* const*, int, float*, int64_t*);
+
+namespace {
+
+constexpr int64_t MISSING = INT64_MIN;
+
+// A list, or a view of an array, or neither: then there are none.
+struct Values {
+  void* list;
+  rk_view view;
+  int64_t count;
+
+  const int64_t* ints() const { return view.owner ? static_cast<const int64_t*>(view.data) : nullptr; }
+  void close() {
+    if (view.owner) PyBuffer_Release(&view);
+  }
+};
+
+// Whether an object is a list or an int64 array of one dimension.
+inline bool open_values(void* object, Values& values) {
+  if (is(object, PyList_Type)) {
+    values.list = object;
+    values.count = PyList_Size(object);
+    return true;
+  }
+  if (PyObject_GetBuffer(object, &values.view, VIEW_FORMAT | VIEW_CONTIGUOUS)) return false;
+  const rk_view& view = values.view;
+  values.count = view.dims == 1 ? view.shape[0] : 0;
+  const char* kind = view.format ? view.format : "";
+  return view.dims == 1 && view.item_bytes == 8 && (kind[0] == 'l' || kind[0] == 'q') && !kind[1];
+}
+
+// The last `count` of them as keys.
+inline bool read_keys(const Values& values, bool strings, int64_t count, int64_t* keys) {
+  if (!values.list) {
+    if (strings && count) return false;
+    if (count) memcpy(keys, values.ints() + values.count - count, sizeof(int64_t) * static_cast<size_t>(count));
+    return true;
+  }
+  const int64_t start = values.count - count;
+  return (strings ? string_keys(values.list, start, count, keys) : int_keys(values.list, start, count, keys)) == count;
+}
+
+inline bool read_key(void* value, bool string, int64_t* key) {
+  *key = MISSING;
+  if (!value || value == _Py_NoneStruct) return true;
+  if (!is(value, string ? PyUnicode_Type : PyLong_Type)) return false;
+  if (!string) {
+    *key = PyLong_AsLongLong(value);
+    return *key != -1 || !PyErr_Occurred();
+  }
+  intptr_t bytes = 0;
+  const char* text = PyUnicode_AsUTF8AndSize(value, &bytes);
+  if (!text) return false;
+  Hasher hasher{key, {}, {}, 0};
+  hasher.add(text, bytes);
+  hasher.flush();
+  return true;
+}
+
+inline bool read_number(void* value, const rk_field& field, float* number) {
+  if (!value || !(is(value, PyFloat_Type) || is(value, PyLong_Type))) return false;
+  const float raw = static_cast<float>(PyFloat_AsDouble(value));
+  *number = (raw - field.mean) / field.std;
+  return std::isfinite(raw) && !PyErr_Occurred();
+}
+
+inline bool read_vector(void* value, const rk_field& field, float* numbers) {
+  if (!value || !is(value, PyList_Type) || PyList_Size(value) != field.length) return false;
+  for (int i = 0; i < field.length; i++)
+    if (!read_number(PyList_GetItem(value, i), field, numbers + i)) return false;
+  return true;
+}
+
+// Everything that a call holds on to; `close` lets go of it.
+struct Call {
+  Values candidates, bags[RK_BAGS];
+  int64_t bag_ends[RK_BAGS];
+  void* values[RK_FIELDS];  // own references: an odd id's own code could take a value out of the request
+  int64_t* keys;  // of the request, of its bags, of the candidates
+  float* numbers;
+
+  void close() {
+    candidates.close();
+    for (Values& bag : bags) bag.close();
+    for (void* value : values)
+      if (value) Py_DecRef(value);
+    free(keys);
+    free(numbers);
+    PyErr_Clear();
+  }
+};
+
+// Finds the fields' values, and how much room they need; false where there is anything else in the request.
+inline bool find_values(const rk_entry& entry, void* request, Call& call) {
+  int64_t known = 0, bag = 0, end = 0;
+  for (int i = 0; i < entry.fields; i++) {
+    const rk_field& field = entry.field[i];
+    void* value = call.values[i] = PyDict_GetItemWithError(request, field.name);
+    if (value) Py_IncRef(value), known++;
+    if (field.kind != RK_INTS && field.kind != RK_STRINGS) continue;
+    Values& values = call.bags[bag];
+    if (value && value != _Py_NoneStruct && !open_values(value, values)) return false;
+    end += field.length && values.count > field.length ? field.length : values.count;
+    call.bag_ends[bag++] = end;
+  }
+  return known == PyDict_Size(request);
+}
+
+inline bool read_request(const rk_entry& entry, Call& call) {
+  const rk_model& model = *entry.model;
+  int64_t key = 0, bag = 0, number = 0;
+  bool right = true;
+  for (int i = 0; right && i < entry.fields; i++) {
+    const rk_field& field = entry.field[i];
+    void* value = call.values[i];
+    if (field.kind == RK_INT || field.kind == RK_STRING) {
+      right = read_key(value, field.kind == RK_STRING, call.keys + key++);
+    } else if (field.kind == RK_NUMBER) {
+      right = read_number(value, field, call.numbers + number++);
+    } else if (field.kind == RK_VECTOR) {
+      right = read_vector(value, field, call.numbers + number);
+      number += field.length;
+    } else {
+      const int64_t start = bag ? call.bag_ends[bag - 1] : 0;
+      right = read_keys(call.bags[bag], field.kind == RK_STRINGS, call.bag_ends[bag] - start,
+                        call.keys + model.keys + start);
+      bag++;
+    }
+  }
+  return right;
+}
+
+inline int score(const rk_entry& entry, void* request, void* candidates, float* out, int64_t count, int probable,
+                 int64_t* misses, Call& call) {
+  if (!find_values(entry, request, call) || !open_values(candidates, call.candidates)) return RK_UNUSUAL;
+  if (call.candidates.count != count) return RK_UNUSUAL;
+  const rk_model& model = *entry.model;
+  const int64_t bags = model.bags ? call.bag_ends[model.bags - 1] : 0;
+  const int64_t listed = call.candidates.list ? count : 0;
+  call.keys = static_cast<int64_t*>(malloc(sizeof(int64_t) * static_cast<size_t>(model.keys + bags + listed + 1)));
+  call.numbers = static_cast<float*>(malloc(sizeof(float) * static_cast<size_t>(model.numbers + 1)));
+  if (!call.keys || !call.numbers) return RK_NO_MEMORY;
+  const int64_t* items = call.candidates.ints();
+  if (!read_request(entry, call)) return RK_UNUSUAL;
+  if (!items || entry.strings) {
+    if (!read_keys(call.candidates, entry.strings, count, call.keys + model.keys + bags)) return RK_UNUSUAL;
+    items = call.keys + model.keys + bags;
+  }
+  void* state = PyEval_SaveThread();
+  const int failed = RK_FOR_ISA(rk_score)(&model, 1, call.keys, call.bag_ends, &count, call.keys + model.keys,
+                                          call.numbers, items, nullptr, nullptr, probable, out, misses);
+  PyEval_RestoreThread(state);
+  return failed ? RK_NO_MEMORY : RK_DONE;
+}
+
+}  // namespace
+
+// Scores of `count` candidates into `out`, an object that lends float32 [count]; `request` is a dict. Returns RK_DONE,
+// RK_NO_MEMORY, or RK_UNUSUAL where something is not of the types known here; no exception is left behind.
+RK_EXPORT int RK_FOR_ISA(rk_direct)(const rk_entry* entry, void* request, void* candidates, int64_t count, void* out,
+                                    int probable, int64_t* misses) {
+  if (!python_is_there() || entry->fields > RK_FIELDS || entry->model->bags > RK_BAGS) return RK_UNUSUAL;
+  rk_view scores{};
+  if (PyObject_GetBuffer(out, &scores, VIEW_WRITABLE | VIEW_CONTIGUOUS)) {
+    PyErr_Clear();
+    return RK_UNUSUAL;
+  }
+  Call call{};
+  int result = RK_UNUSUAL;
+  if (scores.bytes == count * static_cast<int64_t>(sizeof(float)))
+    result = score(*entry, request, candidates, static_cast<float*>(scores.data), count, probable, misses, call);
+  call.close();
+  PyBuffer_Release(&scores);
+  return result;
+}
