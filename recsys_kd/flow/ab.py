@@ -13,7 +13,7 @@ from recsys_kd.errors import InputError
 from recsys_kd.evaluate.comparison import Comparison, compare
 from recsys_kd.evaluate.evaluation import plain_values
 from recsys_kd.evaluate.offpolicy import OffPolicy
-from recsys_kd.evaluate.sample import Sample, dense
+from recsys_kd.evaluate.sample import Sample
 from recsys_kd.flow.ab_columns import data_config, names_in
 from recsys_kd.flow.ab_log import ScoredLog, ScoreKind, Wanted, read_scored
 from recsys_kd.flow.ab_policy import gain_of, policy_values, target_columns
@@ -94,18 +94,18 @@ def compare_log(
 def _add_catalogue(log: ScoredLog, data: DataConfig, ab: AbConfig, columns: list[str]) -> None:
     """Add the prices and slice values that only the catalogue has."""
     if ab.price and ab.price not in columns:
-        log.numbers[ab.price] = catalogue_numbers(data, ab.price, log.item)
+        log.numbers[ab.price] = catalogue_numbers(data, ab.price, log.items)[log.item]
     for name in ab.slices:
         if name not in columns:
-            log.categories[name], log.names[name] = catalogue_column(data, name, log.item)
+            values, log.names[name] = catalogue_column(data, name, log.items)
+            log.categories[name] = values[log.item]
 
 
 def sample_of(log: ScoredLog, ab: AbConfig) -> tuple[Sample, str]:
     """Return a scored log as the sample of a comparison, and a note on how positions were corrected for."""
-    item = dense(log.item)
     price = log.numbers.get(ab.price) if ab.price else None
-    gain, how = gain_of(log, item)
-    return Sample(log.label, log.weight, log.user, log.request, item, price, gain), how
+    gain, how = gain_of(log)
+    return Sample(log.label, log.weight, log.user, log.request, log.item, price, gain), how
 
 
 def today() -> str:

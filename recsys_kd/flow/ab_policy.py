@@ -39,7 +39,7 @@ def policy_values(log: ScoredLog, targets: dict[str, str], confidence: float) ->
     logged = None if propensity is None else propensity.astype(np.float64)
     for name, column in targets.items():
         target = log.numbers[column].astype(np.float64)
-        user = dense(log.user).astype(np.int64)
+        user = log.user.astype(np.int64)
         rows = Logged(log.label.astype(np.float64), logged, target, user)  # type: ignore[arg-type]
         found[name] = off_policy(rows, confidence)
         lists = _lists(log)
@@ -61,7 +61,7 @@ def _lists(log: ScoredLog) -> NDArray[np.int64] | None:
     return np.lexsort((position, log.request)).reshape(-1, int(sizes[0]))
 
 
-def gain_of(log: ScoredLog, item: NDArray[np.int32]) -> tuple[NDArray[np.float32] | None, str]:
+def gain_of(log: ScoredLog) -> tuple[NDArray[np.float32] | None, str]:
     """Return clicks corrected for their position [N], None where no position is logged, and a note on how."""
     position = log.numbers.get("position")
     if position is None:
@@ -71,7 +71,7 @@ def gain_of(log: ScoredLog, item: NDArray[np.int32]) -> tuple[NDArray[np.float32
         raise FractionalPosition(f"position: {position[row]:g} in row {row} is no whole number; log places 0, 1, 2, ..")
     place = dense(position.astype(np.int64)).astype(np.int64)
     try:
-        gain, look = corrected_gain(place, item.astype(np.int64), log.label)
+        gain, look = corrected_gain(place, log.item.astype(np.int64), log.label)
     except UnseenPosition as error:
         return None, f"corrected_dcg is not measured: {error}"
     ends = f"{look[0]:.2f} at the first place to {look[-1]:.2f} at the last"
