@@ -191,8 +191,8 @@ def _warnings(overlap: Overlap) -> list[str]:
     elif overlap.effective < SKEWED * overlap.rows:
         notes.append(
             f"few rows carry the weights: {overlap.rows:,} count as {overlap.effective:,.0f}, the largest weight is "
-            f"{overlap.largest:.3g}; intervals of IPS, SNIPS and DR hold the truth nearer 85% than 95% of the time then, "
-            "and mostly end too low: lean on switch-DR and DM, or log more exploration"
+            f"{overlap.largest:.3g}; intervals of IPS, SNIPS and DR hold the truth nearer 85% than 95% of the time "
+            "then, and mostly end too low: lean on switch-DR and DM, or log more exploration"
         )
     if abs(overlap.mean - 1) > 4 * overlap.mean_error and abs(overlap.mean - 1) > 0.01:
         notes.append(

@@ -48,5 +48,6 @@ class GateConfig(StrictConfig):
     """The served artifact's interval must end above teacher - margin."""
     champion_margin: float = Field(0.002, gt=0)
     max_ece: float = Field(0.02, gt=0)
+    """Held back where the lower end of ECE's interval lies above: chance alone lifts ECE on small logs."""
     min_ratio: float = Field(1.0, ge=1)
     """Teacher bytes / artifact bytes."""
