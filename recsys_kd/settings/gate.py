@@ -24,6 +24,15 @@ class Margin(StrictConfig):
     """A treatment must gain more than this to count as better (superiority)."""
 
 
+class GroupsConfig(StrictConfig):
+    """Groups of a live experiment that the log comes from, for the sample-ratio check."""
+
+    column: str
+    """Log column that names each user's group."""
+    shares: dict[str, float] = Field(min_length=2)
+    """Group -> share of users promised, in any unit."""
+
+
 class AbConfig(StrictConfig):
     """Offline A/B: what decides, by how much, how sure; see `recsys-kd ab`."""
 
@@ -38,6 +47,7 @@ class AbConfig(StrictConfig):
     """Log or catalogue column of prices: adds NDCG weighted by revenue."""
     slices: tuple[str, ...] = ()
     """Log or catalogue columns by whose values results are told, beside items' and users' traffic and the day."""
+    groups: GroupsConfig | None = None
 
 
 class GateConfig(StrictConfig):

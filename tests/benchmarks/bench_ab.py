@@ -30,6 +30,7 @@ from tests.evaluate.test_offpolicy import simulated
 LOGS = 1000
 ROWS = int(os.environ.get("BENCH_AB_ROWS", "10000000"))
 CANDIDATES, REPLICATES, LOOP = 10, 1000, 3
+USERS = ROWS // 20
 RANX_ROWS = min(ROWS, 200_000)
 
 CHILD = """
@@ -60,14 +61,16 @@ def write(path: Path) -> None:
         requests = min(step, ROWS - start) // CANDIDATES
         n = requests * CANDIDATES
         logit = (rng.normal(size=n) - 2.0).astype(np.float32)
+        number = start // CANDIDATES + np.arange(requests)
+        user = np.where(number < USERS, number, rng.integers(0, USERS, requests))
         item = (rng.integers(0, 5_000, requests)[:, None] * CANDIDATES + np.arange(CANDIDATES)).ravel()
         table = pa.table(
             {
-                "user_id": np.repeat(rng.integers(0, ROWS // 20, requests), CANDIDATES),
+                "user_id": np.repeat(user, CANDIDATES),
                 "item_id": item,
                 "timestamp": np.repeat(1_700_000_000 + start + np.arange(requests), CANDIDATES),
                 "label": (rng.random(n) < 1 / (1 + np.exp(-logit))).astype(np.int8),
-                "request_id": np.repeat(start // CANDIDATES + np.arange(requests), CANDIDATES),
+                "request_id": np.repeat(number, CANDIDATES),
                 "price": price[item],
                 "control": logit + 0.30 * rng.normal(size=n).astype(np.float32),
                 "treatment": logit + 0.29 * rng.normal(size=n).astype(np.float32),
@@ -204,7 +207,8 @@ def coverage() -> list[dict[str, object]]:
 
 
 def main() -> None:
-    """Print the table."""
+    """Print the tables."""
+    print(f"load {os.getloadavg()[0]:.1f} on {os.cpu_count()} processors")
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "log.parquet"
         write(path)
