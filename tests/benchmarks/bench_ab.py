@@ -25,7 +25,7 @@ from recsys_kd.evaluate.measure import measure, measure_model
 from recsys_kd.evaluate.offpolicy import off_policy
 from recsys_kd.evaluate.sample import Sample
 from tests.benchmarks.table import show
-from tests.evaluate.test_offpolicy import simulated
+from tests.evaluate.test_offpolicy import simulated, slates
 
 LOGS = 1000
 ROWS = int(os.environ.get("BENCH_AB_ROWS", "10000000"))
@@ -200,7 +200,9 @@ def coverage() -> list[dict[str, object]]:
     rng, hits, widths = np.random.default_rng(5), Counter[str](), Counter[str]()
     for _ in range(LOGS):
         log, truth = simulated(rng)
-        for name, found in off_policy(log).estimates.items():
+        lists, true_lists = slates(rng)
+        both = [(*pair, truth) for pair in off_policy(log).estimates.items()]
+        for name, found, truth in both + [(*pair, true_lists) for pair in lists.estimates.items()]:
             hits[name] += found.low <= truth <= found.high
             widths[name] += found.high - found.low
     return [{"estimator": n, "covers": f"{hits[n] / LOGS:.1%}", "mean width": f"{widths[n] / LOGS:.4f}"} for n in hits]

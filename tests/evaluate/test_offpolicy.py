@@ -134,6 +134,26 @@ def test_slate_values_by_hand():
     assert found["SNIPS, positions"].value == pytest.approx(2 / 3 + 1.5 / 1.5)
 
 
+def slates(rng, lists=1500, slots=3, actions=4):
+    """Return values of lists whose clicks depend on their own item and slot, and the truth: all three assumptions hold."""
+    click = rng.uniform(0.1, 0.5, (slots, actions))
+    logging, target = (rng.dirichlet(np.full(actions, 3.0), slots) * 0.7 + 0.3 / actions for _ in range(2))
+    user = np.unique(rng.integers(0, lists // 3, lists), return_inverse=True)[1]
+    item = np.stack([rng.choice(actions, lists, p=logging[k]) for k in range(slots)], axis=1)
+    taste, slot = rng.normal(0, 0.03, user.max() + 1)[user][:, None], np.arange(slots)
+    reward = (rng.random((lists, slots)) < click[slot, item] + taste).astype(float)
+    return slate_value(reward, logging[slot, item], target[slot, item], user), float((target * click).sum())
+
+
+def test_intervals_of_lists_cover_the_truth_about_95_times_in_100():
+    rng, hits, runs = np.random.default_rng(9), {}, 300
+    for _ in range(runs):
+        found, truth = slates(rng)
+        for name, value in found.estimates.items():
+            hits[name] = hits.get(name, 0) + (value.low <= truth <= value.high)
+    assert len(hits) == 6 and all(0.92 < n / runs < 0.98 for n in hits.values()), hits
+
+
 def test_how_far_each_place_is_looked_at_is_found_though_better_items_stand_higher():
     rng = np.random.default_rng(5)
     look, attraction = 1 / (1 + 0.5 * np.arange(4)), rng.uniform(0.1, 0.9, 20)
