@@ -197,10 +197,10 @@ def least_seconds(run: Callable[[], object], times: int = 5) -> float:
 
 def coverage() -> list[dict[str, object]]:
     """Return how often 95% intervals hold the truth, over simulated logs with users that differ."""
-    rng, hits, widths = np.random.default_rng(5), Counter[str](), Counter[str]()
+    rng, other, hits, widths = np.random.default_rng(5), np.random.default_rng(9), Counter[str](), Counter[str]()
     for _ in range(LOGS):
         log, truth = simulated(rng)
-        lists, true_lists = slates(rng)
+        lists, true_lists = slates(other)
         both = [(*pair, truth) for pair in off_policy(log).estimates.items()]
         for name, found, truth in both + [(*pair, true_lists) for pair in lists.estimates.items()]:
             hits[name] += found.low <= truth <= found.high

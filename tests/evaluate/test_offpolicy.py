@@ -135,7 +135,7 @@ def test_slate_values_by_hand():
 
 
 def slates(rng, lists=1500, slots=3, actions=4):
-    """Return values of lists whose clicks depend on their own item and slot, and the truth: all three assumptions hold."""
+    """Return values of lists whose clicks depend on their own item and slot alone, and the true value."""
     click = rng.uniform(0.1, 0.5, (slots, actions))
     logging, target = (rng.dirichlet(np.full(actions, 3.0), slots) * 0.7 + 0.3 / actions for _ in range(2))
     user = np.unique(rng.integers(0, lists // 3, lists), return_inverse=True)[1]
