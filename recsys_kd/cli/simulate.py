@@ -36,7 +36,7 @@ def simulate(
         d = one.difference
         typer.echo(
             f"{one.what:<24} {d.value:+.5f} ({d.low:+.5f} .. {d.high:+.5f}), truth {one.truth:+.5f}, "
-            f"{one.users:,} users"
+            f"{one.users:,} users" + ("" if one.split_p is None else f", sample ratio p {one.split_p:.2g}")
         )
     for step in climbed.steps:
         d = step.difference

@@ -89,7 +89,7 @@ class Shop:
         return self.folder / "truth"
 
 
-class _World:
+class World:
     """Users, items and what draws them together."""
 
     def __init__(self, config: ShopConfig, rng: np.random.Generator) -> None:
@@ -180,10 +180,19 @@ def draw_slots(
     return chosen, share / (1.0 - before)
 
 
+def world_after(config: ShopConfig) -> World:
+    """Return the shop as its last logged day leaves it: the same that `synthesize` with this seed ends with."""
+    world = World(config, np.random.default_rng(config.seed))
+    for day in range(config.days):
+        make_day(world, day)
+        world.drift()
+    return world
+
+
 def synthesize(config: ShopConfig, out: Path, progress: Progress = SILENT) -> Shop:
     """Write log/day=.../part-0.parquet, truth/day=.../part-0.parquet, items.parquet and recipe.yaml under `out`."""
     rng = np.random.default_rng(config.seed)
-    world = _World(config, rng)
+    world = World(config, rng)
     out.mkdir(parents=True, exist_ok=True)
     categories = pa.array([f"category-{c:02d}" for c in world.category])
     brands = pa.array([f"brand-{b:03d}" for b in world.brand])
@@ -192,7 +201,7 @@ def synthesize(config: ShopConfig, out: Path, progress: Progress = SILENT) -> Sh
     rows = 0
     with progress.task("synthesize", config.rows) as task:
         for day in range(config.days):
-            log, truth = _day(world, day, round(config.rows / config.days / config.candidates))
+            log, truth = make_day(world, day)
             for name, table in (("log", log), ("truth", truth)):
                 folder = out / name / f"day={config.start + dt.timedelta(days=day)}"
                 folder.mkdir(parents=True, exist_ok=True)
@@ -204,8 +213,10 @@ def synthesize(config: ShopConfig, out: Path, progress: Progress = SILENT) -> Sh
     return Shop(out, rows)
 
 
-def _day(world: _World, day: int, requests: int) -> tuple[pa.Table, pa.Table]:
+def make_day(world: World, day: int) -> tuple[pa.Table, pa.Table]:
+    """Return a day's log and truth; what is clicked enters the users' histories. Days are made in order, once."""
     c, rng = world.config, world.rng
+    requests = round(c.rows / c.days / c.candidates)
     present = np.where(world.user_day <= day, world.activity, 0.0)
     user = rng.choice(c.users, size=requests, p=present / present.sum())
     hour = rng.choice(24, size=requests, p=world.hours / world.hours.sum())
@@ -251,7 +262,7 @@ def _flatten(candidates: int, **columns: NDArray[np.int64]) -> dict[str, NDArray
     return {name: np.repeat(values, candidates) for name, values in columns.items()}
 
 
-def _history_column(world: _World, user: NDArray[np.int64]) -> pa.Array:
+def _history_column(world: World, user: NDArray[np.int64]) -> pa.Array:
     """Return each row's last clicked items before today, as lists."""
     per_row = np.repeat(user, world.config.candidates)
     past = world.history[per_row]
@@ -260,7 +271,7 @@ def _history_column(world: _World, user: NDArray[np.int64]) -> pa.Array:
     return pa.ListArray.from_arrays(pa.array(offsets), pa.array(world.item_ids[past[known]]))
 
 
-def _remember(world: _World, user: NDArray[np.int64], item: NDArray[np.int64], click: NDArray[np.bool_]) -> None:
+def _remember(world: World, user: NDArray[np.int64], item: NDArray[np.int64], click: NDArray[np.bool_]) -> None:
     """Append today's clicks to their users' histories, oldest first, keeping the last ones."""
     clicked = np.repeat(user, click.sum(axis=1))
     items = item[click]

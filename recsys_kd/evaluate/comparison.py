@@ -116,10 +116,7 @@ def _of(effects: tuple[Effect, ...], treatment: str, metric: str) -> Effect:
 
 def _intervals(model: Model, level: Level) -> dict[str, Interval]:
     z = critical(level.confidence, level.users)
-    return {
-        name: Interval(m.value, m.value - z * m.standard_error, m.value + z * m.standard_error)
-        for name, m in model.metrics.items()
-    }
+    return {name: Interval(m.value, *m.ends(z)) for name, m in model.metrics.items()}
 
 
 def _effects(

@@ -70,6 +70,11 @@ def interval(value: float, error: float, confidence: float) -> Interval:
     return Interval(value, value - z * error, value + z * error)
 
 
+def measured_interval(found: Measured, confidence: float) -> Interval:
+    """Return a metric with its interval."""
+    return Interval(found.value, *found.ends(NormalDist().inv_cdf(0.5 + confidence / 2)))
+
+
 def difference(a: Measured, b: Measured, confidence: float) -> Interval:
     """Return a - b with the paired interval, clustered by user."""
     if a.influence is None or b.influence is None:
@@ -94,7 +99,7 @@ def evaluate(
         positive_rate=float(sample.positive.mean()),
         confidence=config.confidence,
         metrics={
-            name: {m: interval(v.value, v.standard_error, config.confidence) for m, v in all_.items()}
+            name: {m: measured_interval(v, config.confidence) for m, v in all_.items()}
             for name, all_ in measured.items()
         },
         deltas={

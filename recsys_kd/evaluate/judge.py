@@ -1,14 +1,14 @@
 """A policy applied to what was measured: checks in words, and the verdict that the registry asks for."""
 
-import datetime as dt
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from recsys_kd.evaluate.comparison import Comparison
-from recsys_kd.evaluate.effects import Effect
-from recsys_kd.evaluate.gate import Check, Verdict
+from recsys_kd.evaluate.effects import NAN
+from recsys_kd.evaluate.evaluation import Interval
+from recsys_kd.evaluate.gate import Check, Verdict, calibrated, not_worse, verdict_of
 from recsys_kd.evaluate.measure import direction
 from recsys_kd.evaluate.policy import Policy
 
@@ -33,35 +33,16 @@ def judge(policy: Policy, found: Mapping[str, Comparison], facts: Facts) -> Verd
     """Return the verdict. found: model -> comparison of the candidate (treatment) with that model (control)."""
     checks = [c for model in policy.against for c in _against(policy, model, found.get(model))]
     checks += [*_slices(policy, found), *_of_artifact(policy, found, facts)]
-    now = dt.datetime.now(dt.UTC)
-    return Verdict(
-        all(c.passed for c in checks if c.gates),
-        tuple(checks),
-        facts.artifact_digest,
-        facts.data_digest,
-        now.isoformat(timespec="seconds"),
-        (now + dt.timedelta(days=policy.valid_days)).isoformat(timespec="seconds"),
-        facts.log_digest,
-    )
+    return verdict_of(checks, facts.artifact_digest, facts.data_digest, policy.valid_days, facts.log_digest)
 
 
 def _against(policy: Policy, model: str, found: Comparison | None) -> list[Check]:
     if found is None:
         return [Check(f"against {model}", False, None, None, f"no {model} was measured, and the policy asks for one")]
-    return [_not_worse(found.effect(CANDIDATE, m), margin, model) for m, margin in policy.margins(model).items()]
-
-
-def _not_worse(effect: Effect, margin: float, model: str) -> Check:
-    """Return the non-inferiority check: the interval's worse end, not the mean, must lie within the margin."""
-    sign = direction(effect.metric)
-    worst = min(sign * effect.delta.low, sign * effect.delta.high)
-    passed = bool(worst > -margin)
-    words = "stays within" if passed else "may fall outside"
-    sentence = (
-        f"{effect.metric} is {effect.delta.value:+.4f} from the {model} ({effect.delta.low:+.4f} to "
-        f"{effect.delta.high:+.4f}): it {words} the margin of {margin:g}"
-    )
-    return Check(f"{effect.metric} against {model}", passed, float(worst), -margin, sentence)
+    return [
+        not_worse(f"{m} against {model}", m, found.effect(CANDIDATE, m).delta, direction(m), margin)
+        for m, margin in policy.margins(model).items()
+    ]
 
 
 def _slices(policy: Policy, found: Mapping[str, Comparison]) -> list[Check]:
@@ -92,9 +73,9 @@ def _slices(policy: Policy, found: Mapping[str, Comparison]) -> list[Check]:
 
 def _of_artifact(policy: Policy, found: Mapping[str, Comparison], facts: Facts) -> list[Check]:
     checks = []
-    ece = next((c.metrics[CANDIDATE]["ece"].value for c in found.values()), float("nan"))
     if policy.max_ece is not None:
-        checks.append(_at_most("calibration", "ECE", ece, policy.max_ece, ""))
+        ece = next((c.metrics[CANDIDATE]["ece"] for c in found.values()), Interval(NAN, NAN, NAN))
+        checks.append(calibrated("ECE", ece, policy.max_ece))
     if facts.max_bytes is not None:
         checks.append(_at_most("bytes", "the artifact weighs", facts.bytes, facts.max_bytes, " bytes"))
     limits = (("p50", facts.p50_us, policy.latency.p50_us), ("p99", facts.p99_us, policy.latency.p99_us))

@@ -70,7 +70,9 @@ class _Shown:
             share = top_share(lists, k)
             # An item that only the toss of a tie would show counts with its best chance.
             np.maximum.at(self.chance[k], items, share)
-            yield f"popularity@{k}", (lists.per_request(share * above), lists.per_request(share))
+            # Rounded, so that where whole lists are shown no bias is 0 and not the noise of its sum.
+            bias = np.round(lists.per_request(share * above), 12) + 0.0
+            yield f"popularity@{k}", (bias, lists.per_request(share))
 
     def coverage(self) -> dict[str, Measured]:
         """Return the share of the log's items that were shown, per k."""

@@ -17,9 +17,10 @@ Keys = NDArray[np.unsignedinteger]
 
 def sort_key(score: NDArray[np.float32], group: NDArray[np.int32] | None = None, descending: bool = False) -> Keys:
     """Return unsigned integers that sort as (group, score) do; group numbers are dense. One sort instead of two."""
-    bits = (score.astype(np.float32, copy=False) + np.float32(0.0)).view(np.uint32)
-    flip = np.where(bits >> np.uint32(31), np.uint32(0xFFFFFFFF), np.uint32(0x80000000))
-    key = ~(bits ^ flip) if descending else bits ^ flip
+    key = (score.astype(np.float32, copy=False) + np.float32(0.0)).view(np.uint32)
+    key ^= np.where(key >> np.uint32(31), np.uint32(0xFFFFFFFF), np.uint32(0x80000000))
+    if descending:
+        np.invert(key, out=key)
     if group is None:
         return key
     return (group.astype(np.uint64) << np.uint64(32)) | key

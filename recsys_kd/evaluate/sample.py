@@ -1,5 +1,6 @@
 """The rows that all models are measured on, grouped by user and by request."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, fields
 from functools import cached_property
 from itertools import pairwise
@@ -9,18 +10,24 @@ import numpy as np
 from numpy.typing import NDArray
 
 Floats = NDArray[np.float64]
+Codes = NDArray[np.int64] | NDArray[np.int32]
 BLOCK_ROWS = 131_072
+BLOCK_SORTED = 1 << 19
+"""Rows taken at once where they stand in order of score: temporaries stay at a few MB whatever the log's size."""
 
 
 @dataclass(frozen=True)
 class Sample:
-    """Arrays [N]; `user` and `request` are any int64 codes. The optional columns are for the metrics that need them."""
+    """Arrays [N]; `user` and `request` are any codes, and dense int32 ones are not copied.
+
+    The optional columns are for the metrics that need them.
+    """
 
     label: NDArray[np.float32]
     weight: NDArray[np.float32]
-    user: NDArray[np.int64]
-    request: NDArray[np.int64]
-    item: NDArray[np.int64] | NDArray[np.int32] | None = None
+    user: Codes
+    request: Codes
+    item: Codes | None = None
     price: NDArray[np.float32] | None = None
     """What an item brings when it is clicked, in any currency."""
     gain: NDArray[np.float32] | None = None
@@ -78,7 +85,15 @@ class Sample:
 
     def by_user(self, values: NDArray[np.generic]) -> Floats:
         """Return the sum of row values [N] per user."""
-        return np.bincount(self.cluster, weights=values, minlength=self.clusters).astype(np.float64, copy=False)
+        return self.summed(lambda rows: values[rows])
+
+    def summed(self, values: Callable[[slice], NDArray[np.generic]]) -> Floats:
+        """Return the sum per user of the values of rows, asked for a block at a time: none of them lasts."""
+        total = np.zeros(self.clusters)
+        for start in range(0, len(self.label), BLOCK_SORTED):
+            rows = slice(start, start + BLOCK_SORTED)
+            total += np.bincount(self.cluster[rows], weights=values(rows), minlength=self.clusters)
+        return total
 
     def by_owner(self, values: NDArray[np.generic]) -> Floats:
         """Return the sum of request values [requests] per user."""
@@ -89,11 +104,27 @@ def _taken(column: NDArray[Any] | None, mask: NDArray[np.bool_]) -> NDArray[Any]
     return None if column is None else column[mask]
 
 
-def dense(codes: NDArray[np.int64]) -> NDArray[np.int32]:
+def dense(codes: Codes) -> NDArray[np.int32]:
     """Return codes renumbered 0, 1, .. in their order."""
     if len(codes) and codes.min() == 0 and codes.max() < 2 * len(codes):
         seen = np.zeros(int(codes.max()) + 1, dtype=bool)
         seen[codes] = True
         if seen.all():
             return codes.astype(np.int32, copy=False)
-    return np.unique(codes, return_inverse=True)[1].astype(np.int32)
+    return numbered(codes)[1]
+
+
+def numbered(codes: Codes) -> tuple[NDArray[np.int64], NDArray[np.int32]]:
+    """Return the distinct codes in their order, and each row's number among them [N].
+
+    As `np.unique` with its inverse, in less than half its memory.
+    """
+    order = np.argsort(codes)
+    ranked = codes[order]
+    new = np.ones(len(codes), dtype=bool)
+    np.not_equal(ranked[1:], ranked[:-1], out=new[1:])
+    distinct = ranked[new].astype(np.int64, copy=False)
+    del ranked
+    number = np.empty(len(codes), dtype=np.int32)
+    number[order] = np.cumsum(new, dtype=np.int32) - 1
+    return distinct, number

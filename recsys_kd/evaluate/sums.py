@@ -34,6 +34,8 @@ class Measured:
 
     value: float
     sums: UserSums | None
+    bias: float = 0.0
+    """How far chance alone may lift the value above the truth, on average: its interval begins that much lower."""
 
     @property
     def influence(self) -> Floats | None:
@@ -44,6 +46,12 @@ class Measured:
     def standard_error(self) -> float:
         """Cluster-robust standard error, NaN where unknown."""
         return float("nan") if self.influence is None else standard_error(self.influence)
+
+    def ends(self, z: float) -> tuple[float, float]:
+        """Return the interval's ends at z standard errors; a value that chance lifts (ECE) is never below 0."""
+        half = z * self.standard_error
+        low = self.value - self.bias - half
+        return (max(low, 0.0) if self.bias else low), self.value + half
 
 
 UNDEFINED = Measured(float("nan"), None)

@@ -9,16 +9,18 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from recsys_kd.data.layout import MissingColumn
 from recsys_kd.errors import InputError
 from recsys_kd.evaluate.comparison import Comparison, compare
 from recsys_kd.evaluate.evaluation import plain_values
 from recsys_kd.evaluate.offpolicy import OffPolicy
-from recsys_kd.evaluate.sample import Sample, dense
+from recsys_kd.evaluate.sample import Sample
 from recsys_kd.flow.ab_columns import data_config, names_in
 from recsys_kd.flow.ab_log import ScoredLog, ScoreKind, Wanted, read_scored
 from recsys_kd.flow.ab_policy import gain_of, policy_values, target_columns
 from recsys_kd.flow.ab_refs import resolve
 from recsys_kd.flow.ab_slices import catalogue_column, catalogue_numbers, slices_of
+from recsys_kd.flow.ab_split import GroupShares, group_shares
 from recsys_kd.flow.lineage import check_unseen
 from recsys_kd.progress import SILENT, Progress
 from recsys_kd.settings import AbConfig, DataConfig, EvaluateConfig, load_recipe, milliseconds
@@ -38,11 +40,18 @@ class Offline:
     """Digest of the log, and of every model that is an artifact."""
     policies: Mapping[str, OffPolicy] = field(default_factory=dict)
     """Off-policy value of the models whose own chances the log holds."""
+    groups: GroupShares | None = None
+    """How users fall into the groups of a live experiment, where the recipe names them."""
 
     def to_json(self) -> dict[str, Any]:
-        """Return plain values: the comparison, digests, and off-policy values without their weights."""
+        """Return plain values: the comparison, digests, and off-policy values without weights, groups."""
         policies = {n: {k: v for k, v in asdict(p).items() if k != "weights"} for n, p in self.policies.items()}
-        return {**self.comparison.to_json(), "digests": self.digests, "off_policy": plain_values(policies)}
+        return {
+            **self.comparison.to_json(),
+            "digests": self.digests,
+            "off_policy": plain_values(policies),
+            "groups": self.groups and asdict(self.groups),
+        }
 
 
 def instant(text: str) -> int:
@@ -75,7 +84,7 @@ def compare_log(
     start = instant(since) if since else None
     targets = target_columns([r.name for r in refs], columns)
     numbers = (*targets.values(), *([ab.price] if ab.price in columns and ab.price else []))
-    in_log = tuple(name for name in ab.slices if name in columns)
+    in_log = tuple(dict.fromkeys([*(name for name in ab.slices if name in columns), *_group_column(ab, columns)]))
     wanted = Wanted(refs, numbers, in_log, scores, start)
     found = read_scored(data, wanted, progress)
     notes = check_unseen(list(refs), found.stamp)
@@ -83,29 +92,39 @@ def compare_log(
     sample, how = sample_of(found, ab)
     comparison = compare(found.scores, control, sample, ab, evaluate, slices_of(found))
     policies = policy_values(found, targets, evaluate.confidence)
+    shares = group_shares(found, ab.groups) if ab.groups else None
+    split = [shares.sentence] if shares else []
     thin = [f"off-policy, {name}: {w}" for name, p in policies.items() for w in p.warnings]
     comparison = replace(
-        comparison, warnings=(*found.notes, *notes, *comparison.warnings, *thin, *([how] if how else []))
+        comparison, warnings=(*split, *found.notes, *notes, *comparison.warnings, *thin, *([how] if how else []))
     )
     digests = {"log": found.digest, **{r.name: r.digest for r in refs if r.digest}}
-    return Offline(comparison, found, digests, policies)
+    return Offline(comparison, found, digests, policies, shares)
+
+
+def _group_column(ab: AbConfig, columns: list[str]) -> list[str]:
+    if ab.groups is None:
+        return []
+    if ab.groups.column not in columns:
+        raise MissingColumn(f"ab.groups.column: no column '{ab.groups.column}' in the log; it has {', '.join(columns)}")
+    return [ab.groups.column]
 
 
 def _add_catalogue(log: ScoredLog, data: DataConfig, ab: AbConfig, columns: list[str]) -> None:
     """Add the prices and slice values that only the catalogue has."""
     if ab.price and ab.price not in columns:
-        log.numbers[ab.price] = catalogue_numbers(data, ab.price, log.item)
+        log.numbers[ab.price] = catalogue_numbers(data, ab.price, log.items)[log.item]
     for name in ab.slices:
         if name not in columns:
-            log.categories[name], log.names[name] = catalogue_column(data, name, log.item)
+            values, log.names[name] = catalogue_column(data, name, log.items)
+            log.categories[name] = values[log.item]
 
 
 def sample_of(log: ScoredLog, ab: AbConfig) -> tuple[Sample, str]:
     """Return a scored log as the sample of a comparison, and a note on how positions were corrected for."""
-    item = dense(log.item)
     price = log.numbers.get(ab.price) if ab.price else None
-    gain, how = gain_of(log, item)
-    return Sample(log.label, log.weight, log.user, log.request, item, price, gain), how
+    gain, how = gain_of(log)
+    return Sample(log.label, log.weight, log.user, log.request, log.item, price, gain), how
 
 
 def today() -> str:

@@ -1,6 +1,6 @@
 """A log as a comparison needs it: checked, deduplicated, scored by every model, grouped by request.
 
-Rows stream in batches; what is kept is some 40 bytes a row and 4 for every model.
+Rows stream in batches; what is kept is some 30 bytes a row and 4 for every model.
 """
 
 import tempfile
@@ -18,7 +18,7 @@ from recsys_kd.data.files import catalogue_files, content_key, list_files
 from recsys_kd.data.layout import column_of
 from recsys_kd.data.read import Scan, open_log, scan, select, usable
 from recsys_kd.errors import InputError
-from recsys_kd.evaluate.sample import dense
+from recsys_kd.evaluate.sample import numbered
 from recsys_kd.flow.ab_columns import Names
 from recsys_kd.flow.ab_refs import Ref
 from recsys_kd.flow.keyed import RawScorer, fields_of
@@ -44,13 +44,16 @@ class OneName(InputError):
 
 @dataclass
 class ScoredLog:
-    """Rows in order of request; arrays [N]. `before` counts the rows before `since`, by user and by item key."""
+    """Rows in order of request; arrays [N]. `before` has the keys in rows before `since`, of users and of items."""
 
     digest: str
     counts: dict[str, Any]
-    user: NDArray[np.int64]
-    request: NDArray[np.int64]
-    item: NDArray[np.int64]
+    user: NDArray[np.int32]
+    """Place of the user's key in `users`; so for items and requests."""
+    request: NDArray[np.int32]
+    item: NDArray[np.int32]
+    users: NDArray[np.int64]
+    items: NDArray[np.int64]
     stamp: NDArray[np.int64]
     label: Floats
     weight: Floats
@@ -170,12 +173,17 @@ class _Rows:
         """Return the rows, sorted by request where they are not."""
         if self.n == 0:
             raise NothingLeft("no row of the log is as late as --since asks; give a later log or an earlier time")
+        keys: dict[str, NDArray[np.int64]] = {}
+        codes: dict[str, NDArray[np.int32]] = {}
+        for name in ("request", "user", "item"):
+            # The 8-byte keys go before the next column's are sorted: this is where the most memory is held.
+            keys[name], codes[name] = numbered(self.int.pop(name)[: self.n])
+        del keys["request"]
         ints = {name: column[: self.n] for name, column in self.int.items()}
         floats = {name: column[: self.n] for name, column in self.float.items()}
-        request = dense(ints["request"]).astype(np.int64)
-        if (np.diff(request) < 0).any():
-            order = np.argsort(request, kind="stable")
-            request = request[order]
+        if (codes["request"][1:] < codes["request"][:-1]).any():
+            order = np.argsort(codes["request"], kind="stable")
+            codes = {name: column[order] for name, column in codes.items()}
             ints = {name: column[order] for name, column in ints.items()}
             floats = {name: column[order] for name, column in floats.items()}
         scores, notes = self._scores(floats)
@@ -185,12 +193,14 @@ class _Rows:
         return ScoredLog(
             digest,
             found.counts.to_json(),
-            ints["user"],
-            request,
-            ints["item"],
+            codes["user"],
+            codes["request"],
+            codes["item"],
+            keys["user"],
+            keys["item"],
             ints["stamp"],
             floats["label"],
-            floats.get("weight", np.ones(self.n, dtype=np.float32)),
+            floats.get("weight", np.broadcast_to(np.float32(1.0), self.n)),
             {name.removeprefix("column:"): v for name, v in floats.items()},
             scores,
             {name: ints[name] for name in self.wanted.categories},

@@ -18,7 +18,7 @@ _DAY_MS, _TAIL = 86_400_000, 0.2
 
 
 def catalogue_column(config: DataConfig, name: str, items: NDArray[np.int64]) -> tuple[NDArray[np.int64], Names]:
-    """Return a catalogue column's keys for every row's item [N], -1 where it has none, and their names."""
+    """Return a catalogue column's keys for every item key [N], -1 where it has none, and their names."""
     keys, table = _catalogue(config, name)
     names = Names()
     values = names.keys(table)
@@ -26,7 +26,7 @@ def catalogue_column(config: DataConfig, name: str, items: NDArray[np.int64]) ->
 
 
 def catalogue_numbers(config: DataConfig, name: str, items: NDArray[np.int64]) -> NDArray[np.float32]:
-    """Return a catalogue column's numbers for every row's item [N], 0 where it has none."""
+    """Return a catalogue column's numbers for every item key [N], 0 where it has none."""
     keys, table = _catalogue(config, name)
     values = table.cast("float64").to_numpy(zero_copy_only=False).astype(np.float32)
     found: NDArray[np.float32] = np.nan_to_num(_by_item(keys, values, items, 0.0))
@@ -55,17 +55,15 @@ def slices_of(log: ScoredLog) -> dict[str, Mask]:
 
     Cold items and new users are known from the rows before `since`; without such rows there are none of these slices.
     """
-    item = np.unique(log.item, return_inverse=True)[1]
-    traffic = np.bincount(item)
+    traffic = np.bincount(log.item)
     order = np.argsort(traffic, kind="stable")
     tail = np.zeros(len(traffic), dtype=bool)
     tail[order[np.cumsum(traffic[order]) <= _TAIL * len(log)]] = True
-    found = {"tail items (last fifth of impressions)": tail[item]}
+    found = {"tail items (last fifth of impressions)": tail[log.item]}
     if len(log.before["item"]):
-        known = np.unique(log.before["item"])
-        cold = ~np.isin(log.item, known)
+        cold = ~np.isin(log.items, log.before["item"])[log.item]
         found |= {"cold items (not shown before)": cold, "known items": ~cold}
-        new = ~np.isin(log.user, np.unique(log.before["user"]))
+        new = ~np.isin(log.users, log.before["user"])[log.user]
         found |= {"new users (not seen before)": new, "known users": ~new}
     return found | _days(log) | _values(log)
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from recsys_kd.data.synth import DEVICES, ShopConfig, _day, _World, draw_slots, examination
+from recsys_kd.data.synth import DEVICES, ShopConfig, draw_slots, examination, world_after
 from recsys_kd.errors import InputError
 from recsys_kd.runtime.ranker import Ranker
 
@@ -46,10 +46,7 @@ class OnlineShop:
 
     def __init__(self, config: ShopConfig, shown: int = 10) -> None:
         self.config, self.shown = config, shown
-        self.world = _World(config, np.random.default_rng(config.seed))
-        for day in range(config.days):
-            _day(self.world, day, round(config.rows / config.days / config.candidates))
-            self.world.drift()
+        self.world = world_after(config)
 
     def requests(self, count: int, candidates: int, rng: np.random.Generator) -> Requests:
         """Return fresh requests; candidates are drawn by popularity, each once."""

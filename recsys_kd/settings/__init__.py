@@ -7,7 +7,7 @@ from recsys_kd.settings.base import BadRecipe, Fraction, Name, StrictConfig, Uni
 from recsys_kd.settings.compression import CompressConfig, RecoveryConfig
 from recsys_kd.settings.data import Columns, DataConfig, FieldConfig, SplitConfig, Window, milliseconds
 from recsys_kd.settings.documents import load_yaml
-from recsys_kd.settings.gate import AbConfig, EvaluateConfig, GateConfig, Margin
+from recsys_kd.settings.gate import AbConfig, EvaluateConfig, GateConfig, GroupsConfig, Margin
 from recsys_kd.settings.models import DistilConfig, SoftLabelConfig, StudentConfig, TeacherConfig
 from recsys_kd.settings.recipe import Recipe, load_recipe, parse_recipe
 
@@ -22,6 +22,7 @@ __all__ = [
     "FieldConfig",
     "Fraction",
     "GateConfig",
+    "GroupsConfig",
     "Margin",
     "Name",
     "Recipe",

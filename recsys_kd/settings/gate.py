@@ -24,6 +24,15 @@ class Margin(StrictConfig):
     """A treatment must gain more than this to count as better (superiority)."""
 
 
+class GroupsConfig(StrictConfig):
+    """Groups of a live experiment that the log comes from, for the sample-ratio check."""
+
+    column: str
+    """Log column that names each user's group."""
+    shares: dict[str, float] = Field(min_length=2)
+    """Group -> share of users promised, in any unit."""
+
+
 class AbConfig(StrictConfig):
     """Offline A/B: what decides, by how much, how sure; see `recsys-kd ab`."""
 
@@ -38,6 +47,7 @@ class AbConfig(StrictConfig):
     """Log or catalogue column of prices: adds NDCG weighted by revenue."""
     slices: tuple[str, ...] = ()
     """Log or catalogue columns by whose values results are told, beside items' and users' traffic and the day."""
+    groups: GroupsConfig | None = None
 
 
 class GateConfig(StrictConfig):
@@ -48,5 +58,6 @@ class GateConfig(StrictConfig):
     """The served artifact's interval must end above teacher - margin."""
     champion_margin: float = Field(0.002, gt=0)
     max_ece: float = Field(0.02, gt=0)
+    """Held back where the lower end of ECE's interval lies above: chance alone lifts ECE on small logs."""
     min_ratio: float = Field(1.0, ge=1)
     """Teacher bytes / artifact bytes."""

@@ -8,8 +8,9 @@ import pytest
 
 from recsys_kd.data.counts import Counts
 from recsys_kd.evaluate.charts import ticks
-from recsys_kd.evaluate.evaluation import evaluate
-from recsys_kd.evaluate.gate import Subject, Verdict, decide
+from recsys_kd.evaluate.evaluation import Interval, evaluate, measured_interval
+from recsys_kd.evaluate.gate import Subject, Verdict, calibrated, decide
+from recsys_kd.evaluate.metrics import row_metrics
 from recsys_kd.evaluate.report import Report, Size, human_bytes, render, times, write_report
 from recsys_kd.evaluate.sample import Sample
 from recsys_kd.settings import EvaluateConfig, GateConfig
@@ -17,13 +18,13 @@ from recsys_kd.settings import EvaluateConfig, GateConfig
 SUBJECT = Subject("a" * 64, "d" * 64, 1000, 30_000, champion=False)
 
 
-def evaluation(noise=0.0, seed=0):
+def evaluation(noise=0.0, seed=0, shift=0.0):
     rng = np.random.default_rng(seed)
     user = np.repeat(np.arange(200), 20)
     z = rng.normal(size=4000)
     label = (rng.random(4000) < 1 / (1 + np.exp(-z))).astype(np.float32)
     sample = Sample(label, np.ones(4000, dtype=np.float32), user, np.arange(4000) // 10)
-    served = (z + noise * rng.normal(size=4000)).astype(np.float32)
+    served = (z + shift + noise * rng.normal(size=4000)).astype(np.float32)
     logits = {
         "teacher": z.astype(np.float32),
         "control": served,
@@ -84,10 +85,44 @@ def test_the_interval_decides_not_the_mean():
     assert not decide(between, found, SUBJECT, (10,)).passed
 
 
-@pytest.mark.parametrize(("change", "name"), [({"max_ece": 1e-6}, "calibration"), ({"min_ratio": 31}, "size")])
-def test_calibration_and_size_gate_too(change, name):
-    verdict = decide(GateConfig.model_validate({"max_ece": 0.2, **change}), evaluation(), SUBJECT, (10,))
+@pytest.mark.parametrize(
+    ("change", "shift", "name"), [({"max_ece": 0.1}, 1.0, "calibration"), ({"min_ratio": 31}, 0.0, "size")]
+)
+def test_calibration_and_size_gate_too(change, shift, name):
+    found = evaluation(shift=shift)
+    verdict = decide(GateConfig.model_validate({"max_ece": 0.3, **change}), found, SUBJECT, (10,))
     assert [c.name for c in verdict.checks if c.gates and not c.passed] == [name]
+
+
+def drawn(rng, rows, shift=0.0):
+    """Return the ECE's interval of a model whose logits are `shift` off, on a fresh log of users with 20 rows each."""
+    z = rng.normal(size=rows) - 1
+    label = (rng.random(rows) < 1 / (1 + np.exp(-z))).astype(np.float32)
+    user = np.arange(rows) // 20
+    sample = Sample(label, np.ones(rows, dtype=np.float32), user, np.arange(rows))
+    found = row_metrics((z + shift).astype(np.float32), sample, 20)[0]["ece"]
+    return measured_interval(found, 0.95)
+
+
+def test_a_calibrated_model_is_not_held_back_by_a_small_log():
+    rng = np.random.default_rng(4)
+    found = [drawn(rng, 4000) for _ in range(200)]
+    assert np.mean([f.value > 0.02 for f in found]) > 0.75
+    assert np.mean([calibrated("ECE", f, 0.02).passed for f in found]) >= 0.98
+    told = calibrated("ECE", max(found, key=lambda f: f.value), 0.02)
+    assert "(0.0000 to" in told.sentence and "is not shown to be above 0.02" in told.sentence
+
+
+def test_a_model_that_is_off_is_held_back_and_ece_begins_below_the_truth():
+    rng = np.random.default_rng(5)
+    z = np.random.default_rng(6).normal(size=1_000_000) - 1
+    truth = np.abs(1 / (1 + np.exp(-z - 0.4)) - 1 / (1 + np.exp(-z))).mean()
+    found = [drawn(rng, 40_000, 0.4) for _ in range(40)]
+    assert truth > 0.06 and all(f.low < truth for f in found)
+    assert np.mean([f.low < truth < f.high for f in found]) >= 0.9
+    assert not any(calibrated("ECE", f, 0.04).passed for f in found)
+    assert "is above 0.04" in calibrated("ECE", found[0], 0.04).sentence
+    assert not calibrated("ECE", Interval(np.nan, np.nan, np.nan), 0.04).passed
 
 
 def test_a_verdict_survives_json_and_names_its_artifact():

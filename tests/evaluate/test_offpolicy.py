@@ -1,15 +1,11 @@
-from pathlib import Path
-
 import numpy as np
-import pyarrow.parquet as pq
 import pytest
 
 from recsys_kd.evaluate.offpolicy import BadPropensity, Logged, NoPropensity, estimates, off_policy, overlap_of
 from recsys_kd.evaluate.offpolicy_model import fit_rewards
+from recsys_kd.evaluate.offpolicy_table import policy_table
 from recsys_kd.evaluate.positions import UnseenPosition, corrected_gain, examination_of
 from recsys_kd.evaluate.slates import slate_value, slate_weights
-
-SHARED = Path(__file__).resolve().parents[2] / ".." / "shared" / "data"
 
 
 def f(*values):
@@ -138,6 +134,26 @@ def test_slate_values_by_hand():
     assert found["SNIPS, positions"].value == pytest.approx(2 / 3 + 1.5 / 1.5)
 
 
+def slates(rng, lists=1500, slots=3, actions=4):
+    """Return values of lists whose clicks depend on their own item and slot alone, and the true value."""
+    click = rng.uniform(0.1, 0.5, (slots, actions))
+    logging, target = (rng.dirichlet(np.full(actions, 3.0), slots) * 0.7 + 0.3 / actions for _ in range(2))
+    user = np.unique(rng.integers(0, lists // 3, lists), return_inverse=True)[1]
+    item = np.stack([rng.choice(actions, lists, p=logging[k]) for k in range(slots)], axis=1)
+    taste, slot = rng.normal(0, 0.03, user.max() + 1)[user][:, None], np.arange(slots)
+    reward = (rng.random((lists, slots)) < click[slot, item] + taste).astype(float)
+    return slate_value(reward, logging[slot, item], target[slot, item], user), float((target * click).sum())
+
+
+def test_intervals_of_lists_cover_the_truth_about_95_times_in_100():
+    rng, hits, runs = np.random.default_rng(9), {}, 300
+    for _ in range(runs):
+        found, truth = slates(rng)
+        for name, value in found.estimates.items():
+            hits[name] = hits.get(name, 0) + (value.low <= truth <= value.high)
+    assert len(hits) == 6 and all(0.92 < n / runs < 0.98 for n in hits.values()), hits
+
+
 def test_how_far_each_place_is_looked_at_is_found_though_better_items_stand_higher():
     rng = np.random.default_rng(5)
     look, attraction = 1 / (1 + 0.5 * np.arange(4)), rng.uniform(0.1, 0.9, 20)
@@ -157,23 +173,19 @@ def test_a_position_without_clicks_is_named():
         examination_of(np.array([0, 1, 0, 1]), np.array([0, 1, 1, 0]), np.array([True, False, True, False]))
 
 
-@pytest.mark.skipif(not (SHARED / "obd_men_bts.parquet").exists(), reason="obd_men_*.parquet is not beside the project")
-@pytest.mark.parametrize(("log", "other"), [("random", "bts"), ("bts", "random")])
-def test_open_bandit_each_policy_is_valued_rightly_from_the_others_log(log, other):
-    tables = {name: pq.read_table(SHARED / f"obd_men_{name}.parquet").to_pandas() for name in (log, other)}
-    shown, actions = tables[log], 34
-    cell, item = shown["position"].to_numpy() - 1, shown["item_id"].to_numpy()
-    policy = np.full((3, actions), 1.0 / actions)
-    if other == "bts":
-        # Thompson sampling does not log the chances of what it did not show: its frequencies stand for them.
-        seen = tables[other]
-        counts = np.bincount((seen["position"].to_numpy() - 1) * actions + seen["item_id"].to_numpy(), minlength=102)
-        policy = counts.reshape(3, actions) / counts.reshape(3, actions).sum(axis=1, keepdims=True)
-    reward, rows = shown["click"].to_numpy().astype(float), np.arange(len(shown))
-    fitted = fit_rewards(reward, cell, item, rows, policy)
-    propensity = shown["propensity_score"].to_numpy()
-    found = off_policy(Logged(reward, propensity, policy[cell, item], rows, fitted.logged, fitted.target))
-    truth = tables[other]["click"].mean()
-    # Plain IPS on bts's log ends at 0.0045, short of 0.0046: one row weighs 178 there, and 10,000 rows count as 656.
-    for name in ("SNIPS", "DR", "switch-DR"):
-        assert found.estimates[name].low <= truth <= found.estimates[name].high, (name, found.estimates[name], truth)
+def test_a_policys_table_is_read_from_its_chances_of_what_was_shown():
+    place, item = np.array([0, 0, 1, 0]), np.array([0, 1, 1, 0])
+    table, why = policy_table(f(0.5, 0.3, 0.25, 0.5), place, item)
+    # Place 0 has a fifth left for items never shown there; place 1 three quarters.
+    assert why == "" and table == pytest.approx(np.array([[0.5, 0.3, 0.2], [0.0, 0.25, 0.75]]))
+    none, why = policy_table(f(0.5, 0.3, 0.25, 0.4), place, item)
+    assert none is None and "varies from row to row (0.4 to 0.5 for item number 0 in place 0)" in why
+    none, why = policy_table(f(0.9, 0.3, 0.25, 0.9), place, item)
+    assert none is None and "add up to 1.2: no distribution" in why
+
+
+def test_where_few_rows_carry_the_weights_a_warning_says_what_to_read():
+    target = np.full(2000, 0.02)
+    propensity = np.where(np.arange(2000) % 20 == 0, 0.001, 0.4)
+    found = off_policy(Logged(np.ones(2000), propensity, target, np.arange(2000)))
+    assert "2,000 count as 110, the largest weight is 20;" in found.warnings[0] and "switch-DR" in found.warnings[0]

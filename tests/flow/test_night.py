@@ -93,7 +93,7 @@ def test_a_changed_student_reuses_read_and_teacher(recipe, night):
 
 
 def test_a_gate_that_fails_registers_but_does_not_promote(recipe, night, tmp_path):
-    gate = recipe.gate.model_copy(update={"max_ece": 1e-9})
+    gate = recipe.gate.model_copy(update={"min_ratio": 1e9})
     strict = recipe.model_copy(update={"gate": gate, "store": tmp_path / "store"})
     held = run(strict, SILENT)
     assert not held.verdict.passed and held.champion is None
