@@ -22,7 +22,9 @@ class Refused(Exception):
 
     def __init__(self, named: Named, error: Exception, *, again: bool) -> None:
         super().__init__(str(error))
-        self.named, self.error, self.again = named, error, again
+        # Frames of a failed verification hold the files that it mapped: what is remembered must not hold them.
+        error.__cause__ = error.__context__ = None
+        self.named, self.error, self.again = named, error.with_traceback(None), again
 
     @property
     def reason(self) -> str:
@@ -58,10 +60,12 @@ class Loader:
         try:
             live = load(self.model, named.number, named.digest, self._where(state, named))
         except Exception as error:  # noqa: BLE001 - whatever an artifact does, what serves goes on
-            self._remember(named, error, before)
-            raise Refused(named, error, again=False) from None
-        self._refused.pop(named.digest, None)
-        return live
+            refused = Refused(named, error, again=False)
+        else:
+            self._refused.pop(named.digest, None)
+            return live
+        self._remember(named, refused.error, before)
+        raise refused
 
     def _where(self, state: ModelState, named: Named) -> Path:
         if self.store is not None:

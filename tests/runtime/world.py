@@ -48,7 +48,8 @@ def broken(folder: Path, original: Original) -> list[Path]:
     for i, (_, tamper) in enumerate(FOLDERS):
         made = folder / f"folder-{i}"
         made.mkdir(parents=True)
-        found.append(tamper(write_original(original, made)))
+        own = Original(small_artifact(folder / "originals", 100 + i).path)  # of a digest that nobody else has
+        found.append(tamper(write_original(own, made)))
     return found
 
 
