@@ -43,7 +43,7 @@ class Serving:
 class Watcher:
     """Watches one model for one process.
 
-    pointers: folder of the last-known-good pointer. store: see `Loader`. challenger: whether that one is loaded too.
+    pointers: folder of the last-known-good pointer; None keeps none. store: see `Loader`. challenger: whether that one is loaded too.
     `poll` may be called from any thread: it is the hint that something changed.
     """
 
@@ -51,7 +51,7 @@ class Watcher:
         self,
         model: str,
         registry: Registry,
-        pointers: Path,
+        pointers: Path | None,
         *,
         seconds: float = POLL_SECONDS,
         store: Path | None = None,
@@ -68,7 +68,8 @@ class Watcher:
         self.fault: Exception | None = None
         """What the last poll could not follow; None where it could."""
         self._serving: Serving | None = None
-        self._file, self._loader = PointerFile(pointers, model), Loader(model, store, seconds)
+        self._file = None if pointers is None else PointerFile(pointers, model)
+        self._loader = Loader(model, store, seconds)
         self._wants_challenger, self._tell = challenger, tell
         self._announced = ("", 0.0)
         self._service = f"{socket.gethostname()}:{os.getpid()}"
@@ -133,7 +134,7 @@ class Watcher:
             return "no-champion", NoModel(f"the registry names no champion of '{self.model}'; run a night that passes")
         if state.epoch < self.epoch:
             text = f"the registry is at epoch {state.epoch}, after {self.epoch}: it lost promotions, or is a stale copy"
-            return "stale-epoch", NoModel(f"{text}; if that is meant, remove {self._file.path} and start again")
+            return "stale-epoch", NoModel(f"{text}; if that is meant, remove its pointer file and start again")
         return None
 
     def _take(self, state: ModelState, began: float) -> bool:
@@ -173,10 +174,7 @@ class Watcher:
         self._serving = replace(before, champion=live, previous=old) if before else Serving(live)
         self.swaps += 1
         seconds = round(time.perf_counter() - began, 4)
-        try:
-            self._file.write(LastGood(self.model, live.number, live.digest, live.path, self.epoch))
-        except PointerUnusable as error:
-            self._refuse("pointer", error, live)
+        self._keep_last(live)
         other = old is not None and old.ranker.schema.fingerprint != live.ranker.schema.fingerprint
         number = old.number if old else None
         self._tell(Swap(self.model, live.number, live.digest, number, self.epoch, source, seconds, other))
@@ -192,9 +190,16 @@ class Watcher:
             number, digest = (about.number, about.digest) if about else (None, None)
             self._tell(Refusal(self.model, reason, detail, number, digest))
 
+    def _keep_last(self, live: Live) -> None:
+        try:
+            if self._file is not None:
+                self._file.write(LastGood(self.model, live.number, live.digest, live.path, self.epoch))
+        except PointerUnusable as error:
+            self._refuse("pointer", error, live)
+
     def _last_good(self) -> LastGood | None:
         try:
-            return self._file.read()
+            return None if self._file is None else self._file.read()
         except PointerUnusable as error:
             self._refuse("pointer", error)
             return None
