@@ -43,7 +43,7 @@ class Serving:
 class Watcher:
     """Watches one model for one process.
 
-    pointers: folder of the last-known-good pointer; None keeps none. store: see `Loader`. challenger: whether that one is loaded too.
+    pointers: folder of the last-known-good pointer; None keeps none. store: see `Loader`. challenger: load it too.
     `poll` may be called from any thread: it is the hint that something changed.
     """
 
