@@ -77,7 +77,10 @@ def item(shape, data=None, raw=None, datatype="INT64", name="item_id"):
 @pytest.mark.parametrize(
     ("tensors", "words"),
     [
-        ([ITEMS, item((1,), [1], name="nobody")], r"unknown input 'nobody'; this model takes user_id INT64\[1\], item_id"),
+        (
+            [ITEMS, item((1,), [1], name="nobody")],
+            r"unknown input 'nobody'; this model takes user_id INT64\[1\], item_id",
+        ),
         ([ITEMS, item((1,), [1], name="brand")], "unknown input 'brand'"),
         ([ITEMS, ITEMS], "input 'item_id' is there twice"),
         ([], "input 'item_id' with the candidates is missing"),
@@ -102,12 +105,16 @@ def item(shape, data=None, raw=None, datatype="INT64", name="item_id"):
         ([ITEMS, item((2, 2), [[1, 2], 3], datatype="FP32", name="image")], "holds lists beside values"),
         ([ITEMS, item((1,), [5], datatype="INT64", name="device")], "'device' is INT64, BYTES is expected"),
         ([ITEMS, item((1,), [5], datatype="BYTES", name="device")], "'device' is BYTES, 5 is not a string"),
-        ([ITEMS, item((1,), raw=b"\xff\0\0\0a", datatype="BYTES", name="device")], "a string goes beyond the end of the 5"),
+        (
+            [ITEMS, item((1,), raw=b"\xff\0\0\0a", datatype="BYTES", name="device")],
+            "a string goes beyond the end of the 5",
+        ),
         ([ITEMS, item((1,), raw=b"\x01\0", datatype="BYTES", name="device")], "a string goes beyond the end of the 2"),
         ([ITEMS, item((1,), raw=b"\x01\0\0\0\xff", datatype="BYTES", name="device")], "a string that is not UTF-8"),
-        ([ITEMS, item((1,), raw=b"\0" * 8, datatype="BYTES", name="device")], "holds 2 strings"),
-        ([ITEMS, item((1,), raw=b"\0" * 800, datatype="BYTES", name="device")], "holds more strings than its shape"),
-        ([ITEMS, item((0,), raw=b"\0" * 4, datatype="BYTES", name="device")], "holds 1 strings than its shape"),
+        ([ITEMS, item((1,), raw=b"\0" * 8, datatype="BYTES", name="device")], "holds more strings, its shape says 1"),
+        ([ITEMS, item((1,), raw=b"\0" * 800, datatype="BYTES", name="device")], "holds more strings, its shape says 1"),
+        ([ITEMS, item((0,), raw=b"\0" * 4, datatype="BYTES", name="device")], "holds more strings, its shape says 0"),
+        ([ITEMS, item((1,), raw=b"", datatype="BYTES", name="device")], "holds 0 strings, its shape says 1"),
         ([ITEMS, item((1,), ["x"], datatype="FP32", name="age")], "'age' is FP32, a value is not"),
     ],
 )
@@ -120,4 +127,6 @@ def test_a_refusal_says_what_is_expected(tensors, words):
 def test_metadata_tells_what_the_decoder_takes():
     found = {i["name"]: (i["datatype"], i["shape"]) for i in DECODER.inputs()}
     assert found["item_id"] == ("INT64", [-1]) and found["device"] == ("BYTES", [1]) and "brand" not in found
-    assert found["history"] == ("INT64", [-1]) and found["mood"] == ("FP32", [2]) and found["image"] == ("FP32", [-1, 2])
+    assert (
+        found["history"] == ("INT64", [-1]) and found["mood"] == ("FP32", [2]) and found["image"] == ("FP32", [-1, 2])
+    )

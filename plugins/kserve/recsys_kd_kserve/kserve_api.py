@@ -32,7 +32,7 @@ _check()
 _arguments, sys.argv = sys.argv, sys.argv[:1]
 try:
     from kserve import Model, ModelRepository
-    from kserve.errors import InvalidInput, ModelNotFound, ModelNotReady
+    from kserve.errors import InvalidInput, ModelNotFound, ModelNotReady, ServerNotReady
     from kserve.protocol.dataplane import DataPlane
     from kserve.protocol.grpc import grpc_predict_v2_pb2 as messages
     from kserve.protocol.grpc.grpc_predict_v2_pb2_grpc import add_GRPCInferenceServiceServicer_to_server as add_servicer
@@ -50,5 +50,5 @@ for _name in ("kserve", "kserve.trace"):
 __all__ = [
     "DataPlane", "InferInput", "InferOutput", "InferRequest", "InferResponse", "InferenceServicer", "InvalidInput",
     "Model", "ModelNotFound", "ModelNotReady", "ModelRepository", "ModelRepositoryExtension", "RequestedOutput",
-    "add_servicer", "messages", "register_v2_endpoints",
+    "ServerNotReady", "add_servicer", "messages", "register_v2_endpoints",
 ]  # fmt: skip

@@ -17,6 +17,7 @@ from recsys_kd_kserve.kserve_api import (
     ModelNotFound,
     ModelNotReady,
     ModelRepositoryExtension,
+    ServerNotReady,
     register_v2_endpoints,
 )
 from recsys_kd_kserve.metrics import Metrics
@@ -61,7 +62,8 @@ class Rest:
         for kind in (Refused, HTTPException):
             app.add_exception_handler(kind, self._refuse)
         app.add_exception_handler(ModelNotFound, lambda _, error: _error(404, str(error)))
-        app.add_exception_handler(ModelNotReady, lambda _, error: _error(503, str(error)))
+        for kind in (ModelNotReady, ServerNotReady):
+            app.add_exception_handler(kind, lambda _, error: _error(503, str(error)))
         return app
 
     async def _refuse(self, request: Request, error: Exception) -> Response:

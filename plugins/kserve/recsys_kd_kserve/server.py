@@ -145,8 +145,8 @@ class Server:
             self._executor.shutdown()
 
     async def _listen(self, started: Callable[["Server"], object], stop: asyncio.Event) -> None:
-        listener = self._bind()
         grpc, self.grpc_port = rpc.listen(self.config, rpc.Servicer(self.config, self.plane, self.metrics))
+        listener = self._bind()
         http = _Http(
             uvicorn.Config(
                 Rest(self.config, self.plane, self.metrics).app(),

@@ -165,9 +165,8 @@ def _texts(tensor: Tensor, count: int) -> list[str]:
         found.append(_text(tensor.name, raw[at + 4 : end]))
         at = end
     if len(found) != count:
-        raise Refused(
-            400, f"input '{tensor.name}' holds {'more' if at < len(raw) else len(found)} strings than its shape"
-        )
+        held = "more" if len(found) > count else len(found)
+        raise Refused(400, f"input '{tensor.name}' holds {held} strings, its shape says {count}")
     return found
 
 
