@@ -9,12 +9,17 @@ from pathlib import Path
 from typing import Protocol
 
 from recsys_kd.artifact.errors import ArtifactRefused
-from recsys_kd.errors import InputError
+from recsys_kd.errors import InputError, RecsysKdError
 from recsys_kd.runtime.ranker import Ranker
 
 
 class NoModel(InputError):
-    """Neither the registry nor this host's disk has a version that may serve."""
+    """Neither the registry nor this host's disk has a version that may serve; the exit code is its reason's."""
+
+    def __init__(self, message: str, reason: Exception | None = None) -> None:
+        super().__init__(message)
+        if isinstance(reason, RecsysKdError):
+            self.exit_code = reason.exit_code
 
 
 class Named(Protocol):

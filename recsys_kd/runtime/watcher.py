@@ -93,7 +93,7 @@ class Watcher:
             self.epoch = 0  # nothing better is known: an older registry's champion is better than no answer
             self.poll()
         if self._serving is None:
-            raise NoModel(f"{self.model}: nothing to serve: {self.fault}")
+            raise NoModel(f"{self.model}: nothing to serve: {self.fault}", self.fault)
         self._thread = threading.Thread(target=self._watch, name=f"watch-{self.model}", daemon=True)
         self._thread.start()
         return self._serving.champion

@@ -105,6 +105,9 @@ class Decoder:
             want = [rows if n == -1 and field.side != "request" else n for n in _shape(field)]
             raise Refused(400, f"input '{field.name}' has shape {list(tensor.shape)}, {want} is expected")
         values = _read(tensor, count)
+        if not field.is_lookup:
+            with np.errstate(over="ignore"):  # what float32 can't hold is refused by the model, as infinite
+                values = values.astype(np.float32)
         return values.reshape(rows, field.dim) if field.side == "candidate" and field.dim > 1 else values
 
     def _request_value(self, field: Field, values: Any) -> Any:
