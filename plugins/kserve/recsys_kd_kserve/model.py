@@ -127,7 +127,7 @@ def status_of(error: Exception) -> tuple[int, str]:
     """Return an error's HTTP status and message; what is no refusal is a defect, and is logged."""
     if isinstance(error, Refused):
         return error.status, str(error)
-    if isinstance(error, InvalidInput):
-        return 400, str(error)
+    if isinstance(error, InvalidInput | NoModel):
+        return 404 if isinstance(error, NoModel) else 400, str(error)
     log.error("a request failed: %s", error, exc_info=error)
     return 500, f"{type(error).__name__}: a defect of the server, see its log"

@@ -3,7 +3,6 @@
 from collections.abc import Callable
 from typing import Any
 
-from recsys_kd.runtime.versions import NoModel
 from recsys_kd_kserve.config import Refused
 from recsys_kd_kserve.kserve_api import DataPlane, ModelNotFound, ModelRepository
 from recsys_kd_kserve.model import RankingModel
@@ -17,16 +16,13 @@ class Repository(ModelRepository):  # type: ignore[misc]
         self._make = make
 
     def load(self, name: str) -> bool:
-        """Serve a model of the registry, or, if it is served, look at the registry now. Raises: Refused."""
+        """Serve a model of the registry, or, if it is served, look at the registry now. Raises: NoModel."""
         known = self.models.get(name)
         if known is not None:
             known.service.watcher.poll()
             return True
         model = self._make(name)
-        try:
-            model.load()
-        except NoModel as error:
-            raise Refused(404, str(error)) from None
+        model.load()
         self.update(model)
         return True
 

@@ -11,6 +11,7 @@ from typing import Any
 from fastapi import FastAPI, Request, Response
 from starlette.exceptions import HTTPException
 
+from recsys_kd.runtime.versions import NoModel
 from recsys_kd_kserve.config import TOKEN, Refused, ServerConfig
 from recsys_kd_kserve.kserve_api import (
     InferRequest,
@@ -59,7 +60,7 @@ class Rest:
             app.add_api_route(path, handler, methods=methods, response_model=None)
         register_v2_endpoints(app, self.plane, ModelRepositoryExtension(self.plane.model_registry))
         app.add_exception_handler(Exception, self._refuse)
-        for kind in (Refused, HTTPException):
+        for kind in (Refused, NoModel, HTTPException):
             app.add_exception_handler(kind, self._refuse)
         app.add_exception_handler(ModelNotFound, lambda _, error: _error(404, str(error)))
         for kind in (ModelNotReady, ServerNotReady):
