@@ -34,10 +34,10 @@ class Reached:
         self._opened: Registry | None = None
 
     def _open(self) -> Registry:
+        path = self.store / SQLITE if self.where is None else Path(self.where)
+        if not (self.where and is_url(self.where)) and not path.exists():  # SQLite would make one
+            raise RegistryUnreachable(f"{path}: there is no such registry; give --store or --registry")
         if self._opened is None:
-            path = self.store / SQLITE if self.where is None else Path(self.where)
-            if not (self.where and is_url(self.where)) and not path.exists():
-                raise RegistryUnreachable(f"{path}: there is no such registry; give --store or --registry")
             self._opened = open_registry(self.where, self.store)
         return self._opened
 
