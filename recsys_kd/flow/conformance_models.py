@@ -60,20 +60,20 @@ def _weights(rng: np.random.Generator, *shape: int) -> np.ndarray[Any, np.dtype[
     return (rng.normal(size=shape) * 0.4).astype(np.float32)
 
 
-def write_model(store: Path, seed: int) -> Path:
+def write_model(store: Path, seed: int, name: str = MODEL) -> Path:
     """Write a model's artifact with a golden query; return its folder."""
     model = student(seed)
     query = Golden({"user_id": 3, "device": int(_KEYS["device"][0])}, {"history": [1, 2]}, {}, [0, 50, 999], {}, [])
     logits = [float(x) for x in Ranker(model).score_encoded(*decode_golden(model, query))]
     query = Golden(query.ids, query.bags, query.dense, query.candidates, query.features, logits)
-    lineage = Lineage(MODEL, "2026-01-01T00:00:00+00:00", "0" * 64, "0" * 64, "0" * 64)
-    return write_artifact(store, MODEL, model, lineage, (query,)).path
+    lineage = Lineage(name, "2026-01-01T00:00:00+00:00", "0" * 64, "0" * 64, "0" * 64)
+    return write_artifact(store, name, model, lineage, (query,)).path
 
 
-def promote(registry: Registry, path: Path) -> None:
+def promote(registry: Registry, path: Path, name: str = MODEL) -> None:
     """Register an artifact, and make it champion."""
-    version = registry.register(MODEL, path.name, path, {}, "conformance")
+    version = registry.register(name, path.name, path, {}, "conformance")
     now = dt.datetime.now(dt.UTC)
     check = Check("conformance", True, None, None, "nothing was measured")
     verdict = Verdict(True, (check,), path.name, "none", now.isoformat(), (now + dt.timedelta(days=1)).isoformat())
-    registry.promote(MODEL, version.number, verdict, registry.epoch(MODEL), "conformance", "")
+    registry.promote(name, version.number, verdict, registry.epoch(name), "conformance", "")

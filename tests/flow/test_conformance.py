@@ -6,14 +6,12 @@ from typing import ClassVar
 import numpy as np
 import pytest
 
+import recsys_kd_inprocess
 from recsys_kd.flow import conformance
 from recsys_kd.flow.conformance import CHECKS, ContractBroken, World
 from recsys_kd.runtime import plugins
 from recsys_kd.runtime.plugins import PluginMissing, PluginUnsupported
 from recsys_kd.runtime.service import Answer
-from tests.plugins.conftest import PATHS  # noqa: F401 - the plugins of this checkout
-
-import recsys_kd_inprocess  # isort: skip
 
 
 @pytest.mark.parametrize("plugin", ["inprocess", "kserve"])

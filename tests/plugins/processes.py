@@ -9,7 +9,7 @@ import threading
 from pathlib import Path
 from typing import Any
 
-from tests.plugins.conftest import PATHS
+from tests.paths import PATHS
 
 ROOT = Path(__file__).resolve().parents[2]
 

@@ -1,9 +1,6 @@
 import importlib.metadata
-import sys
 
 import pytest
-
-sys.path.insert(0, str(__import__("pathlib").Path(__file__).resolve().parents[2] / "plugins" / "inprocess"))
 
 from recsys_kd.artifact.errors import ArtifactRefused
 from recsys_kd.registry.sqlite import SqliteRegistry

@@ -160,7 +160,8 @@ def _array(tensor: Tensor, count: int) -> NDArray[Any]:
 
 def _texts(tensor: Tensor, count: int) -> list[str]:
     """Return strings that each stand behind their length, 4 bytes little-endian."""
-    raw, found, at = tensor.raw or b"", [], 0
+    raw, at = tensor.raw or b"", 0
+    found: list[str] = []
     while at < len(raw) and len(found) <= count:
         end = at + 4 + int.from_bytes(raw[at : at + 4], "little")
         if at + 4 > len(raw) or end > len(raw):
