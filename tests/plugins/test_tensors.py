@@ -1,11 +1,16 @@
 """Tensors -> a request: what is taken, and what every refusal says."""
 
+import json
+
 import numpy as np
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from recsys_kd.schema import Field, Schema, Vocabulary
 from recsys_kd_kserve.config import Refused
 from recsys_kd_kserve.tensors import Decoder, Tensor
+from recsys_kd_kserve.wire import parse
 
 SCHEMA = Schema(
     (
@@ -130,3 +135,36 @@ def test_metadata_tells_what_the_decoder_takes():
     assert (
         found["history"] == ("INT64", [-1]) and found["mood"] == ("FP32", [2]) and found["image"] == ("FP32", [-1, 2])
     )
+
+
+VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.sampled_from(["name", "data"]), inner, max_size=2),
+    max_leaves=8,
+)
+SHAPES = st.lists(st.integers(-1, 4), max_size=3) | VALUES
+INPUTS = st.fixed_dictionaries(
+    {"name": st.sampled_from(["item_id", *(i["name"] for i in DECODER.inputs())]) | VALUES},
+    optional={
+        "datatype": st.sampled_from(["INT64", "INT32", "FP32", "FP64", "BYTES", "BOOL"]) | VALUES,
+        "shape": SHAPES,
+        "data": st.lists(st.integers() | st.floats() | st.text(max_size=3), max_size=4) | VALUES,
+        "parameters": st.fixed_dictionaries({"binary_data_size": st.integers(-2, 40)}) | VALUES,
+    },
+)
+BODIES = st.fixed_dictionaries(
+    {"inputs": st.lists(INPUTS, max_size=4)}, optional={"outputs": VALUES, "parameters": VALUES}
+)
+
+
+@given(BODIES | VALUES, st.binary(max_size=40))
+@settings(max_examples=400, deadline=None, suppress_health_check=list(HealthCheck))
+def test_whatever_comes_is_decoded_or_refused_and_never_a_defect(body, tail):
+    head = json.dumps(body).encode()
+    try:
+        payload = parse("shop", head + tail, str(len(head)))
+        found = decode(*(Tensor(i.name, i.datatype, tuple(i.shape), i.data, i._raw_data) for i in payload.inputs))
+    except Refused as error:
+        assert error.status == 400
+    else:
+        assert len(found.candidates) <= 4

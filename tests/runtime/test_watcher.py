@@ -15,6 +15,7 @@ from recsys_kd.runtime.lastgood import PointerFile
 from recsys_kd.runtime.versions import NoModel
 from recsys_kd.runtime.watcher import Watcher
 from tests.attacks.test_rules import other_weights
+from tests.redis_server import RedisServer
 from tests.runtime.world import CANDIDATES, FEATURES, REQUEST, World, another_models
 
 
@@ -173,6 +174,21 @@ def test_a_real_registry_file_that_is_destroyed_or_emptied_changes_nothing(world
     watcher.registry = open_registry(None, tmp_path / "empty")
     watcher.poll()
     assert watcher.refusals == {"registry-unreachable": 1, "no-champion": 1} and number(watcher) == 1
+
+
+def test_a_real_redis_that_is_killed_is_followed_again_when_it_is_back(world, watch, tmp_path):
+    server = RedisServer(tmp_path)
+    try:
+        world.registry = open_registry(server.url(), tmp_path)
+        world.publish(1)
+        watcher = watch()
+        server.kill()
+        assert not watcher.poll() and number(watcher) == 1 and watcher.refusals == {"registry-unreachable": 1}
+        server.start()
+        world.publish(2)
+        assert watcher.poll() and number(watcher) == 2 and watcher.fault is None
+    finally:
+        server.stop()
 
 
 def test_a_registry_that_went_back_in_time_is_not_followed(world, watch, tmp_path):

@@ -66,8 +66,9 @@ def _tensor(given: Any, tail: bytes, at: int) -> tuple[InferInput, int]:
     if not isinstance(shape, list) or not all(type(n) is int and 0 <= n < 2**31 for n in shape):
         raise Refused(400, f"an input lacks 'name', 'datatype' or 'shape' [numbers]: {str(given)[:200]}")
     made = InferInput(given["name"], shape, given["datatype"], given.get("data"))
-    size = (given.get("parameters") or {}).get("binary_data_size") if "data" not in given else 0
-    if size is None or type(size) is not int or not 0 <= size <= len(tail) - at:
+    parameters = given.get("parameters")
+    size = 0 if "data" in given else parameters.get("binary_data_size") if isinstance(parameters, dict) else None
+    if type(size) is not int or not 0 <= size <= len(tail) - at:
         raise Refused(400, f"input '{given['name']}' has neither 'data' nor binary data within the body")
     if "data" not in given:
         made._raw_data = tail[at : at + size]
