@@ -8,6 +8,7 @@ from recsys_kd.data.dataset import Dataset
 from recsys_kd.data.encode import encode
 from recsys_kd.data.synth import Shop, ShopConfig, synthesize
 from recsys_kd.settings import Recipe, StudentConfig, TeacherConfig, load_recipe
+from tests import paths  # noqa: F401 - before any test imports a plugin
 
 SMALL = ShopConfig(rows=30_000, days=6, users=150, items=120)
 

@@ -1,14 +1,10 @@
 import importlib.metadata
-import sys
 
 import pytest
 
-sys.path.insert(0, str(__import__("pathlib").Path(__file__).resolve().parents[2] / "plugins" / "inprocess"))
-
-from recsys_kd_inprocess import Backend, NoChampion, RegistryUnreadable
-
 from recsys_kd.artifact.errors import ArtifactRefused
 from recsys_kd.registry.sqlite import SqliteRegistry
+from recsys_kd_inprocess import Backend, NoChampion, RegistryUnreadable
 from tests.registry.test_registry import verdict
 from tests.served import artifact
 

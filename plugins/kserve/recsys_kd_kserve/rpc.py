@@ -1,0 +1,127 @@
+"""Open Inference Protocol v2 over gRPC: KServe's servicer with versions, token, limits, and no log line per request."""
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable
+from functools import wraps
+from typing import Any
+
+from grpc import StatusCode, aio
+
+from recsys_kd_kserve.config import PortTaken, Refused, ServerConfig
+from recsys_kd_kserve.kserve_api import (
+    InferenceServicer,
+    InferRequest,
+    ModelRepositoryExtension,
+    add_servicer,
+    messages,
+)
+from recsys_kd_kserve.metrics import Metrics
+from recsys_kd_kserve.model import status_of
+from recsys_kd_kserve.repository import Plane
+from recsys_kd_kserve.rest import check_token
+
+_CODES = {
+    400: StatusCode.INVALID_ARGUMENT,
+    401: StatusCode.UNAUTHENTICATED,
+    403: StatusCode.PERMISSION_DENIED,
+    404: StatusCode.NOT_FOUND,
+    429: StatusCode.RESOURCE_EXHAUSTED,
+    503: StatusCode.UNAVAILABLE,
+}
+Call = Callable[[Any, Any, Any], Awaitable[Any]]
+
+
+def told(call: Call) -> Call:
+    """Turn what a call raises into a gRPC status with its message."""
+
+    @wraps(call)
+    async def guarded(self: "Servicer", request: Any, context: Any) -> Any:
+        try:
+            return await call(self, request, context)
+        except Exception as error:  # noqa: BLE001 - anything is a status; a defect is INTERNAL
+            status, text = status_of(error)
+        self.metrics.refused("grpc", status)
+        return await context.abort(_CODES.get(status, StatusCode.INTERNAL), text)
+
+    return guarded
+
+
+class Servicer(InferenceServicer):  # type: ignore[misc]
+    """The calls of the protocol."""
+
+    def __init__(self, config: ServerConfig, plane: Plane, metrics: Metrics) -> None:
+        super().__init__(plane, ModelRepositoryExtension(plane.model_registry))
+        self.config, self.plane, self.metrics = config, plane, metrics
+        self.working = 0
+
+    @told
+    async def ModelInfer(self, request: Any, context: Any) -> Any:  # noqa: N802 - the protocol's name
+        """Score a request's candidates."""
+        began = time.perf_counter()
+        if self.working >= self.config.max_requests:
+            raise Refused(429, f"{self.working} requests are in work, no more are taken at once; try again")
+        self.working += 1
+        try:
+            self.plane.model(request.model_name, request.model_version)
+            self.validate_grpc_request(request)
+            answer, _ = await self.plane.infer(request.model_name, InferRequest.from_grpc(request))
+            return answer.to_grpc()
+        finally:
+            self.working -= 1
+            self.metrics.took("grpc", time.perf_counter() - began)
+
+    @told
+    async def ModelReady(self, request: Any, context: Any) -> Any:  # noqa: N802
+        """Say whether a model answers."""
+        ready = self.plane.model(request.name, request.version).ready and not self.plane.draining
+        return messages.ModelReadyResponse(ready=ready)
+
+    @told
+    async def ModelMetadata(self, request: Any, context: Any) -> Any:  # noqa: N802
+        """Return a model's inputs, outputs and versions in memory."""
+        return messages.ModelMetadataResponse(**await self.plane.model_metadata(request.name, request.version))
+
+    @told
+    async def RepositoryModelLoad(self, request: Any, context: Any) -> Any:  # noqa: N802
+        """Serve a model of the registry, or look at the registry now."""
+        check_token(self.config, _authorization(context))
+        await in_thread(self.plane.model_registry.load, request.model_name)
+        return messages.RepositoryModelLoadResponse(model_name=request.model_name, isLoaded=True)
+
+    @told
+    async def RepositoryModelUnload(self, request: Any, context: Any) -> Any:  # noqa: N802
+        """Serve a model no more."""
+        check_token(self.config, _authorization(context))
+        self.plane.model(request.model_name)
+        await in_thread(self.plane.model_registry.unload, request.model_name)
+        return messages.RepositoryModelUnloadResponse(model_name=request.model_name, isUnloaded=True)
+
+
+async def in_thread(call: Callable[[str], Any], name: str) -> None:
+    """Load or unload beside the event loop."""
+    await asyncio.to_thread(call, name)
+
+
+def _authorization(context: Any) -> str | None:
+    return next((m.value for m in context.invocation_metadata() or () if m.key == "authorization"), None)
+
+
+def listen(config: ServerConfig, servicer: Servicer) -> tuple[aio.Server, int]:
+    """Return a server that is not started yet, and its port. Raises: PortTaken."""
+    server = aio.server(
+        # Health and metadata stay answered while scoring is refused; beyond that gRPC itself refuses.
+        maximum_concurrent_rpcs=2 * config.max_requests + 64,
+        options=[
+            ("grpc.max_receive_message_length", config.max_bytes),
+            ("grpc.max_send_message_length", config.max_bytes),
+            ("grpc.so_reuseport", 0),
+        ],
+    )
+    add_servicer(servicer, server)
+    address = f"{config.host}:{config.grpc_port}"
+    try:
+        port = server.add_insecure_port(address)
+    except RuntimeError as error:
+        raise PortTaken(f"{address}: {error}; stop what listens there, or give another --grpc-port") from None
+    return server, int(port)

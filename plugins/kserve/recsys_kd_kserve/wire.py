@@ -1,0 +1,98 @@
+"""Requests and answers of the Open Inference Protocol as JSON, with binary data behind it where that is asked for."""
+
+from typing import Any
+
+import orjson
+from fastapi import Response
+
+from recsys_kd_kserve.config import VERSION_HEADER, Refused
+from recsys_kd_kserve.kserve_api import InferInput, InferRequest, InferResponse, RequestedOutput
+
+HEADER_LENGTH = "inference-header-content-length"
+_SHAPE = '{"inputs": [{"name": ..., "datatype": ..., "shape": [...], "data": [...]}]}'
+
+
+def json_response(content: Any, status: int = 200, version: str | None = None) -> Response:
+    """Return JSON, arrays included."""
+    headers = {VERSION_HEADER: version} if version else {}
+    body = orjson.dumps(content, option=orjson.OPT_SERIALIZE_NUMPY)
+    return Response(body, status, headers, media_type="application/json")
+
+
+def loads(body: bytes) -> Any:
+    """Return what JSON holds. Raises: Refused."""
+    try:
+        return orjson.loads(body)
+    except orjson.JSONDecodeError as error:
+        raise Refused(400, f"the body is not JSON: {error}; expected is {_SHAPE}") from None
+
+
+def parse(model: str, body: bytes, header_length: str | None) -> InferRequest:
+    """Return the request that a body holds; `header_length` says where its JSON ends. Raises: Refused."""
+    if header_length is None:
+        return _parsed(model, loads(body), b"")
+    if not header_length.isascii() or not header_length.isdigit() or int(header_length) > len(body):
+        text = f"'{header_length[:20]}' is not the length of a JSON header within {len(body)} bytes"
+        raise Refused(400, f"{HEADER_LENGTH}: {text}")
+    return _parsed(model, loads(body[: int(header_length)]), body[int(header_length) :])
+
+
+def _parsed(model: str, found: Any, tail: bytes) -> InferRequest:
+    """Return a request from JSON, and the binary data behind it. Raises: Refused."""
+    inputs = found.get("inputs") if isinstance(found, dict) else None
+    outputs = found.get("outputs") or [] if isinstance(found, dict) else None
+    if not isinstance(inputs, list) or not inputs or not isinstance(outputs, list):
+        raise Refused(400, f"'inputs' is not a list of tensors; expected is {_SHAPE}")
+    tensors, at = [], 0
+    for given in inputs:
+        tensor, size = _tensor(given, tail, at)
+        tensors.append(tensor)
+        at += size
+    if at != len(tail):
+        raise Refused(400, f"{len(tail)} bytes follow the JSON header, 'binary_data_size' adds up to {at}")
+    if not all(isinstance(o, dict) and isinstance(o.get("name"), str) for o in outputs):
+        raise Refused(400, "'outputs' is not a list of {\"name\": ...}")
+    parameters = found.get("parameters")
+    if not isinstance(parameters, dict | None):
+        raise Refused(400, "'parameters' is not a mapping")
+    wanted = [RequestedOutput(o["name"]) for o in outputs] or None
+    return InferRequest(model, tensors, str(found.get("id") or ""), parameters=parameters, request_outputs=wanted)
+
+
+def _tensor(given: Any, tail: bytes, at: int) -> tuple[InferInput, int]:
+    """Return one input, and how many bytes of binary data it takes."""
+    ok = isinstance(given, dict) and isinstance(given.get("name"), str) and isinstance(given.get("datatype"), str)
+    shape = given.get("shape") if ok else None
+    if not isinstance(shape, list) or not all(type(n) is int and 0 <= n < 2**31 for n in shape):
+        raise Refused(400, f"an input lacks 'name', 'datatype' or 'shape' [numbers]: {str(given)[:200]}")
+    made = InferInput(given["name"], shape, given["datatype"], given.get("data"))
+    parameters = given.get("parameters")
+    size = 0 if "data" in given else parameters.get("binary_data_size") if isinstance(parameters, dict) else None
+    if type(size) is not int or not 0 <= size <= len(tail) - at:
+        raise Refused(400, f"input '{given['name']}' has neither 'data' nor binary data within the body")
+    if "data" not in given:
+        made._raw_data = tail[at : at + size]
+    return made, size
+
+
+def encoded(answer: InferResponse) -> Response:
+    """Return an answer as JSON, or with binary data behind it where that was asked for."""
+    binary = answer._use_binary_outputs
+    outputs = []
+    for output in answer.outputs:
+        found = {"name": output.name, "shape": output.shape, "datatype": output.datatype}
+        raw = {"parameters": {"binary_data_size": output.data.nbytes}}
+        outputs.append(found | (raw if binary else {"data": output.data}))
+    content = {
+        "id": answer.id,
+        "model_name": answer.model_name,
+        "model_version": answer.model_version,
+        "parameters": answer.parameters,
+        "outputs": outputs,
+    }
+    if not binary:
+        return json_response(content, version=answer.model_version)
+    head = orjson.dumps(content)
+    headers = {VERSION_HEADER: answer.model_version, HEADER_LENGTH: str(len(head))}
+    body = b"".join([head, *(output.data.tobytes() for output in answer.outputs)])
+    return Response(body, 200, headers, media_type="application/octet-stream")

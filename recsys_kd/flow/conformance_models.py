@@ -1,0 +1,79 @@
+"""Small served models for the conformance checks, made of random numbers instead of training; a request to them,
+and a promotion by a verdict that no gate gave."""
+
+import datetime as dt
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from recsys_kd.artifact.manifest import Golden, Lineage
+from recsys_kd.artifact.write import write_artifact
+from recsys_kd.evaluate.gate import Check, Verdict
+from recsys_kd.ids import hash_strings
+from recsys_kd.index import KeyIndex
+from recsys_kd.registry.protocol import Registry
+from recsys_kd.runtime.ranker import Ranker, decode_golden
+from recsys_kd.schema import Field, Schema, Vocabulary
+from recsys_kd.tables import CodedRows, CompiledStudent, Term
+
+MODEL = "conformance"
+FIELDS = (
+    Field("user_id", "id", "request", "user_id"),
+    Field("item_id", "id", "item", "item_id"),
+    Field("device", "categorical", "request", "device"),
+    Field("history", "bag", "request", "item_id"),
+)
+_WIDTH, _FIRST, _RANK = 4, 6, 5
+_KEYS = {"user_id": np.arange(20), "item": np.arange(100), "device": hash_strings(["phone", "desktop"])}
+
+
+def request(user: int) -> dict[str, Any]:
+    """Return a request of a user."""
+    return {"user_id": user, "device": "phone", "history": [1, 2, 3]}
+
+
+def student(seed: int) -> CompiledStudent:
+    """Return a student whose every id has a row of its own, all of its terms folded."""
+    rng = np.random.default_rng(seed)
+    indexes, tables, arrays = {}, {}, {}
+    for name, keys in _KEYS.items():
+        index, _ = KeyIndex.build(keys)
+        codes = rng.integers(0, 256, (len(keys) + 1, _RANK), dtype=np.uint8)
+        scales = np.full((len(keys) + 1, 1), 0.01, np.float16).view(np.uint8)
+        indexes[name], tables[name] = index, CodedRows(np.concatenate([codes, scales], 1), 8, _RANK)
+        arrays[f"basis.{name}"] = _weights(rng, _RANK, _FIRST + _WIDTH + 1)
+        arrays[f"mean.{name}"] = _weights(rng, _FIRST + _WIDTH + 1)
+    arrays |= {"bias": _weights(rng, 1), "hidden.0.bias": _weights(rng, _FIRST), "out.weight": _weights(rng, _FIRST)}
+    terms = (
+        Term("item", "item_id", "item", "row", "item", "item", "folded"),
+        Term("user_id", "user_id", "request", "row", "user_id", "user_id", "folded"),
+        Term("device", "device", "request", "row", "device", "device", "folded"),
+        Term("history", "history", "request", "bag", "item", "item", "folded"),
+    )
+    kinds = {"user_id": "int64", "item_id": "int64", "device": "string"}
+    schema = Schema(FIELDS, {name: Vocabulary(name, 1, kind) for name, kind in kinds.items()})  # type: ignore[arg-type]
+    return CompiledStudent(schema, _WIDTH, _FIRST, terms, tables, indexes, arrays, {})
+
+
+def _weights(rng: np.random.Generator, *shape: int) -> np.ndarray[Any, np.dtype[np.float32]]:
+    return (rng.normal(size=shape) * 0.4).astype(np.float32)
+
+
+def write_model(store: Path, seed: int, name: str = MODEL) -> Path:
+    """Write a model's artifact with a golden query; return its folder."""
+    model = student(seed)
+    query = Golden({"user_id": 3, "device": int(_KEYS["device"][0])}, {"history": [1, 2]}, {}, [0, 50, 999], {}, [])
+    logits = [float(x) for x in Ranker(model).score_encoded(*decode_golden(model, query))]
+    query = Golden(query.ids, query.bags, query.dense, query.candidates, query.features, logits)
+    lineage = Lineage(name, "2026-01-01T00:00:00+00:00", "0" * 64, "0" * 64, "0" * 64)
+    return write_artifact(store, name, model, lineage, (query,)).path
+
+
+def promote(registry: Registry, path: Path, name: str = MODEL) -> None:
+    """Register an artifact, and make it champion."""
+    version = registry.register(name, path.name, path, {}, "conformance")
+    now = dt.datetime.now(dt.UTC)
+    check = Check("conformance", True, None, None, "nothing was measured")
+    verdict = Verdict(True, (check,), path.name, "none", now.isoformat(), (now + dt.timedelta(days=1)).isoformat())
+    registry.promote(name, version.number, verdict, registry.epoch(name), "conformance", "")
