@@ -17,11 +17,13 @@ from recsys_kd.cli.gate import gate
 from recsys_kd.cli.plan import plan
 from recsys_kd.cli.registry import app as registry_app
 from recsys_kd.cli.simulate import simulate
+from recsys_kd.cli.study import app as study_app
 from recsys_kd.errors import OutsideError, RecsysKdError
 from recsys_kd.registry import where
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 app.add_typer(registry_app, name="registry")
+app.add_typer(study_app, name="study")
 app.command("ab")(ab)
 app.command("gate")(gate)
 app.command("plan")(plan)

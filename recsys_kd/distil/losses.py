@@ -1,6 +1,7 @@
 """What the student is asked to match, each term true to its name and weighted per sample.
 
-L = L_hard + weight * L_teacher. A distillation term is zero for a student equal to its teacher.
+L = L_hard + the sum of weight * term (see `recsys_kd.distil.objective`). A distillation term is zero for a student
+equal to its teacher.
 """
 
 import torch

@@ -2,7 +2,7 @@
 
 Rows that share the fallback, and rows with fewer coordinates than they were trained with, are far from what would be
 best under those limits; a pass over the training rows with a falling learning rate takes most of that back. It is
-kept only if validation says that it helped.
+kept only if validation says that it helped. Of a recipe's terms those on logits are used.
 """
 
 from dataclasses import dataclass
@@ -12,7 +12,8 @@ import torch
 from numpy.typing import NDArray
 
 from recsys_kd.distil.loop import NothingToTrainOn, auc
-from recsys_kd.distil.losses import hard_bce, soft_bce
+from recsys_kd.distil.losses import hard_bce
+from recsys_kd.distil.objective import shuffled, terms_on_logits
 from recsys_kd.models.compiled import CompiledModule
 from recsys_kd.models.source import RowSource
 from recsys_kd.progress import Progress
@@ -70,13 +71,12 @@ def recover(
     before = _auc(module, data)
     optimizers, rates = _optimizers(module, config)
     total, done = config.epochs * len(data.rows), 0
+    requests = data.source.column("request") if data.soft is not None and distil.over_requests else None
+    if len(data.rows) == 0 and config.epochs:
+        raise NothingToTrainOn(name)
     for epoch in range(config.epochs):
-        order = np.random.default_rng(seed * 1000 + epoch).permutation(data.rows)
-        if len(order) == 0:
-            raise NothingToTrainOn(name)
-        with progress.task(f"{name}, epoch {epoch + 1}", len(order)) as task:
-            for at in range(0, len(order), config.batch_size):
-                index = order[at : at + config.batch_size]
+        with progress.task(f"{name}, epoch {epoch + 1}", len(data.rows)) as task:
+            for index in shuffled(data.rows, config.batch_size, seed * 1000 + epoch, requests):
                 for optimizer, rate in zip(optimizers, rates, strict=True):
                     for group, full in zip(optimizer.param_groups, rate, strict=True):
                         group["lr"] = full * max(1.0 - done / total, 1e-6)
@@ -113,10 +113,7 @@ def _step(
     weight = torch.from_numpy(batch.weight)
     loss = hard_bce(logit, torch.from_numpy(batch.label), weight)
     if data.soft is not None:
-        teacher = torch.from_numpy(data.soft[index])
-        known = torch.isfinite(teacher)
-        soft = soft_bce(logit, torch.where(known, teacher, 0.0), weight * known, distil.temperature)
-        loss = loss + distil.weight * soft
+        loss = loss + terms_on_logits(logit, torch.from_numpy(data.soft[index]), batch, distil)
     for optimizer in optimizers:
         optimizer.zero_grad(set_to_none=True)
     loss.backward()  # type: ignore[no-untyped-call]

@@ -5,6 +5,7 @@ The control is the same call without soft labels: same size, same seed, same row
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import islice
 
 import numpy as np
 import torch
@@ -13,8 +14,10 @@ from torch import Tensor
 
 from recsys_kd.batch import Batch
 from recsys_kd.distil.checkpoint import Checkpoints, Resume
-from recsys_kd.distil.loop import Fit, train, validation_metrics
-from recsys_kd.distil.losses import hard_bce, soft_bce
+from recsys_kd.distil.hints import Hints
+from recsys_kd.distil.loop import SCORE_ROWS, Fit, train, validation_metrics
+from recsys_kd.distil.objective import objective, shuffled
+from recsys_kd.models.features import FeatureTeacher
 from recsys_kd.models.source import RowSource
 from recsys_kd.models.student import Logits, Student
 from recsys_kd.progress import SILENT, Progress
@@ -43,11 +46,12 @@ class FittedStudent:
 class _Optimizers:
     """Adam for the dense part, lazy Adam for the tables: only rows of the batch are touched."""
 
-    def __init__(self, model: Student, lr: float) -> None:
+    def __init__(self, model: Student, lr: float, hints: Hints | None = None) -> None:
         tables = list(model.tables.parameters())
         inside = {id(p) for p in tables}
         self.sparse = torch.optim.SparseAdam(tables, lr=lr)
-        self.dense = torch.optim.Adam([p for p in model.parameters() if id(p) not in inside], lr=lr)
+        dense = [p for p in model.parameters() if id(p) not in inside]
+        self.dense = torch.optim.Adam([*dense, *(hints.parameters() if hints else ())], lr=lr)
 
     def step(self, loss: Tensor) -> None:
         for optimizer in (self.sparse, self.dense):
@@ -58,27 +62,31 @@ class _Optimizers:
 
 
 def soft_batches(
-    source: RowSource, rows: range, size: int, seed: int, soft: NDArray[np.float32] | None, skip: int = 0
+    source: RowSource,
+    rows: range,
+    size: int,
+    seed: int,
+    soft: NDArray[np.float32] | None,
+    whole: bool = False,
+    skip: int = 0,
 ) -> Iterator[SoftBatch]:
-    """Yield the range's rows shuffled by `seed`, less `skip` batches; `soft` is aligned with the source."""
-    order = np.random.default_rng(seed).permutation(len(rows)) + rows.start
-    for start in range(skip * size, len(order), size):
-        index = order[start : start + size]
+    """Yield the range's rows shuffled by `seed`, less `skip` batches; `soft` is aligned with the source's rows.
+
+    `whole`: batches hold whole requests.
+    """
+    requests = source.column("request") if whole else None
+    for index in islice(shuffled(np.arange(rows.start, rows.stop), size, seed, requests), skip, None):
         teacher = None if soft is None else torch.from_numpy(soft[index])
         yield SoftBatch(source.batch(index), teacher)
 
 
-def student_loss(model: Student, item: SoftBatch, config: StudentConfig, distil: DistilConfig) -> Tensor:
-    """Return L_hard + weight * L_teacher + l2 * |rows|^2 for one batch."""
-    logits: Logits = model(item.batch)
-    label, weight = torch.from_numpy(item.batch.label), torch.from_numpy(item.batch.weight)
-    loss = hard_bce(logits.serving, label, weight) + config.embedding_l2 * logits.penalty
-    if item.teacher is None:
-        return loss
-    known = torch.isfinite(item.teacher)
-    teacher = torch.where(known, item.teacher, 0.0)
-    head = logits.auxiliary if distil.head == "auxiliary" else logits.serving
-    return loss + distil.weight * soft_bce(head, teacher, weight * known, distil.temperature)
+def make_hints(model: Student, teacher: FeatureTeacher | None, source: RowSource, rows: range) -> Hints | None:
+    """Return the projections to a teacher's features, their spread that of some rows; None without a teacher."""
+    if teacher is None:
+        return None
+    sample = source.batch(np.linspace(rows.start, rows.stop - 1, min(len(rows), SCORE_ROWS)).astype(np.int64))
+    with torch.no_grad():
+        return Hints(teacher, model.eval()(sample).features, sample)
 
 
 def fit_student(  # noqa: PLR0913 - one call site per model; a bag of options would only hide the names
@@ -93,31 +101,38 @@ def fit_student(  # noqa: PLR0913 - one call site per model; a bag of options wo
     progress: Progress = SILENT,
     name: str = "student",
     checkpoints: Checkpoints | None = None,
+    teacher: FeatureTeacher | None = None,
 ) -> FittedStudent:
     """Train on `rows` until the validation logloss stops falling; deterministic for a seed.
 
     `soft`: calibrated teacher logits per row of the source, NaN where there are none; None trains the control.
+    `teacher`: what shows its features to the terms that need them.
     """
     torch.manual_seed(seed)
     model = Student(source.schema, config)
-    optimizers = _Optimizers(model, config.lr)
+    hints = make_hints(model, teacher, source, rows)
+    optimizers = _Optimizers(model, config.lr, hints)
+    whole = soft is not None and distil.over_requests
+    optimized = [optimizers.sparse, optimizers.dense]
+    projections = dict(hints.named_parameters()) if hints else {}
 
     def step(item: SoftBatch) -> float:
         model.train()
-        loss = student_loss(model, item, config, distil)
+        logits: Logits = model(item.batch)
+        loss = objective(logits, item.batch, item.teacher, distil, hints, config.embedding_l2)
         optimizers.step(loss)
         return float(loss.detach())
 
     fit = train(
         model,
         step,
-        lambda epoch, skip: soft_batches(source, rows, config.batch_size, seed * 1000 + epoch, soft, skip),
+        lambda epoch, skip: soft_batches(source, rows, config.batch_size, seed * 1000 + epoch, soft, whole, skip),
         lambda: validation_metrics(model, source, validation),
         epochs=config.epochs,
         patience=config.patience,
         rows=len(rows),
         progress=progress,
         name=name,
-        resume=Resume(checkpoints, [optimizers.sparse, optimizers.dense]) if checkpoints else None,
+        resume=Resume(checkpoints, optimized, lambda: projections) if checkpoints else None,
     )
     return FittedStudent(model, fit)

@@ -28,7 +28,7 @@ from recsys_kd.models.student import Student
 from recsys_kd.models.teacher import Teacher, table_bytes, teacher_digest
 from recsys_kd.progress import Progress
 from recsys_kd.schema import Schema
-from recsys_kd.settings import Recipe
+from recsys_kd.settings import OVER_FEATURES, Recipe
 
 Floats = NDArray[np.float32]
 _GROUPS = ("timestamp", "request")
@@ -51,6 +51,14 @@ def read_fit(folder: Path) -> dict[str, Any]:
 
 class NothingToBag(InputError):
     """A bag is asked for where no teachers are trained."""
+
+
+class NoSuchAge(InputError):
+    """A teacher's age is asked about that has none, or that is not known."""
+
+
+class NoFeatures(InputError):
+    """The student is to learn from inside a teacher that shows only its scores."""
 
 
 class RatioOfNothing(InputError):
@@ -99,8 +107,20 @@ def check_teacher(recipe: Recipe) -> None:
         find_teacher(recipe.teacher.kind)
     if recipe.teacher.kind == "precomputed" and recipe.teacher.column is None:
         raise MissingTeacherColumn("teacher.column: kind `precomputed` needs the log column that holds the scores")
+    if recipe.teacher.trained_until and recipe.teacher.kind != "precomputed":
+        raise NoSuchAge(
+            f"teacher.trained_until: one of kind '{recipe.teacher.kind}' is trained by the night; remove the key"
+        )
+    if recipe.teacher.max_age_days and not recipe.teacher.trained_until:
+        raise NoSuchAge("teacher.max_age_days: give the day that the teacher learned until as teacher.trained_until")
     if recipe.teacher.bag and recipe.teacher.kind != "dcnv2":
         raise NothingToBag(f"teacher.bag: a teacher of kind '{recipe.teacher.kind}' can't be bagged; remove the key")
+    if recipe.distil.over_features and recipe.teacher.kind != "dcnv2":
+        names = ", ".join(f"`{name}`" for name in recipe.distil.losses if name in OVER_FEATURES)
+        raise NoFeatures(
+            f"distil.losses: {names} looks inside the teacher, and one of kind '{recipe.teacher.kind}' shows only its "
+            "scores; remove it, or set teacher.kind: dcnv2"
+        )
     if recipe.compress.ratio is not None and recipe.teacher.kind != "dcnv2":
         raise RatioOfNothing(
             f"compress.ratio: {recipe.compress.ratio:g} is a share of the teacher's bytes, and one of kind "
@@ -155,11 +175,16 @@ def soft_labels(recipe: Recipe, dataset: Dataset, teacher: Path | None, folder: 
     save_soft_labels(folder / "soft_labels.parquet", row_id, logits, digests, dataset.schema.fingerprint)
 
 
-def calibrated_soft_labels(dataset: Dataset, folder: Path) -> Floats:
-    """Return calibrated teacher logits aligned with all rows [N], NaN where there is none."""
+def calibrated_soft_labels(dataset: Dataset, folder: Path, seen_until: int = 0) -> Floats:
+    """Return calibrated teacher logits aligned with all rows [N], NaN where there is none.
+
+    Rows before `seen_until`, ms UTC, have taught the teacher: what it says of them is not taken.
+    """
     rows = dataset.splits["train"]
     row_id = dataset.column("row_id")[rows.start : rows.stop].astype(np.int64)
     logits = load_soft_labels(folder / "soft_labels.parquet", row_id, dataset.schema.fingerprint)
+    taught = np.asarray(dataset.column("timestamp")[rows.start : rows.stop]) < seen_until
+    logits = np.where(taught, np.float32(np.nan), logits)
     known = np.isfinite(logits)
     label = np.asarray(dataset.column("label")[rows.start : rows.stop], dtype=np.float32)
     weight = np.asarray(dataset.column("weight")[rows.start : rows.stop], dtype=np.float32)
@@ -170,9 +195,18 @@ def calibrated_soft_labels(dataset: Dataset, folder: Path) -> Floats:
 
 
 def train_student(
-    recipe: Recipe, dataset: Dataset, soft: Floats | None, folder: Path, progress: Progress, name: str
+    recipe: Recipe,
+    dataset: Dataset,
+    soft: Floats | None,
+    folder: Path,
+    progress: Progress,
+    name: str,
+    teacher: Path | None = None,
 ) -> None:
-    """Train a student (or, without soft labels, the control), calibrate it on validation, and save it."""
+    """Train a student (or, without soft labels, the control), calibrate it on validation, and save it.
+
+    `teacher`: the stage folder of the teacher whose features the recipe's losses look at, if they do.
+    """
     validation = dataset.splits["validation"]
     fitted = fit_student(
         dataset,
@@ -185,6 +219,7 @@ def train_student(
         progress=progress,
         name=name,
         checkpoints=Checkpoints(folder / CHECKPOINT),
+        teacher=Teacher.load(teacher / "teacher") if teacher and recipe.distil.over_features else None,
     )
     platt = calibrate(fitted.model, dataset)
     save_file(fitted.model.state_dict(), folder / "student.safetensors")

@@ -28,6 +28,7 @@ from recsys_kd.flow.evaluation import (
     scoring_time,
 )
 from recsys_kd.flow.folders import check_folders
+from recsys_kd.flow.guard import with_reason
 from recsys_kd.flow.proof import score_one
 from recsys_kd.flow.provenance import digest_of_files, recipe_digest
 from recsys_kd.flow.publication import promote, register
@@ -159,7 +160,7 @@ def run(
     if live is not None:
         logits["champion"] = live
     evaluation = evaluate_models(logits, dataset, recipe.evaluate, progress)
-    verdict = judge(recipe, evaluation, artifact, data_digest, trained.teacher.bytes)
+    verdict = with_reason(judge(recipe, evaluation, artifact, data_digest, trained.teacher.bytes), trained.untaught)
     torch_models = {"teacher": trained.teacher.model, "student": trained.student.model}
     times = scoring_time(dataset, torch_models, artifact.path)
     report = build_report(

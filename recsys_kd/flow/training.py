@@ -9,6 +9,7 @@ from recsys_kd.data.dataset import Dataset
 from recsys_kd.flow import models
 from recsys_kd.flow.cache import Stages, key_of
 from recsys_kd.flow.evaluation import Calibrated
+from recsys_kd.flow.guard import seen_until, why_untaught
 from recsys_kd.flow.provenance import teacher_code
 from recsys_kd.models.student import Student
 from recsys_kd.settings import Recipe
@@ -22,41 +23,77 @@ class Trained:
     student: Calibrated
     control: Calibrated
     folders: dict[str, Path]
+    soft: models.Floats | None
+    """Calibrated teacher logits of every row, NaN where there are none; None where the student fell back."""
+    untaught: str | None
+    """Why the teacher was not believed, and the student is the control."""
+
+
+@dataclass(frozen=True)
+class Lesson:
+    """What students can learn from: the stage folders `teacher` (where one is trained) and `soft labels`."""
+
+    folders: dict[str, Path]
+    key: str
     soft: models.Floats
-    """Calibrated teacher logits of every row, NaN where there are none."""
 
 
-def train(recipe: Recipe, dataset: Dataset, data_key: str, stages: Stages) -> Trained:
-    """Run the training stages, or reuse them; `data_key` is the digest of all that the encoded log holds."""
-    progress, folders = stages.progress, {}
+def log_key(recipe: Recipe, data_key: str) -> str:
+    """Return the key of what all training depends on; `data_key` is the digest of all that the encoded log holds."""
     # Sums are added up in another order by another number of threads, so the result is another one.
-    log = key_of(data_key, recipe.seed, torch.get_num_threads())
+    return key_of(data_key, recipe.seed, torch.get_num_threads())
+
+
+def teach(recipe: Recipe, dataset: Dataset, log: str, stages: Stages) -> Lesson:
+    """Run the teacher's stages, or reuse them."""
+    folders = {}
     settings = recipe.teacher.model_dump(exclude={"bag"})  # a bag is made of teachers that are trained all the same
     base = key_of(log, settings, teacher_code(recipe.teacher.kind))
     if recipe.teacher.kind != "precomputed":
         folders["teacher"] = stages.run(
-            "teacher", base, lambda out: models.train_teacher(recipe, dataset, out, progress)
+            "teacher", base, lambda out: models.train_teacher(recipe, dataset, out, stages.progress)
         )
-    soft_key = key_of(base, recipe.soft_labels)
+    key, whole = key_of(base, recipe.soft_labels), folders.get("teacher")
     folders["soft labels"] = stages.run(
-        "soft-labels", soft_key, lambda out: models.soft_labels(recipe, dataset, folders.get("teacher"), out, progress)
+        "soft-labels", key, lambda out: models.soft_labels(recipe, dataset, whole, out, stages.progress)
     )
-    control_key = key_of(log, recipe.student)
-    folders["control"] = stages.run(
-        "control", control_key, lambda out: models.train_student(recipe, dataset, None, out, progress, "control")
+    return Lesson(folders, key, models.calibrated_soft_labels(dataset, folders["soft labels"], seen_until(recipe)))
+
+
+def train_control(recipe: Recipe, dataset: Dataset, log: str, stages: Stages) -> Path:
+    """Run the control's stage, or reuse it."""
+    key = key_of(log, recipe.student)
+    return stages.run(
+        "control", key, lambda out: models.train_student(recipe, dataset, None, out, stages.progress, "control")
     )
-    student_key = key_of(control_key, soft_key, recipe.distil)
-    soft = models.calibrated_soft_labels(dataset, folders["soft labels"])
-    folders["student"] = stages.run(
-        "student", student_key, lambda out: models.train_student(recipe, dataset, soft, out, progress, "student")
+
+
+def train_student(
+    recipe: Recipe, dataset: Dataset, log: str, lesson: Lesson, stages: Stages, name: str = "student"
+) -> Path:
+    """Run a student's stage, or reuse it; `name` is what progress calls it."""
+    key, teacher = key_of(key_of(log, recipe.student), lesson.key, recipe.distil), lesson.folders.get("teacher")
+    return stages.run(
+        "student",
+        key,
+        lambda out: models.train_student(recipe, dataset, lesson.soft, out, stages.progress, name, teacher),
     )
-    return Trained(
-        models.load_teacher(recipe, dataset, folders.get("teacher", Path()), folders["soft labels"]),
-        Calibrated(*models.load_student(recipe, dataset.schema, folders["student"])),
-        Calibrated(*models.load_student(recipe, dataset.schema, folders["control"])),
-        folders,
-        soft,
-    )
+
+
+def train(recipe: Recipe, dataset: Dataset, data_key: str, stages: Stages) -> Trained:
+    """Run the training stages, or reuse them. A teacher that is not to be believed leaves the control in charge."""
+    log = log_key(recipe, data_key)
+    lesson = teach(recipe, dataset, log, stages)
+    folders = {**lesson.folders, "control": train_control(recipe, dataset, log, stages)}
+    teacher = models.load_teacher(recipe, dataset, folders.get("teacher", Path()), folders["soft labels"])
+    control = Calibrated(*models.load_student(recipe, dataset.schema, folders["control"]))
+    untaught = why_untaught(recipe, dataset, teacher.model, control.model, lesson.soft)
+    if untaught:
+        stages.progress.note(f"warning: {untaught}")
+        return Trained(teacher, control, control, {**folders, "student": folders["control"]}, None, untaught)
+    folders["student"] = train_student(recipe, dataset, log, lesson, stages)
+    student = Calibrated(*models.load_student(recipe, dataset.schema, folders["student"]))
+    return Trained(teacher, student, control, folders, lesson.soft, None)
 
 
 def student_of(trained: Calibrated) -> Student:

@@ -22,6 +22,10 @@ class RowSource(Protocol):
         """Return any rows, in the order given."""
         ...
 
+    def column(self, name: str) -> NDArray[np.generic]:
+        """Return a whole column [N], such as `request`."""
+        ...
+
     def batches(
         self, rows: range, batch_size: int, seed: int | None = None, rank: int = 0, world: int = 1
     ) -> Iterator[Batch]:

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from recsys_kd.batch import Batch
+from recsys_kd.models.features import Features
 from recsys_kd.models.names import key, plain
 from recsys_kd.schema import Field, Schema
 from recsys_kd.settings import StudentConfig
@@ -21,11 +22,15 @@ from recsys_kd.tables import StudentWeights
 
 
 class Logits(NamedTuple):
-    """Both heads' logits [B], and the mean squared norm of the looked-up rows (for the regularizer)."""
+    """Both heads' logits [B], and what else training looks at.
+
+    penalty: the mean squared norm of the looked-up rows, for the regularizer. features: what hints are held to.
+    """
 
     serving: Tensor
     auxiliary: Tensor
     penalty: Tensor
+    features: Features
 
 
 class _Sums(NamedTuple):
@@ -33,6 +38,7 @@ class _Sums(NamedTuple):
     factors: Tensor
     linear: Tensor
     penalty: Tensor
+    embeddings: dict[str, Tensor]
 
 
 class Student(nn.Module):
@@ -92,6 +98,7 @@ class Student(nn.Module):
         hidden = self.first_bias.expand(size, -1)
         factors, linear = torch.zeros(size, d), torch.zeros(size)
         squares, penalty = torch.zeros(size), torch.zeros(())
+        embeddings = {}
         for field in self.schema.fields:
             if field.kind == "dense":
                 x = torch.from_numpy(batch.dense[field.name])
@@ -107,10 +114,11 @@ class Student(nn.Module):
                 e = row[:, :d]
                 linear = linear + row[:, d]
                 penalty = penalty + row.square().sum() / size
+            embeddings[field.name] = e
             hidden = hidden + e @ self.first[key(field.name)].T
             factors = factors + e
             squares = squares + e.square().sum(1)
-        return _Sums(hidden, factors, linear - 0.5 * squares, penalty)
+        return _Sums(hidden, factors, linear - 0.5 * squares, penalty, embeddings)
 
     def forward(self, batch: Batch) -> Logits:
         """Return both heads' logits."""
@@ -121,7 +129,7 @@ class Student(nn.Module):
             x = torch.relu(layer(x))
         serving = wide + self.serving_head(x).squeeze(1)
         auxiliary = self.auxiliary_scale * wide + self.auxiliary_head(x).squeeze(1)
-        return Logits(serving, auxiliary, sums.penalty)
+        return Logits(serving, auxiliary, sums.penalty, Features(x, sums.embeddings))
 
     @torch.no_grad()
     def score(self, batch: Batch) -> NDArray[np.float32]:

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 from recsys_kd.batch import Batch
 from recsys_kd.errors import InputError
+from recsys_kd.models.features import Features
 from recsys_kd.models.libraries import (
     EmbeddingBagConfig,
     FusedEmbeddingBagCollection,
@@ -160,21 +161,37 @@ class Teacher(nn.Module):
 
     def forward(self, rows: KeyedJaggedTensor, numbers: dict[str, Tensor]) -> Tensor:
         """Return logits [B] from looked-up rows and dense inputs [B, dim] by field."""
-        found = self.tables(rows)
-        # Sharded tables come back in the order of the ranks that hold them.
-        in_order = list(found.keys()) == self.keys
-        pooled = found.values() if in_order else KeyedTensor.regroup([found], [self.keys])[0]
-        if self.has_bags:
-            count = rows.lengths().view(len(self.keys), -1).T.clamp_min(1)
-            pooled = (pooled.view(*count.shape, self.config.width) / count.unsqueeze(2)).flatten(1)
-        if len(self.vectors):
-            pooled = torch.cat([pooled, *(layer(numbers[plain(k)]) for k, layer in self.vectors.items())], dim=1)
+        pooled = self._pooled(rows, numbers)
         grouped = pooled.view(len(pooled), self.groups, self.config.width)
         pairs = 0.5 * (grouped.sum(1).square().sum(1) - grouped.square().sum((1, 2)))
         x = torch.cat([pooled, *(numbers[f.name] for f in self.dense)], dim=1)
         logit = self.out(torch.cat([self.cross(x), self.deep(x)], dim=1)).squeeze(1)
         out: Tensor = logit + self.pair_scale * pairs
         return out
+
+    def _pooled(self, rows: KeyedJaggedTensor, numbers: dict[str, Tensor]) -> Tensor:
+        """Return the embeddings of all lookups, then of all vectors [B, groups * width]."""
+        found = self.tables(rows)
+        # Sharded tables come back in the order of the ranks that hold them.
+        in_order = list(found.keys()) == self.keys
+        pooled: Tensor = found.values() if in_order else KeyedTensor.regroup([found], [self.keys])[0]
+        if self.has_bags:
+            count = rows.lengths().view(len(self.keys), -1).T.clamp_min(1)
+            pooled = (pooled.view(*count.shape, self.config.width) / count.unsqueeze(2)).flatten(1)
+        if not len(self.vectors):
+            return pooled
+        return torch.cat([pooled, *(layer(numbers[plain(k)]) for k, layer in self.vectors.items())], dim=1)
+
+    @torch.no_grad()
+    def features(self, batch: Batch) -> Features:
+        """Return the last hidden layer and every field's pooled embedding, without dropout."""
+        self.eval()
+        numbers = self.numbers(batch)
+        pooled = self._pooled(self.lookup_input(batch), numbers)
+        hidden = self.deep(torch.cat([pooled, *(numbers[f.name] for f in self.dense)], dim=1))
+        names = [*self.keys, *(plain(k) for k in self.vectors)]
+        embeddings = pooled.view(len(pooled), self.groups, self.config.width).unbind(1)
+        return Features(hidden, dict(zip(names, embeddings, strict=True)))
 
     def numbers(self, batch: Batch) -> dict[str, Tensor]:
         """Return the batch's dense and vector inputs as tensors."""

@@ -15,9 +15,10 @@ from numpy.typing import NDArray
 
 from recsys_kd.errors import InputError
 from recsys_kd.runtime.encode import BadRequest
-from recsys_kd.runtime.ranker import Candidates, probabilities
+from recsys_kd.runtime.ranker import Candidates
 from recsys_kd.runtime.shadow import Shadow, Shown
 from recsys_kd.runtime.telemetry import Stats
+from recsys_kd.runtime.twin import probabilities
 from recsys_kd.runtime.versions import Live
 from recsys_kd.runtime.watcher import Serving, Watcher
 from recsys_kd.schema import USER

@@ -8,10 +8,20 @@ from recsys_kd.settings.compression import CompressConfig, RecoveryConfig
 from recsys_kd.settings.data import Columns, DataConfig, FieldConfig, SplitConfig, Window, milliseconds
 from recsys_kd.settings.documents import load_yaml
 from recsys_kd.settings.gate import AbConfig, EvaluateConfig, GateConfig, GroupsConfig, Margin
-from recsys_kd.settings.models import DistilConfig, SoftLabelConfig, StudentConfig, TeacherConfig
+from recsys_kd.settings.models import (
+    OVER_FEATURES,
+    OVER_REQUESTS,
+    DistilConfig,
+    LossName,
+    SoftLabelConfig,
+    StudentConfig,
+    TeacherConfig,
+)
 from recsys_kd.settings.recipe import Recipe, load_recipe, parse_recipe
 
 __all__ = [
+    "OVER_FEATURES",
+    "OVER_REQUESTS",
     "AbConfig",
     "BadRecipe",
     "Columns",
@@ -23,6 +33,7 @@ __all__ = [
     "Fraction",
     "GateConfig",
     "GroupsConfig",
+    "LossName",
     "Margin",
     "Name",
     "Recipe",

@@ -1,8 +1,9 @@
 """`teacher`, `soft_labels`, `student` and `distil`: the models and how they are trained."""
 
-from typing import Literal
+import datetime as dt
+from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from recsys_kd.settings.base import StrictConfig, Units
 
@@ -16,6 +17,10 @@ class TeacherConfig(StrictConfig):
     """`precomputed`: the log column that holds the teacher's scores."""
     scores: Literal["logit", "probability"] = "logit"
     """`precomputed`: what the column holds."""
+    trained_until: dt.date | None = None
+    """`precomputed`: the day, 0:00 UTC, before which the rows lie that taught the teacher; it does not label those."""
+    max_age_days: float | None = Field(None, gt=0)
+    """`precomputed`: a teacher older than this when validation begins is not believed; needs `trained_until`."""
     width: int = Field(64, ge=4, le=1024, multiple_of=4)
     cross_layers: int = Field(2, ge=0, le=8)
     cross_rank: int = Field(64, ge=1)
@@ -62,10 +67,47 @@ class StudentConfig(StrictConfig):
     id_dropout: float = Field(0.02, ge=0, lt=1)
 
 
-class DistilConfig(StrictConfig):
-    """L = L_hard + weight * L_teacher."""
+LossName = Literal[
+    "soft_bce",
+    "logit_mse",
+    "listwise",
+    "pairwise",
+    "relaxed_ranking",
+    "hidden_hint",
+    "embedding_hint",
+    "contrastive",
+]
+OVER_REQUESTS: frozenset[LossName] = frozenset({"listwise", "pairwise", "relaxed_ranking"})
+"""Losses that compare the rows of a request: batches then hold whole requests."""
+OVER_FEATURES: frozenset[LossName] = frozenset({"hidden_hint", "embedding_hint", "contrastive"})
+"""Losses that look behind the teacher's logits: the teacher itself scores every batch, once more per epoch."""
 
-    weight: float = Field(1.0, ge=0)
+
+class DistilConfig(StrictConfig):
+    """L = L_hard + the sum of weight * term; see `recsys_kd.distil.objective`."""
+
+    losses: dict[LossName, Annotated[float, Field(gt=0)]] = Field(default={"soft_bce": 1.0})
+    """Terms and their weights; none at all trains the student as the control."""
     temperature: float = Field(1.0, gt=0)
+    """Of the terms on logits; their gradients keep their size, T^2 is inside."""
+    top: int = Field(5, ge=1, le=100)
+    """`relaxed_ranking`: places of a request that are learned one by one."""
     head: Literal["auxiliary", "single"] = "auxiliary"
     """Soft labels train a head of their own (the served probability stays calibrated), or the serving head."""
+
+    @property
+    def over_requests(self) -> bool:
+        """Whether a term compares the rows of a request."""
+        return not OVER_REQUESTS.isdisjoint(self.losses)
+
+    @property
+    def over_features(self) -> bool:
+        """Whether a term needs the teacher itself while the student trains."""
+        return not OVER_FEATURES.isdisjoint(self.losses)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _renamed(cls, data: Any) -> Any:
+        if isinstance(data, dict) and "weight" in data:
+            raise ValueError(f"`weight` is gone; write `losses: {{soft_bce: {data['weight']}}}`")
+        return data

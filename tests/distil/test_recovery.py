@@ -59,10 +59,20 @@ def test_a_teacher_pulls_the_student_to_itself(dataset, pruned):
     soft = np.full(len(dataset), 3.0, dtype=np.float32)
     rows = numbers(dataset.splits["train"])
     module = CompiledModule(pruned, OfflineModel(pruned, dataset).moves)
-    recover(module, training(dataset, soft), RecoveryConfig(batch_size=512), DistilConfig(weight=5.0), 1, SILENT, "r")
+    recover(
+        module,
+        training(dataset, soft),
+        RecoveryConfig(batch_size=512),
+        DistilConfig(losses={"soft_bce": 5.0}),
+        1,
+        SILENT,
+        "r",
+    )
     pulled = score_sample(module.compiled(), dataset, rows).mean()
     alone = CompiledModule(pruned, OfflineModel(pruned, dataset).moves)
-    recover(alone, training(dataset), RecoveryConfig(batch_size=512), DistilConfig(weight=5.0), 1, SILENT, "r")
+    recover(
+        alone, training(dataset), RecoveryConfig(batch_size=512), DistilConfig(losses={"soft_bce": 5.0}), 1, SILENT, "r"
+    )
     assert pulled > score_sample(alone.compiled(), dataset, rows).mean() + 1.0
 
 

@@ -7,8 +7,8 @@ from concurrent.futures import Executor
 from typing import Any
 
 from recsys_kd.runtime.encode import BadRequest
-from recsys_kd.runtime.ranker import probabilities
 from recsys_kd.runtime.service import Answer, Service, VersionNotLoaded
+from recsys_kd.runtime.twin import probabilities
 from recsys_kd.runtime.versions import NoModel
 from recsys_kd_kserve.config import Refused
 from recsys_kd_kserve.kserve_api import InferOutput, InferRequest, InferResponse, InvalidInput, Model
