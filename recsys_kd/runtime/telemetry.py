@@ -20,8 +20,9 @@ class Histogram:
     """Counts of values up to each bound, and beyond the last; not locked."""
 
     def __init__(self, bounds: Sequence[float]) -> None:
-        self.bounds, self.counts, self.sum = tuple(bounds), [0] * (len(bounds) + 1), 0.0
-        self._edges = np.array(bounds)
+        self.bounds, self.sum = tuple(bounds), 0.0
+        self.counts = np.zeros(len(bounds) + 1, dtype=np.int64)
+        self._edges = np.array(bounds, dtype=np.float32)
 
     def add(self, value: float) -> None:
         """Count one value."""
@@ -30,17 +31,13 @@ class Histogram:
 
     def add_many(self, values: NDArray[np.float32]) -> None:
         """Count many values at once."""
-        for at in np.searchsorted(self._edges, values).tolist():
-            self.counts[at] += 1
+        self.counts += np.bincount(np.searchsorted(self._edges, values), minlength=len(self.counts))
         self.sum += float(values.sum())
 
     def cumulative(self) -> list[tuple[str, float]]:
         """Return (upper bound, values up to it), the last bound being `+Inf`."""
-        found, total = [], 0
-        for bound, count in zip((*map(repr, self.bounds), "+Inf"), self.counts, strict=True):
-            total += count
-            found.append((bound, float(total)))
-        return found
+        totals = np.cumsum(self.counts).tolist()
+        return [(b, float(n)) for b, n in zip((*map(repr, self.bounds), "+Inf"), totals, strict=True)]
 
 
 @dataclass

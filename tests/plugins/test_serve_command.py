@@ -53,9 +53,7 @@ def number(listening):
     return httpx.get(f"{listening['rest']}/v2/models/shop/ready").headers["x-model-version"]
 
 
-def test_two_processes_take_over_a_new_version_within_two_polls_and_write_a_line_per_swap_and_none_per_request(
-    world, serve
-):
+def test_two_processes_take_over_a_new_version_and_write_a_line_per_swap_and_none_per_request(world, serve):
     processes = [serve(), serve()]
     listening = [p.event("listening") for p in processes]
     world.publish(2)

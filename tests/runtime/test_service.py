@@ -116,7 +116,7 @@ def test_what_is_answered_is_counted_by_version(world, serve):
 def test_a_histogram_counts_up_to_and_with_each_bound():
     made = Histogram((0.1, 0.2))
     made.add(0.1)
-    made.add_many(np.array([0.15, 0.2, 0.5]))
+    made.add_many(np.array([0.15, 0.2, 0.5], np.float32))
     assert made.cumulative() == [("0.1", 1.0), ("0.2", 3.0), ("+Inf", 4.0)] and made.sum == pytest.approx(0.95)
     assert list(SHARES) == sorted(SHARES)
 

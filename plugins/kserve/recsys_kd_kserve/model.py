@@ -12,7 +12,7 @@ from recsys_kd.runtime.twin import probabilities
 from recsys_kd.runtime.versions import NoModel
 from recsys_kd_kserve.config import Refused
 from recsys_kd_kserve.kserve_api import InferOutput, InferRequest, InferResponse, InvalidInput, Model
-from recsys_kd_kserve.tensors import Decoder, Tensor
+from recsys_kd_kserve.tensors import Asked, Decoder, Given, Tensor
 
 log = logging.getLogger("recsys_kd.serving")
 _INLINE = 2_000
@@ -26,7 +26,7 @@ class RankingModel(Model):  # type: ignore[misc]
     def __init__(self, service: Service, max_candidates: int, executor: Executor) -> None:
         super().__init__(service.watcher.model)
         self.service, self.max_candidates, self.executor = service, max_candidates, executor
-        self._decoder: tuple[str, Decoder] | None = None
+        self._decoders: dict[str, Decoder] = {}
 
     def load(self) -> bool:
         """Load the champion and begin to watch. Raises: NoModel."""
@@ -50,12 +50,14 @@ class RankingModel(Model):  # type: ignore[misc]
         """Return the outputs; `logit` where it is asked for."""
         return [{"name": name, "datatype": "FP32", "shape": [-1]} for name in OUTPUTS]
 
-    def decoder(self) -> Decoder:
-        """Return the decoder of the version that serves."""
-        live = self.service.watcher.serving.champion
-        if self._decoder is None or self._decoder[0] != live.digest:
-            self._decoder = live.digest, Decoder(live.ranker.schema, self.max_candidates)
-        return self._decoder[1]
+    def decoder(self, version: int | None = None) -> Decoder:
+        """Return the decoder of a version in memory, of the champion where it is not there."""
+        resident = self.service.watcher.serving.resident()
+        live = next((x for x in resident if x.number == version), resident[0])
+        if live.digest not in self._decoders:
+            kept = {x.digest: self._decoders[x.digest] for x in resident if x.digest in self._decoders}
+            self._decoders = kept | {live.digest: Decoder(live.ranker.schema, self.max_candidates)}
+        return self._decoders[live.digest]
 
     def versions(self) -> list[str]:
         """Return the versions in memory, the champion first."""
@@ -67,51 +69,46 @@ class RankingModel(Model):  # type: ignore[misc]
         """Return the scores of a request's candidates. Raises: Refused."""
         if not isinstance(payload, InferRequest):
             raise Refused(400, "the Open Inference Protocol v2 is spoken here; v1 is not")
-        shapes = [i.shape for i in payload.inputs]
-        if any(n > _INLINE for shape in shapes for n in shape):
-            return await asyncio.get_running_loop().run_in_executor(self.executor, self.answer, payload)
-        return self.answer(payload)
+        tensors = [Tensor(i.name, i.datatype, tuple(i.shape), i.data, i._raw_data) for i in payload.inputs]
+        names = [o.name for o in payload.request_outputs or ()]
+        given = await self.scored(Asked(tensors, names, payload.model_version))
+        outputs = [InferOutput(name, list(x.shape), "FP32", x) for name, x in given.outputs.items()]
+        return InferResponse(payload.id or "", self.name, outputs, given.version, parameters={"digest": given.digest})
 
-    def answer(self, payload: InferRequest) -> InferResponse:
-        """Score a request. Raises: Refused."""
-        names = [o.name for o in payload.request_outputs or ()] or ["probability"]
+    async def scored(self, asked: Asked) -> Given:
+        """Return a request's answer; a long one is not scored in the event loop. Raises: Refused."""
+        if any(n > _INLINE for tensor in asked.tensors for n in tensor.shape):
+            return await asyncio.get_running_loop().run_in_executor(self.executor, self.answer, asked)
+        return self.answer(asked)
+
+    def answer(self, asked: Asked) -> Given:
+        """Return a request's answer. Raises: Refused."""
+        names = asked.outputs or ("probability",)
         if unknown := [n for n in names if n not in OUTPUTS]:
             raise Refused(400, f"unknown output '{unknown[0]}'; this model gives {' and '.join(OUTPUTS)}")
         try:
-            found = self._score(payload, logits="logit" in names)
+            found = self._score(asked, logits="logit" in names)
         except BadRequest as error:
             raise Refused(400, str(error)) from None
         except VersionNotLoaded as error:
             raise Refused(404, str(error)) from None
         except NoModel as error:
             raise Refused(503, str(error)) from None
-        scores = {"probability": probabilities(found.scores), "logit": found.scores} if "logit" in names else None
-        raw = payload.use_binary_outputs
-        outputs = []
-        for name in names:
-            values = found.scores if scores is None else scores[name]
-            data = values if raw or not payload.from_grpc else values.tolist()
-            outputs.append(InferOutput(name, list(values.shape), "FP32", data))
-        return InferResponse(
-            payload.id or "",
-            self.name,
-            outputs,
-            model_version=str(found.version),
-            parameters={"digest": found.digest},
-            use_binary_outputs=raw and not payload.from_grpc,  # over gRPC an array goes out raw by itself
-            from_grpc=payload.from_grpc,
-        )
+        outputs = {"probability": found.scores}
+        if "logit" in names:
+            both = {"probability": probabilities(found.scores), "logit": found.scores}
+            outputs = {name: both[name] for name in names}
+        return Given(outputs, str(found.version), found.digest)
 
-    def _score(self, payload: InferRequest, *, logits: bool) -> Answer:
+    def _score(self, asked: Asked, *, logits: bool) -> Answer:
+        version = _number(asked.version)
         try:
-            tensors = [Tensor(i.name, i.datatype, tuple(i.shape), i.data, i._raw_data) for i in payload.inputs]
-            decoded = self.decoder().decode(tensors)
+            found = self.decoder(version).decode(asked.tensors)
         except Refused:
             self.service.stats.refused()
             raise
-        version = _number(payload.model_version)
         return self.service.score(
-            decoded.request, decoded.candidates, decoded.features or None, logits=logits, version=version
+            found.request, found.candidates, found.features or None, logits=logits, version=version
         )
 
 

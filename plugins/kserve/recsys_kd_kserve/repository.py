@@ -69,12 +69,16 @@ class Plane(DataPlane):  # type: ignore[misc]
         model: RankingModel = found
         return model
 
-    async def get_model(self, name: str) -> Any:
-        """Return a model that answers; KServe's own would load one again that is being unloaded. Raises: Refused."""
-        found = self.model(name)
+    def answering(self, name: str, version: str | None = None) -> RankingModel:
+        """Return a model that takes requests. Raises: Refused."""
+        found = self.model(name, version)
         if not found.ready:
             raise Refused(503, f"model '{name}' is not ready")
         return found
+
+    async def get_model(self, name: str) -> RankingModel:
+        """Return a model that takes requests; KServe's own would load one again that is being unloaded."""
+        return self.answering(name)
 
     async def model_metadata(self, model_name: str, model_version: str | None = None) -> dict[str, Any]:
         """Return a model's inputs, outputs and versions. Raises: Refused."""

@@ -6,6 +6,7 @@ Every refusal is {"error": text} with a 4xx status; every response about a model
 import asyncio
 import hmac
 import time
+from dataclasses import replace
 from typing import Any
 
 from fastapi import FastAPI, Request, Response
@@ -14,7 +15,6 @@ from starlette.exceptions import HTTPException
 from recsys_kd.runtime.versions import NoModel
 from recsys_kd_kserve.config import TOKEN, Refused, ServerConfig
 from recsys_kd_kserve.kserve_api import (
-    InferRequest,
     ModelNotFound,
     ModelNotReady,
     ModelRepositoryExtension,
@@ -118,17 +118,13 @@ class Rest:
             raise Refused(429, f"{self.working} requests are in work, no more are taken at once; try again")
         self.working += 1
         try:
-            self.plane.model(model_name, model_version)
-            payload = await self._payload(request, model_name)
-            payload.model_version = model_version
-            answer, _ = await self.plane.infer(model_name, payload)
-            return encoded(answer)
+            model = self.plane.answering(model_name, model_version)
+            body = await self._body(request)
+            asked = replace(parse(body, request.headers.get(HEADER_LENGTH)), version=model_version)
+            return encoded(model_name, asked, await model.scored(asked))
         finally:
             self.working -= 1
             self.metrics.took("rest", time.perf_counter() - began)
-
-    async def _payload(self, request: Request, model: str) -> InferRequest:
-        return parse(model, await self._body(request), request.headers.get(HEADER_LENGTH))
 
     async def _json(self, request: Request) -> Any:
         body = await self._body(request)

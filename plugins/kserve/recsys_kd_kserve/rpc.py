@@ -11,15 +11,15 @@ from grpc import StatusCode, aio
 from recsys_kd_kserve.config import PortTaken, Refused, ServerConfig
 from recsys_kd_kserve.kserve_api import (
     InferenceServicer,
-    InferRequest,
     ModelRepositoryExtension,
     add_servicer,
     messages,
 )
 from recsys_kd_kserve.metrics import Metrics
-from recsys_kd_kserve.model import status_of
+from recsys_kd_kserve.model import RankingModel, status_of
 from recsys_kd_kserve.repository import Plane
 from recsys_kd_kserve.rest import check_token
+from recsys_kd_kserve.tensors import Asked, Given, Tensor
 
 _CODES = {
     400: StatusCode.INVALID_ARGUMENT,
@@ -63,10 +63,11 @@ class Servicer(InferenceServicer):  # type: ignore[misc]
             raise Refused(429, f"{self.working} requests are in work, no more are taken at once; try again")
         self.working += 1
         try:
-            self.plane.model(request.model_name, request.model_version)
-            self.validate_grpc_request(request)
-            answer, _ = await self.plane.infer(request.model_name, InferRequest.from_grpc(request))
-            return answer.to_grpc()
+            model = self.plane.answering(request.model_name, request.model_version)
+            if not isinstance(model, RankingModel):  # one that a host registered itself
+                return await super().ModelInfer(request, context)
+            raw = bool(request.raw_input_contents)
+            return answered(request, await model.scored(asked(request)), raw=raw)
         finally:
             self.working -= 1
             self.metrics.took("grpc", time.perf_counter() - began)
@@ -96,6 +97,46 @@ class Servicer(InferenceServicer):  # type: ignore[misc]
         self.plane.model(request.model_name)
         await in_thread(self.plane.model_registry.unload, request.model_name)
         return messages.RepositoryModelUnloadResponse(model_name=request.model_name, isUnloaded=True)
+
+
+def asked(request: Any) -> Asked:
+    """Return a message's request. Raises: Refused."""
+    inputs, raw = request.inputs, request.raw_input_contents
+    if raw and len(raw) != len(inputs):
+        raise Refused(400, f"{len(inputs)} inputs have {len(raw)} raw contents; one for each is expected")
+    if raw and any(i.HasField("contents") for i in inputs):
+        raise Refused(400, "an input has 'contents' beside 'raw_input_contents'; one of the two is expected")
+    if raw:
+        tensors = [Tensor(i.name, i.datatype, tuple(i.shape), raw=r) for i, r in zip(inputs, raw, strict=True)]
+    else:
+        tensors = [Tensor(i.name, i.datatype, tuple(i.shape), _contents(i)) for i in inputs]
+    return Asked(tensors, [o.name for o in request.outputs], request.model_version, request.id)
+
+
+def _contents(given: Any) -> list[Any]:
+    kinds = {"INT64": "int64", "INT32": "int", "FP32": "fp32", "FP64": "fp64", "BYTES": "bytes"}
+    kind = kinds.get(given.datatype)
+    return list(getattr(given.contents, f"{kind}_contents")) if kind else []
+
+
+def answered(request: Any, given: Given, *, raw: bool) -> Any:
+    """Return an answer's message; raw where the request was."""
+    outputs, contents = [], []
+    for name, values in given.outputs.items():
+        output: dict[str, Any] = {"name": name, "datatype": "FP32", "shape": values.shape}
+        if raw:
+            contents.append(values.tobytes())
+        else:
+            output["contents"] = {"fp32_contents": values.tolist()}
+        outputs.append(output)
+    return messages.ModelInferResponse(
+        model_name=request.model_name,
+        model_version=given.version,
+        id=request.id,
+        parameters={"digest": messages.InferParameter(string_param=given.digest)},
+        outputs=outputs,
+        raw_output_contents=contents,
+    )
 
 
 async def in_thread(call: Callable[[str], Any], name: str) -> None:

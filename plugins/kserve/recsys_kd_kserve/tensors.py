@@ -42,6 +42,27 @@ class Decoded:
     features: dict[str, Any]
 
 
+@dataclass(frozen=True)
+class Asked:
+    """An inference request, whichever protocol it came by; no outputs: the probabilities."""
+
+    tensors: Sequence[Tensor]
+    outputs: Sequence[str] = ()
+    version: str | None = None
+    id: str = ""
+    binary: bool = False
+    """REST: whether the outputs go out as binary data."""
+
+
+@dataclass(frozen=True)
+class Given:
+    """The answer: float32 [N] per output, and the version that all of it is from."""
+
+    outputs: Mapping[str, NDArray[np.float32]]
+    version: str
+    digest: str
+
+
 class Decoder:
     """Decodes the inputs of one schema."""
 
