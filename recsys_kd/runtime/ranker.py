@@ -6,7 +6,7 @@ differently by shape).
 """
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -44,13 +44,14 @@ class Ranker:
         slots = self._encoder.request_slots, self._encoder.candidate_slots
         self._scorer: NativeScorer | NumpyScorer = NumpyScorer(student, *slots)
         self._direct: DirectScorer | None = None
-        self._probabilities = probabilities
+        self.probabilities: Callable[[Floats], Floats] = probabilities
+        """Turns logits [N] into the probabilities that `score` gives, to the last bit."""
         self.kernel = chosen.detail
         """Which kernel scores, in words."""
         if chosen.library is not None and can_score(student):
             self._scorer = NativeScorer(student, *slots, chosen.library)
             self._direct = DirectScorer(self._scorer, self._encoder)
-            self._probabilities = chosen.library.probabilities
+            self.probabilities = chosen.library.probabilities
         elif chosen.library is not None:
             self.kernel = "numpy: the model holds what the native kernel does not know"
 
@@ -111,7 +112,7 @@ class Ranker:
         """Return the k best candidates, best first, with their probabilities; ties keep the order given."""
         scores = self.score(request, candidate_ids, candidate_features, logits=True)
         best = np.argsort(-scores, kind="stable")[: max(k, 0)]
-        return [candidate_ids[int(i)] for i in best], self._probabilities(scores[best])
+        return [candidate_ids[int(i)] for i in best], self.probabilities(scores[best])
 
     def _score_raw(
         self, raw: Sequence[tuple[Mapping[str, Any], Candidates, Mapping[str, Any] | None]], *, logits: bool

@@ -18,7 +18,6 @@ from recsys_kd.runtime.encode import BadRequest
 from recsys_kd.runtime.ranker import Candidates
 from recsys_kd.runtime.shadow import Shadow, Shown
 from recsys_kd.runtime.telemetry import Stats
-from recsys_kd.runtime.twin import probabilities
 from recsys_kd.runtime.versions import Live
 from recsys_kd.runtime.watcher import Serving, Watcher
 from recsys_kd.schema import USER
@@ -35,6 +34,8 @@ class Answer:
     scores: NDArray[np.float32]
     version: int
     digest: str
+    probabilities: NDArray[np.float32] | None = None
+    """What logits stand for, where these were asked for."""
 
 
 def position(model: str, user: Any) -> float:
@@ -87,12 +88,14 @@ class Service:
             self.stats.fell_back()
             live = serving.champion
             raw, seconds = _timed(live, request, candidates, features)
-        scores = probabilities(raw)
+        scores = live.ranker.probabilities(raw)
         self.stats.answered(live.number, scores, seconds)
         challenger = _rival(serving)
         if self.shadow is not None and challenger is not None and live is serving.champion:
             self.shadow.offer(Shown(live, challenger, request, candidates, features, scores, seconds))
-        return Answer(raw if logits else scores, live.number, live.digest)
+        if logits:
+            return Answer(raw, live.number, live.digest, scores)
+        return Answer(scores, live.number, live.digest)
 
     def _route(self, serving: Serving, request: Mapping[str, Any], version: int | None) -> Live:
         if version is not None:

@@ -8,7 +8,6 @@ from typing import Any
 
 from recsys_kd.runtime.encode import BadRequest
 from recsys_kd.runtime.service import Answer, Service, VersionNotLoaded
-from recsys_kd.runtime.twin import probabilities
 from recsys_kd.runtime.versions import NoModel
 from recsys_kd_kserve.config import Refused
 from recsys_kd_kserve.kserve_api import InferOutput, InferRequest, InferResponse, InvalidInput, Model
@@ -95,8 +94,8 @@ class RankingModel(Model):  # type: ignore[misc]
         except NoModel as error:
             raise Refused(503, str(error)) from None
         outputs = {"probability": found.scores}
-        if "logit" in names:
-            both = {"probability": probabilities(found.scores), "logit": found.scores}
+        if found.probabilities is not None:
+            both = {"probability": found.probabilities, "logit": found.scores}
             outputs = {name: both[name] for name in names}
         return Given(outputs, str(found.version), found.digest)
 
