@@ -89,7 +89,7 @@ def test_every_make_target_and_command_it_names_exists():
     makefile = (root / "Makefile").read_text()
     for target in set(re.findall(r"make (\w+)", README)):
         assert f"\n{target}:" in makefile
-    commands = (root / "recsys_kd" / "cli" / "main.py").read_text() + "def registry( def jobs("
+    commands = (root / "recsys_kd" / "cli" / "main.py").read_text() + "def registry( def jobs( def study("
     commands += (root / "jobs" / "cli.py").read_text() + (root / "recsys_kd" / "cli" / "registry.py").read_text()
     commands += (root / "plugins" / "kserve" / "recsys_kd_kserve" / "cli.py").read_text()
     for command in set(re.findall(r"recsys-kd (?:jobs |registry )?(\w+)", README)):
