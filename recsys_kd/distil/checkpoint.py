@@ -120,8 +120,7 @@ def restore_optimizers(optimizers: Sequence[torch.optim.Optimizer], tensors: Map
         for key, tensor in tensors.items():
             owner, index, name = key.split(".", 2)
             if int(owner) == number:
-                whole = (
-                    isinstance(optimizer, torch.optim.SparseAdam) and name == "step"
-                )  # a tensor in Adam, an int there
+                # Adam counts its steps in a tensor, its lazy form in an int.
+                whole = isinstance(optimizer, torch.optim.SparseAdam) and name == "step"
                 states.setdefault(int(index), {})[name] = int(tensor) if whole else tensor
         optimizer.load_state_dict({"state": states, "param_groups": optimizer.state_dict()["param_groups"]})
