@@ -24,17 +24,20 @@ def ab(  # noqa: PLR0913 - one per option
     recipe: Annotated[Path | None, typer.Option(help="Recipe: columns, catalogue, margins (`ab:`).")] = None,
     store: Annotated[Path, typer.Option(help="Artifact store that holds the registry.")] = Path("store"),
     since: Annotated[str | None, typer.Option(help="Compare rows from this time on; earlier ones are history.")] = None,
-    scores: Annotated[str, typer.Option(help="What score columns hold: logit or probability.")] = "logit",
+    scores: Annotated[
+        list[str] | None, typer.Option(help="What score columns hold: logit, probability, or COLUMN=logit.")
+    ] = None,
+    quarantine: Annotated[Path | None, typer.Option(help="Write rows that can't be used to this file.")] = None,
     html: Annotated[Path | None, typer.Option(help="Write the report to this file.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout.")] = False,
 ) -> None:
     """Compare models offline on a log: paired, clustered by user, with margins, slices and power."""
     from recsys_kd.evaluate.ab_report import write_page
     from recsys_kd.flow.ab import compare_log, today
+    from recsys_kd.flow.ab_scores import parse_scores
 
-    if scores not in ("logit", "probability"):
-        raise typer.BadParameter(f"--scores is logit or probability, got '{scores}'")
-    found = compare_log(log, control, treatment, recipe, store, since, scores, progress())  # type: ignore[arg-type]
+    kinds = parse_scores(scores or ())
+    found = compare_log(log, control, treatment, recipe, store, since, kinds, progress(), quarantine)
     if html is not None:
         write_page(found.comparison, found.digests, today(), html, found.policies)
     if as_json:
