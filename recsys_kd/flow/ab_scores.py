@@ -68,7 +68,7 @@ def check_columns(refs: Iterable[Ref], config: DataConfig, declared: Declared, t
 
     taken: column -> what it is, beside the keys and fields of `config`.
     """
-    known = {r.column for r in refs if r.column}
+    known = list(dict.fromkeys(r.column for r in refs if r.column))
     for column in declared if not isinstance(declared, str) else ():
         if column and column not in known:
             raise BadScores(
@@ -76,7 +76,7 @@ def check_columns(refs: Iterable[Ref], config: DataConfig, declared: Declared, t
             )
     uses = _uses(config) | dict(taken)
     schema = open_parquet(first_with_rows(config.path)).schema_arrow
-    for column in sorted(known):
+    for column in known:
         if column in uses:
             raise NotScores(f"'{column}' is {uses[column]}, not a model's scores; name a column of scores")
         if column not in schema.names:

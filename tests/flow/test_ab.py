@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 from recsys_kd.artifact.write import write_artifact
 from recsys_kd.cli.main import app
 from recsys_kd.data.counts import TooManyBadRows
-from recsys_kd.evaluate.inspect import OneClass, RepeatedCandidate
+from recsys_kd.evaluate.inspect import IdleMetric, OneClass, RepeatedCandidate
 from recsys_kd.evaluate.offpolicy import BadPropensity
 from recsys_kd.flow.ab import SameModel, compare_log
 from recsys_kd.flow.ab_log import NothingLeft
@@ -88,6 +88,30 @@ def test_the_terminal_shows_the_sentence_first_and_a_table(tmp_path):
     done = CliRunner().invoke(app, ["ab", "--control", "old", "--treatment", "new", "--log", str(log)])
     assert done.exit_code == 0 and done.stdout.startswith("Use new: it is better than old on this log")
     assert "new - old" in done.stdout and "off-policy value of new: the log earned 0." in done.stdout
+
+
+def test_no_number_is_cut_however_long_the_names_are(tmp_path):
+    name = "a_model_whose_name_is_as_long_as_the_path_of_an_artifact_in_a_deep_folder_of_a_store"
+    log = write(tmp_path, **{name: columns()["new"]})
+    given = ["ab", "--control", "old", "--treatment", name, "--log", str(log)]
+    shown, found = (CliRunner().invoke(app, [*given, *more]).stdout for more in ([], ["--json"]))
+    assert "\u2026" not in shown and f"{name} - old" in shown
+    for effect in json.loads(found)["effects"]:
+        row = next(line for line in shown.splitlines() if line[2:].startswith(f"{effect['metric']} "))
+        assert f"{effect['delta']['value']:+.5f}" in row and f"{effect['control_value']:.5f}" in row
+
+
+def test_metrics_that_say_nothing_are_marked_and_can_not_decide(tmp_path):
+    log, page = write(tmp_path), tmp_path / "ab.html"
+    given = ["ab", "--control", "old", "--treatment", "new", "--log", str(log), "--html", str(page)]
+    shown = CliRunner().invoke(app, given).stdout
+    row = next(line for line in shown.splitlines() if " hit_rate@10 " in line)
+    assert "says nothing" in row and "hit_rate@10 says nothing: no request has more than 10 candidates" in shown
+    assert "hit_rate@10 says nothing: no request has more than 10 candidates" in page.read_text()
+    found = compare_log(log, "old", ["new"]).comparison
+    assert np.isnan(found.effect("new", "hit_rate@10").detectable) and "ndcg@10" not in found.uninformative
+    with pytest.raises(IdleMetric, match=r"hit_rate@10 can't decide: .* take a smaller k \(evaluate.k\)"):
+        compare_log(log, "old", ["new"], recipe(tmp_path, decide={"hit_rate@10": {}}))
 
 
 def test_positions_and_probabilities_are_understood(tmp_path):
