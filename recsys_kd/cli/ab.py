@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from recsys_kd.cli.display import progress
@@ -24,17 +25,20 @@ def ab(  # noqa: PLR0913 - one per option
     recipe: Annotated[Path | None, typer.Option(help="Recipe: columns, catalogue, margins (`ab:`).")] = None,
     store: Annotated[Path, typer.Option(help="Artifact store that holds the registry.")] = Path("store"),
     since: Annotated[str | None, typer.Option(help="Compare rows from this time on; earlier ones are history.")] = None,
-    scores: Annotated[str, typer.Option(help="What score columns hold: logit or probability.")] = "logit",
+    scores: Annotated[
+        list[str] | None, typer.Option(help="What score columns hold: logit, probability, or COLUMN=logit.")
+    ] = None,
+    quarantine: Annotated[Path | None, typer.Option(help="Write rows that can't be used to this file.")] = None,
     html: Annotated[Path | None, typer.Option(help="Write the report to this file.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout.")] = False,
 ) -> None:
     """Compare models offline on a log: paired, clustered by user, with margins, slices and power."""
     from recsys_kd.evaluate.ab_report import write_page
     from recsys_kd.flow.ab import compare_log, today
+    from recsys_kd.flow.ab_scores import parse_scores
 
-    if scores not in ("logit", "probability"):
-        raise typer.BadParameter(f"--scores is logit or probability, got '{scores}'")
-    found = compare_log(log, control, treatment, recipe, store, since, scores, progress())  # type: ignore[arg-type]
+    kinds = parse_scores(scores or ())
+    found = compare_log(log, control, treatment, recipe, store, since, kinds, progress(), quarantine)
     if html is not None:
         write_page(found.comparison, found.digests, today(), html, found.policies)
     if as_json:
@@ -46,7 +50,11 @@ def ab(  # noqa: PLR0913 - one per option
         typer.echo(f"report  {html}")
 
 
-def _row(effect: "Effect", bold: bool) -> list[str]:
+WIDE = 10_000
+"""Columns to print a table in, as many as it needs: a number must not be cut where a terminal is narrow, or none."""
+
+
+def _row(effect: "Effect", bold: bool, idle: bool) -> list[str]:
     interval = f"{effect.delta.low:+.5f} .. {effect.delta.high:+.5f}"
     boot = f"{effect.bootstrap.low:+.5f} .. {effect.bootstrap.high:+.5f}"
     p = effect.adjusted_p if bold else effect.p
@@ -59,7 +67,7 @@ def _row(effect: "Effect", bold: bool) -> list[str]:
         "-" if effect.bootstrap.low != effect.bootstrap.low else boot,
         "-" if p != p else f"{p:.2g}",
         "-" if effect.detectable != effect.detectable else f"{effect.detectable:.2g}",
-        effect.outcome if effect.outcome != "not decided on" else "",
+        "says nothing" if idle else effect.outcome.replace("not decided on", ""),
     ]
 
 
@@ -72,12 +80,14 @@ def show(found: "Comparison") -> None:
         f"{found.positive_rate:.4f}; {found.confidence:.0%} intervals, paired, clustered by user"
     )
     for treatment in found.treatments:
-        table = Table(title=f"{treatment} - {found.control}", title_justify="left")
+        table = Table(title=escape(f"{treatment} - {found.control}"), title_justify="left")
         for name in ("metric", "control", "treatment", "change", "delta method", "bootstrap", "p", "detects", ""):
             table.add_column(name, justify="left" if name in ("metric", "") else "right", no_wrap=True)
         for effect in (e for e in found.effects if e.treatment == treatment):
-            table.add_row(*_row(effect, effect.margin is not None))
-        Console(width=140 if not console.is_terminal else None, highlight=False).print(table)
+            table.add_row(*map(escape, _row(effect, effect.margin is not None, effect.metric in found.uninformative)))
+        Console(width=WIDE, highlight=False).print(table)
+        for metric, why in found.uninformative.items():
+            console.print(f"{metric} says nothing: {why}", markup=False)
         console.print(f"score drift (PSI) {found.drift[treatment]:.4f}")
     lead = next(e.metric for e in found.effects if e.margin is not None)
     if found.slices:
@@ -99,11 +109,13 @@ def show_policies(policies: "Mapping[str, OffPolicy]") -> None:
         overlap = found.overlap
         typer.echo(
             f"off-policy value of {name}: the log earned {found.logged.value:.5f}; effective sample "
-            f"{overlap.effective:,.0f} of {overlap.rows:,}, largest weight {overlap.largest:.3g}"
+            f"{overlap.effective:,.0f} of {overlap.rows:,}, largest weight {overlap.largest:.3g}, mean "
+            f"{overlap.mean:.3f} (should be 1)"
         )
         for estimator, value in found.estimates.items():
             lift = found.lift[estimator]
             typer.echo(
                 f"  {estimator:<20} {value.value:.5f} ({value.low:.5f} .. {value.high:.5f})   "
                 f"lift {lift.value:+.5f} ({lift.low:+.5f} .. {lift.high:+.5f})"
+                f"{'   weights do not average 1' if estimator in found.off else ''}"
             )

@@ -21,24 +21,24 @@ def gate(  # noqa: PLR0913 - one per option
     recipe: Annotated[Path | None, typer.Option(help="Recipe: columns and catalogue of the log.")] = None,
     store: Annotated[Path, typer.Option(help="Artifact store that holds the registry.")] = Path("store"),
     since: Annotated[str | None, typer.Option(help="Judge by rows from this time on.")] = None,
-    scores: Annotated[str, typer.Option(help="What score columns hold: logit or probability.")] = "logit",
+    scores: Annotated[
+        list[str] | None, typer.Option(help="What score columns hold: logit, probability, or COLUMN=logit.")
+    ] = None,
     out: Annotated[Path, typer.Option(help="Where to write the verdict.")] = Path("verdict.json"),
     promote: Annotated[bool, typer.Option("--promote", help="Make it champion where it passes.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout.")] = False,
 ) -> None:
     """Judge an artifact by a policy; the verdict is bound to the artifact's and the log's digest, and expires."""
     from recsys_kd.evaluate.policy import load_policy
-    from recsys_kd.flow.ab_log import ScoreKind
+    from recsys_kd.flow.ab_scores import parse_scores
     from recsys_kd.flow.gate import gate as run_gate
     from recsys_kd.flow.gate import promote as make_champion
     from recsys_kd.flow.gate import write_verdict
 
-    if scores not in ("logit", "probability"):
-        raise typer.BadParameter(f"--scores is logit or probability, got '{scores}'")
     pairs = [a.split("=", 1) for a in against]
     if any(len(p) != 2 for p in pairs):
         raise typer.BadParameter(f"--against is NAME=REF, got '{against[[len(p) for p in pairs].index(1)]}'")
-    kind: ScoreKind = "probability" if scores == "probability" else "logit"
+    kind = parse_scores(scores or ())
     judged = run_gate(load_policy(policy), log, candidate, dict(pairs), recipe, store, since, kind, progress())
     write_verdict(judged.verdict, out)
     pointer = make_champion(judged, store, getpass.getuser()) if promote and judged.verdict.passed else None

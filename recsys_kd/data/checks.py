@@ -11,7 +11,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from recsys_kd.data.convert import Converted, Ints, Mask, TextKeys, is_text, keys_of, numbers, sound_text, times
-from recsys_kd.data.layout import Layout
+from recsys_kd.data.layout import CHANCE, Layout
 from recsys_kd.ids import mix
 from recsys_kd.settings import DataConfig, FieldConfig, milliseconds
 
@@ -150,6 +150,8 @@ class RowChecker:
             values[bad] = np.nan
         else:
             self._mark(bad, "nan", name)
+        if name.startswith(CHANCE):
+            self._mark((values < 0) | (values > 1), "out_of_range", name)
         self._mark(value.wrong, "wrong_type", name)
         return values
 

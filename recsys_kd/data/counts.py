@@ -1,6 +1,7 @@
 """What became of every row: read = used + quarantined + deduplicated, exactly."""
 
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -17,8 +18,34 @@ class TooManyBadRows(InputError):
     """More rows are bad than the recipe allows."""
 
 
+class TooManyDuplicates(InputError):
+    """More rows repeat an earlier one than the recipe allows."""
+
+
 class NothingUsable(InputError):
     """No row is good."""
+
+
+LARGE = 0.05
+"""Share of bad rows from which it is not a few rows that are wrong but what is said of their column."""
+_CAUSES = {
+    "null_key": "does the log name it otherwise (data.columns)?",
+    "nan": "what writes it, or is it another column (data.columns, data.fields)?",
+    "wrong_type": "is it the column meant (data.columns, data.fields)?",
+    "negative_label": "is it a label (data.columns.label)?",
+    "out_of_range": "is it the column meant (data.columns; labels reach to data.label_max)?",
+    "timestamp_out_of_window": "are data.timestamp_unit and data.window right?",
+    "bad_vector": "is the field's `dim` right?",
+}
+"""What to look at where a column is bad in many rows, per reason."""
+
+
+_EVENT = ("user_id", "item_id", "timestamp")
+
+
+def same_event(keys: Sequence[str]) -> str:
+    """Return in words what counts as a duplicate and what becomes of it; keys: log columns that identify an event."""
+    return f"rows alike in {', '.join(keys[:-1])} and {keys[-1]} are one event, of which the first read is kept"
 
 
 @dataclass
@@ -31,6 +58,8 @@ class Counts:
     quarantined: Counter[str] = field(default_factory=Counter)
     worst: Counter[tuple[str, str, str]] = field(default_factory=Counter)
     """Quarantined rows per (file, log column, reason)."""
+    first: dict[tuple[str, str, str], tuple[str, int]] = field(default_factory=dict)
+    """The first such value, as text, and its row in the file."""
     files: int = 0
     empty_files: int = 0
     files_without_checksums: int = 0
@@ -60,12 +89,32 @@ class Counts:
     def check_threshold(self, limit: float, quarantine: str) -> None:
         """Raise TooManyBadRows if more than `limit` of the rows read are bad."""
         if self.bad > limit * self.read:
-            (file, column, reason), rows = self.worst.most_common(1)[0]
             reasons = ", ".join(f"{name} {count:,}" for name, count in self.quarantined.most_common())
+            (_, column, reason), _ = self.worst.most_common(1)[0]
+            advice = "mend the log, or raise data.max_quarantine"
+            if self.bad > LARGE * self.read:
+                advice = f"so many are no accident: look at column '{column}': {_CAUSES[reason]}"
             raise TooManyBadRows(
                 f"{self.bad:,} of {self.read:,} rows ({self.bad / self.read:.2%}) are bad ({reasons}), more than "
-                f"data.max_quarantine {limit:.2%}; worst: {file}, column '{column}', {reason}, {rows:,} rows. "
-                f"Look at {quarantine}, mend the log, or raise data.max_quarantine"
+                f"data.max_quarantine {limit:.2%}; worst: {self.worst_told()}. They are in {quarantine}; {advice}"
+            )
+
+    def worst_told(self) -> str:
+        """Return where most bad rows come from: file, column, reason, their number and the first value."""
+        (file, column, reason), rows = self.worst.most_common(1)[0]
+        told = f"{file}, column '{column}', {reason}, {rows:,} rows"
+        value, row = self.first.get((file, column, reason), ("", -1))
+        return told if row < 0 else f"{told}, the first is {value} in row {row}"
+
+    def check_duplicates(self, limit: float, keys: Sequence[str]) -> None:
+        """Raise TooManyDuplicates if more than `limit` of the rows read repeat an earlier one."""
+        if self.deduplicated > limit * self.read:
+            apart = "" if len(keys) > len(_EVENT) else " Lists shown at one time differ by data.columns.request_id."
+            raise TooManyDuplicates(
+                f"{self.deduplicated:,} of {self.read:,} rows ({self.deduplicated / self.read:.2%}) are duplicates, "
+                f"more than data.max_duplicates {limit:.0%}: {same_event(keys)}.{apart} Is a file there twice, or an "
+                "event logged at each of its steps (shown, then clicked)? Write each event once, or raise "
+                "data.max_duplicates"
             )
 
     def line(self) -> str:

@@ -63,7 +63,7 @@ def encode(
         building.mkdir(parents=True)
         quarantine.unlink(missing_ok=True)
         found = scan(log, building / QUARANTINE, building / "spill", progress)
-        found.counts.check_threshold(config.max_quarantine, str(quarantine))
+        found.check(str(quarantine))
         found.counts.check_used(str(quarantine))
         (building / "spill").rmdir()
         encoder = _Encoder(found, split, building, progress)

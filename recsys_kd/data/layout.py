@@ -11,6 +11,8 @@ from recsys_kd.errors import InputError
 from recsys_kd.settings import DataConfig, FieldConfig, SplitConfig
 
 OPTIONAL = ("request_id", "position", "propensity", "weight")
+CHANCE = "chance:"
+"""Before the name of an extra column of probabilities: rows where it is not in 0..1 are bad."""
 _OWN = ("user", "item", "request", "row_id", "split")
 
 
@@ -49,6 +51,11 @@ class Layout:
     def read_types(self) -> dict[str, pa.DataType]:
         """The type of every log column, as the files say together."""
         return {column: self.types[name] for name, column in self.columns.items()}
+
+
+def chance_of(column: str) -> str:
+    """Return what an extra column of probabilities is called."""
+    return f"{CHANCE}{column}"
 
 
 def column_of(field: FieldConfig) -> str:
@@ -123,7 +130,7 @@ def key_of(name: str) -> str:
     if name in ("split", "teacher"):
         return f"{name}.column"
     # A comparison's own columns are called so: it names scores, prices and slices on its command line.
-    return "named on the command line" if name.startswith("column:") else f"field '{name}'"
+    return "named on the command line" if name.startswith(("column:", CHANCE)) else f"field '{name}'"
 
 
 def _check_catalogue_key(config: DataConfig, log: pa.DataType, catalogue: pa.Schema) -> None:

@@ -63,6 +63,18 @@ class Scan:
     text: dict[str, TextKeys]
     """Keys of string ids that the next pass need not make again; it empties this, for they are many."""
 
+    @property
+    def event_columns(self) -> list[str]:
+        """The log columns that identify an event."""
+        columns = self.log.layout.columns
+        return [columns[name] for name in ("user_id", "item_id", "timestamp", "request_id") if name in columns]
+
+    def check(self, quarantine: str) -> None:
+        """Raise TooManyBadRows or TooManyDuplicates if the log has more than its configuration allows."""
+        config = self.log.config
+        self.counts.check_threshold(config.max_quarantine, quarantine)
+        self.counts.check_duplicates(config.max_duplicates, self.event_columns)
+
 
 def open_log(config: DataConfig, split: SplitConfig, extra: Mapping[str, str] | None = None) -> Log:
     """Check footers, columns and checksums of every file; rows are read only where a column may hold nothing.
@@ -221,7 +233,7 @@ class _ScanState:
         self.counts.read += batch.num_rows
         hashes, stamps = rows.hashes(), rows.timestamp
         if rows.reason is not None:
-            self._count_bad(rows.reason, causes, path)
+            self._count_bad(batch, rows.reason, causes, path)
             self.quarantine.add(batch, rows.reason, causes, path, self.row)
             good = rows.reason == 0
             hashes, stamps = hashes[good], stamps[good]
@@ -231,15 +243,30 @@ class _ScanState:
             self.first_time = min(self.first_time, int(stamps.min()))
             self.last_time = max(self.last_time, int(stamps.max()))
 
-    def _count_bad(self, reason: NDArray[np.uint16], causes: list[tuple[str, str]], path: Path) -> None:
+    def _count_bad(
+        self, batch: pa.RecordBatch, reason: NDArray[np.uint16], causes: list[tuple[str, str]], path: Path
+    ) -> None:
         for code, rows in enumerate(np.bincount(reason)):
             if code and rows:
                 why, column = causes[code]
                 self.counts.quarantined[why] += int(rows)
                 self.counts.worst[str(path), column, why] += int(rows)
+                if (str(path), column, why) not in self.counts.first:
+                    at = int(np.flatnonzero(reason == code)[0])
+                    value = shown(batch.column(column)[at])
+                    self.counts.first[str(path), column, why] = value, self.row + at
 
     def end_file(self) -> None:
         self.row = 0
+
+
+def shown(value: pa.Scalar, most: int = 60) -> str:
+    """Return a value as a message shows it: short, and also where it is text that isn't UTF-8."""
+    try:
+        told = "null" if not value.is_valid else repr(value.as_py())
+    except UnicodeDecodeError:
+        told = "text that is not UTF-8"
+    return told if len(told) <= most else f"{told[: most - 3]}..."
 
 
 def usable(found: Scan, progress: Progress = SILENT) -> Iterator[tuple[pa.RecordBatch, Canonical]]:

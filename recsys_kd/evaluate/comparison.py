@@ -12,8 +12,8 @@ from recsys_kd.evaluate.bootstrap import replicate_values
 from recsys_kd.evaluate.effects import Effect, Level, needed, outcome, percentiles, raw_effect, unknown_metrics
 from recsys_kd.evaluate.evaluation import Interval, plain_values
 from recsys_kd.evaluate.inference import critical, holm, power_at
-from recsys_kd.evaluate.inspect import UnknownMetric, inspect_sample
-from recsys_kd.evaluate.lists import psi
+from recsys_kd.evaluate.inspect import IdleMetric, UnknownMetric, inspect_sample
+from recsys_kd.evaluate.lists import psi, uninformative
 from recsys_kd.evaluate.measure import Model, measure_model
 from recsys_kd.evaluate.metrics import CalibrationPoint
 from recsys_kd.evaluate.sample import Sample
@@ -51,6 +51,8 @@ class Comparison:
     """Deciding metric -> (effect, power) for the first treatment."""
     calibration: dict[str, tuple[CalibrationPoint, ...]]
     warnings: tuple[str, ...]
+    uninformative: dict[str, str]
+    """Metrics that say nothing of any model on this log, and why."""
 
     def to_json(self) -> dict[str, Any]:
         """Return plain values; undefined numbers become None."""
@@ -83,6 +85,9 @@ def compare(
     unknown = unknown_metrics(config, set(models[control].metrics))
     if unknown:
         raise UnknownMetric(unknown[0], sorted(models[control].metrics))
+    idle = uninformative(sample, evaluate.k)
+    for metric in (m for m in config.decide if m in idle):
+        raise IdleMetric(metric, idle[metric])
     treatments = tuple(name for name in scores if name != control)
     effects = decided(_effects(models, control, treatments, config, level), config, level)
     parts = slice_effects(slices or {}, scores, control, sample, config, evaluate)
@@ -107,6 +112,7 @@ def compare(
         power_curves={m: power_curve(_of(effects, treatments[0], m), level) for m in config.decide},
         calibration={name: model.calibration for name, model in models.items()},
         warnings=(*notes, *warnings_of(effects, parts, config, level)),
+        uninformative=idle,
     )
 
 

@@ -30,7 +30,7 @@ class Effect:
     p: float
     adjusted_p: float
     detectable: float
-    """Smallest effect that this log shows with the power asked for."""
+    """Smallest effect that this log shows with the power asked for; NaN where models can't differ."""
     margin: float | None
     better_by: float | None
     users_needed: int | None
@@ -55,7 +55,7 @@ def raw_effect(treatment: str, metric: str, control: Measured, treated: Measured
         error,
         p_value(value, error, level.users),
         NAN,
-        smallest_effect(error, level.confidence, level.power),
+        smallest_effect(error, level.confidence, level.power) if error > 0 else NAN,
         None,
         None,
         None,

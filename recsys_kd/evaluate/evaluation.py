@@ -1,13 +1,14 @@
 """All models on one sample: metrics, intervals, paired differences, slices and calibration, as plain values."""
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from statistics import NormalDist
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from recsys_kd.evaluate.lists import uninformative
 from recsys_kd.evaluate.measure import measure_model
 from recsys_kd.evaluate.metrics import CalibrationPoint, auc
 from recsys_kd.evaluate.sample import Sample
@@ -49,6 +50,8 @@ class Evaluation:
     deltas: dict[str, dict[str, Interval]]
     calibration: dict[str, tuple[CalibrationPoint, ...]]
     slices: tuple[Slice, ...]
+    uninformative: dict[str, str] = field(default_factory=dict)
+    """Metrics that say nothing of any model on these rows, and why."""
 
     def to_json(self) -> dict[str, Any]:
         """Return plain values; undefined numbers become None."""
@@ -108,6 +111,7 @@ def evaluate(
         },
         calibration={name: model.calibration for name, model in models.items()},
         slices=tuple(_slice(n, mask, logits, sample, config) for n, mask in (slices or {}).items()),
+        uninformative=uninformative(sample, config.k),
     )
 
 

@@ -154,6 +154,9 @@ def decide(config: GateConfig, evaluation: Evaluation, subject: Subject, ks: tup
         )
         for than, told, margin in rivals
     ]
+    if metric in evaluation.uninformative:
+        why = f"{metric} can't decide: {evaluation.uninformative[metric]}; take another gate.metric or a smaller k"
+        checks = [Check(f"{metric} against {told}", False, None, -margin, why) for _, told, margin in rivals]
     checks += [calibrated("served ECE", evaluation.metrics["served"]["ece"], config.max_ece)]
     checks += [_small_enough(subject, config.min_ratio), _distillation_pays(evaluation, metric)]
     return verdict_of(checks, subject.artifact_digest, subject.data_digest)

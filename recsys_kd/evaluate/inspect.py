@@ -42,6 +42,13 @@ class UnknownMetric(InputError):
         )
 
 
+class IdleMetric(InputError):
+    """A metric that would decide has the same value for every model."""
+
+    def __init__(self, name: str, why: str) -> None:
+        super().__init__(f"{name} can't decide: {why}, so every model has the same; take a smaller k (evaluate.k)")
+
+
 def inspect_sample(scores: Mapping[str, NDArray[np.float32]], sample: Sample) -> tuple[str, ...]:
     """Return warnings about rows that can be compared; raise where they can't. Arrays [N]."""
     if len(scores) < 2:

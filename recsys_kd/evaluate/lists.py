@@ -32,6 +32,13 @@ def list_metrics(logit: NDArray[np.float32], sample: Sample, ks: tuple[int, ...]
     return metrics | shown.coverage()
 
 
+def uninformative(sample: Sample, ks: tuple[int, ...]) -> dict[str, str]:
+    """Return metric -> why it says nothing of any model on these lists: the first k are all there are."""
+    longest = int(np.bincount(sample.slate).max(initial=0))
+    names = ("hit_rate", "coverage", "popularity")
+    return {f"{name}@{k}": f"no request has more than {k} candidates" for k in ks if longest <= k for name in names}
+
+
 def _mean(parts: list[Found], sample: Sample) -> Measured:
     top, bottom = (np.concatenate(column) for column in zip(*parts, strict=True))
     return ratio(sample.by_owner(top), sample.by_owner(bottom))

@@ -63,6 +63,11 @@ class Overlap:
     unsupported: float
     """Share of rows that the other policy would never show."""
 
+    @property
+    def whole(self) -> bool:
+        """Whether the weights average 1 but for chance; where not, IPS and clipped IPS miss by the same factor."""
+        return abs(self.mean - 1) <= 0.01 or abs(self.mean - 1) <= 4 * self.mean_error
+
 
 @dataclass(frozen=True)
 class OffPolicy:
@@ -74,6 +79,8 @@ class OffPolicy:
     overlap: Overlap
     weights: Floats
     warnings: tuple[str, ...]
+    off: tuple[str, ...] = ()
+    """Estimates that are not self-normalized, and whose weights do not average 1: neither value nor lift holds."""
 
 
 def check_propensity(propensity: Floats | None, target: Floats) -> Floats:
@@ -156,7 +163,8 @@ def off_policy(log: Logged, notes: tuple[str, ...] = (), confidence: float = 0.9
     """
     weight = log.target / check_propensity(log.propensity, log.target)
     found = summarize(estimates(log), _mean(log.reward, np.ones(len(weight)), log), weight, confidence)
-    return replace(found, warnings=(*found.warnings, *notes))
+    off = () if found.overlap.whole else ("IPS", "clipped IPS")
+    return replace(found, warnings=(*found.warnings, *notes), off=off)
 
 
 def summarize(found: Mapping[str, Measured], logged: Measured, weight: Floats, confidence: float) -> OffPolicy:
@@ -194,9 +202,10 @@ def _warnings(overlap: Overlap) -> list[str]:
             f"{overlap.largest:.3g}; intervals of IPS, SNIPS and DR hold the truth nearer 85% than 95% of the time "
             "then, and mostly end too low: lean on switch-DR and DM, or log more exploration"
         )
-    if abs(overlap.mean - 1) > 4 * overlap.mean_error and abs(overlap.mean - 1) > 0.01:
+    if not overlap.whole:
         notes.append(
             f"weights average {overlap.mean:.3f}, not 1: propensities or targets are not the chances that were "
-            "drawn with, or the log's policy never shows what the target would"
+            "drawn with, or the log's policy never shows what the target would; values and lifts that are not "
+            "self-normalized are off by as much, and marked"
         )
     return notes

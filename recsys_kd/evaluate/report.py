@@ -168,6 +168,7 @@ def render(report: Report) -> str:
     return environment.get_template("report.html.j2").render(
         r=report,
         rows=stage_rows(report),
+        idle=evaluation.get("uninformative", {}),
         metric_names=list(evaluation["metrics"]["served"]),
         losses=Markup(loss_curves(report.fits)),
         calibration=Markup(calibration_plot(calibrated)),

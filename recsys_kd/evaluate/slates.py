@@ -5,10 +5,12 @@ depends on its own item and position (Li et al. 2018); `cascade`, also on the po
 2020); `whole list`, on all of them (plain IPS of the list).
 """
 
+from dataclasses import replace
+
 import numpy as np
 from numpy.typing import NDArray
 
-from recsys_kd.evaluate.offpolicy import OffPolicy, check_propensity, summarize
+from recsys_kd.evaluate.offpolicy import OffPolicy, check_propensity, overlap_of, summarize
 from recsys_kd.evaluate.sums import Measured, UserSums, ratio, ratio_of
 
 Floats = NDArray[np.float64]
@@ -46,7 +48,8 @@ def slate_value(
         slots = [ratio(per_user(weight[:, k] * reward[:, k]), per_user(weight[:, k])) for k in range(shape[1])]
         found[f"SNIPS, {name}"] = _sum(slots)
     logged = ratio(per_user(reward.sum(axis=1)), lists)
-    return summarize(found, logged, weights["cascade"][:, -1], confidence)
+    off = tuple(f"IPS, {n}" for n, weight in weights.items() if not all(overlap_of(slot).whole for slot in weight.T))
+    return replace(summarize(found, logged, weights["cascade"][:, -1], confidence), off=off)
 
 
 def _sum(parts: list[Measured]) -> Measured:

@@ -16,14 +16,19 @@ from recsys_kd.evaluate.evaluation import plain_values
 from recsys_kd.evaluate.offpolicy import OffPolicy
 from recsys_kd.evaluate.sample import Sample
 from recsys_kd.flow.ab_columns import data_config, names_in
-from recsys_kd.flow.ab_log import ScoredLog, ScoreKind, Wanted, read_scored
+from recsys_kd.flow.ab_log import ScoredLog, Wanted, read_scored
 from recsys_kd.flow.ab_policy import gain_of, policy_values, target_columns
-from recsys_kd.flow.ab_refs import resolve
+from recsys_kd.flow.ab_refs import Ref, resolve
+from recsys_kd.flow.ab_scores import Declared, check_columns, taken_columns
 from recsys_kd.flow.ab_slices import catalogue_column, catalogue_numbers, slices_of
 from recsys_kd.flow.ab_split import GroupShares, group_shares
 from recsys_kd.flow.lineage import check_unseen
 from recsys_kd.progress import SILENT, Progress
 from recsys_kd.settings import AbConfig, DataConfig, EvaluateConfig, load_recipe, milliseconds
+
+
+class SameModel(InputError):
+    """A model would be compared with itself."""
 
 
 class BadTime(InputError):
@@ -62,20 +67,24 @@ def instant(text: str) -> int:
         raise BadTime(f"--since: '{text}' is not a time; write it as 2026-01-31 or 2026-01-31T12:00") from None
 
 
-def compare_log(
+def compare_log(  # noqa: PLR0913 - a log, its readers and its models
     log: Path,
     control: str,
     treatments: list[str],
     recipe: Path | None = None,
     store: Path = Path("store"),
     since: str | None = None,
-    scores: ScoreKind = "logit",
+    scores: Declared = "auto",
     progress: Progress = SILENT,
+    quarantine: Path | None = None,
 ) -> Offline:
     """Compare treatments with a control on a log; each is `model@alias`, `model@version`, an artifact or a column.
 
+    scores: what score columns hold, `logit` or `probability`, all of them or by column; by default what their values
+    say plainly. Bad rows go to the file `quarantine`, in a temporary folder where none is named.
     Raises: InputError subclasses that name the file, column, row or model that is wrong.
     """
+    _check_distinct(control, treatments)
     loaded = load_recipe(recipe) if recipe else None
     data = data_config(log, loaded)
     ab, evaluate = (loaded.ab, loaded.evaluate) if loaded else (AbConfig(), EvaluateConfig())
@@ -83,23 +92,38 @@ def compare_log(
     refs = tuple(resolve(name, columns, store) for name in dict.fromkeys([control, *treatments]))
     start = instant(since) if since else None
     targets = target_columns([r.name for r in refs], columns)
-    numbers = (*targets.values(), *([ab.price] if ab.price in columns and ab.price else []))
+    numbers = (ab.price,) if ab.price and ab.price in columns else ()
     in_log = tuple(dict.fromkeys([*(name for name in ab.slices if name in columns), *_group_column(ab, columns)]))
-    wanted = Wanted(refs, numbers, in_log, scores, start)
+    group = ab.groups.column if ab.groups else None
+    check_columns(refs, data, scores, taken_columns(ab.price, group, ab.slices, targets.values()))
+    wanted = Wanted(refs, numbers, tuple(targets.values()), in_log, scores, start, quarantine)
     found = read_scored(data, wanted, progress)
-    notes = check_unseen(list(refs), found.stamp)
+    notes = (*_alike(refs), *check_unseen(list(refs), found.stamp))
     _add_catalogue(found, data, ab, columns)
     sample, how = sample_of(found, ab)
     comparison = compare(found.scores, control, sample, ab, evaluate, slices_of(found))
-    policies = policy_values(found, targets, evaluate.confidence)
+    policies, missing = policy_values(found, targets, evaluate.confidence)
     shares = group_shares(found, ab.groups) if ab.groups else None
     split = [shares.sentence] if shares else []
     thin = [f"off-policy, {name}: {w}" for name, p in policies.items() for w in p.warnings]
     comparison = replace(
-        comparison, warnings=(*split, *found.notes, *notes, *comparison.warnings, *thin, *([how] if how else []))
+        comparison,
+        warnings=(*split, *found.notes, *notes, *comparison.warnings, *missing, *thin, *([how] if how else [])),
     )
     digests = {"log": found.digest, **{r.name: r.digest for r in refs if r.digest}}
     return Offline(comparison, found, digests, policies, shares)
+
+
+def _check_distinct(control: str, treatments: list[str]) -> None:
+    if control in treatments:
+        raise SameModel(f"--control and --treatment are both '{control}': name two models to compare")
+
+
+def _alike(refs: tuple[Ref, ...]) -> list[str]:
+    """Return notes on names that stand for one artifact."""
+    first: dict[str, str] = {}
+    pairs = [(first.setdefault(r.digest, r.name), r.name) for r in refs if r.digest]
+    return [f"'{a}' and '{b}' are the same artifact: they can't differ" for a, b in pairs if a != b]
 
 
 def _group_column(ab: AbConfig, columns: list[str]) -> list[str]:

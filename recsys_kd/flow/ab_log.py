@@ -3,35 +3,38 @@
 Rows stream in batches; what is kept is some 30 bytes a row and 4 for every model.
 """
 
+import shutil
 import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
 from recsys_kd.data.checks import Canonical
+from recsys_kd.data.counts import same_event
 from recsys_kd.data.files import catalogue_files, content_key, list_files
-from recsys_kd.data.layout import column_of
+from recsys_kd.data.layout import CHANCE, chance_of, column_of
 from recsys_kd.data.read import Scan, open_log, scan, select, usable
-from recsys_kd.errors import InputError
+from recsys_kd.errors import InputError, OutsideError
 from recsys_kd.evaluate.sample import numbered
 from recsys_kd.flow.ab_columns import Names
 from recsys_kd.flow.ab_refs import Ref
+from recsys_kd.flow.ab_scores import Declared, kind_of, logits_of
 from recsys_kd.flow.keyed import RawScorer, fields_of
+from recsys_kd.flow.lineage import day_of
 from recsys_kd.ids import mix
 from recsys_kd.progress import SILENT, Progress
 from recsys_kd.settings import DataConfig, FieldConfig, SplitConfig
 
 Floats = NDArray[np.float32]
-ScoreKind = Literal["logit", "probability"]
 
 
-class NotProbabilities(InputError):
-    """Scores that were said to be probabilities are not."""
+class QuarantineUnwritable(OutsideError):
+    """The file for bad rows can't be written."""
 
 
 class NothingLeft(InputError):
@@ -71,14 +74,17 @@ class ScoredLog:
 
 @dataclass(frozen=True)
 class Wanted:
-    """What to read of a log beside its canonical columns."""
+    """What to read of a log beside its canonical columns. chances: columns of probabilities, of policies."""
 
     refs: tuple[Ref, ...]
     numbers: tuple[str, ...] = ()
+    chances: tuple[str, ...] = ()
     categories: tuple[str, ...] = ()
-    scores: ScoreKind = "logit"
+    scores: Declared = "auto"
     since: int | None = None
     """Milliseconds UTC; rows before only say who and what is known."""
+    quarantine: Path | None = None
+    """File for rows that can't be used; a new one in a temporary folder, which stays, where none is named."""
 
 
 def log_digest(config: DataConfig) -> str:
@@ -90,21 +96,36 @@ def log_digest(config: DataConfig) -> str:
 def read_scored(config: DataConfig, wanted: Wanted, progress: Progress = SILENT) -> ScoredLog:
     """Read, check and score a log in batches.
 
-    Raises: what `data.read` raises for files, columns and bad rows; NotProbabilities, NothingLeft.
+    Raises: what `data.read` raises for files, columns and bad rows; what `ab_scores.logits_of` raises; NothingLeft.
     """
     fields = _fields(config, wanted)
     plain = config.model_copy(update={"fields": tuple(fields.values()), "catalogue": None})
     extra = {_extra(r.column): r.column for r in wanted.refs if r.column}
-    extra |= {_extra(name): name for name in wanted.numbers}
+    extra |= {_extra(name): name for name in wanted.numbers} | {chance_of(name): name for name in wanted.chances}
     log = open_log(plain, SplitConfig(), extra)
     with tempfile.TemporaryDirectory(prefix="recsys-kd-ab-") as folder:
-        quarantine = Path(folder) / "quarantine.parquet"
-        found = scan(log, quarantine, Path(folder) / "spill", progress)
-        found.counts.check_threshold(plain.max_quarantine, "the file and column named")
+        bad = Path(folder) / "quarantine.parquet"
+        found = scan(log, bad, Path(folder) / "spill", progress)
+        kept = _kept(bad, wanted.quarantine)
+        found.check(str(kept))
+        found.counts.check_used(str(kept))
         rows = _Rows(found, wanted, fields)
         for batch, canonical in usable(found, progress):
             rows.take(batch, canonical)
-    return rows.finish(log_digest(config), found)
+    return rows.finish(log_digest(config), found, _left_out(found, kept))
+
+
+def _kept(bad: Path, wanted: Path | None) -> Path:
+    """Move bad rows, where there are any, to the file wanted; return it. Raises: QuarantineUnwritable."""
+    if not bad.exists():
+        return wanted or bad
+    kept = wanted or Path(tempfile.mkdtemp(prefix="recsys-kd-ab-")) / "quarantine.parquet"
+    try:
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        shutil.move(bad, kept)
+    except OSError as error:
+        raise QuarantineUnwritable(f"{kept}: {error.strerror}; name another file with --quarantine") from None
+    return kept
 
 
 def _extra(column: str) -> str:
@@ -169,10 +190,14 @@ class _Rows:
         self.seen["item"].append(rows.item[~late])
         return batch.take(pa.array(np.flatnonzero(late))), select(rows, late)
 
-    def finish(self, digest: str, found: Scan) -> ScoredLog:
+    def finish(self, digest: str, found: Scan, notes: list[str]) -> ScoredLog:
         """Return the rows, sorted by request where they are not."""
         if self.n == 0:
-            raise NothingLeft("no row of the log is as late as --since asks; give a later log or an earlier time")
+            first, last = day_of(found.first_time), day_of(found.last_time)
+            raise NothingLeft(
+                f"no row of the log is as late as --since {day_of(self.wanted.since or 0)}: its rows are from {first} "
+                f"to {last}; give a later log or an earlier time"
+            )
         keys: dict[str, NDArray[np.int64]] = {}
         codes: dict[str, NDArray[np.int32]] = {}
         for name in ("request", "user", "item"):
@@ -186,10 +211,6 @@ class _Rows:
             codes = {name: column[order] for name, column in codes.items()}
             ints = {name: column[order] for name, column in ints.items()}
             floats = {name: column[order] for name, column in floats.items()}
-        scores, notes = self._scores(floats)
-        if found.counts.used < found.counts.read:
-            reasons = "".join(f", {rows:,} {reason}" for reason, rows in found.counts.quarantined.items())
-            notes.insert(0, f"{found.counts.line()}{reasons}")
         return ScoredLog(
             digest,
             found.counts.to_json(),
@@ -201,36 +222,34 @@ class _Rows:
             ints["stamp"],
             floats["label"],
             floats.get("weight", np.broadcast_to(np.float32(1.0), self.n)),
-            {name.removeprefix("column:"): v for name, v in floats.items()},
-            scores,
+            {name.removeprefix("column:").removeprefix(CHANCE): v for name, v in floats.items()},
+            self._scores(floats),
             {name: ints[name] for name in self.wanted.categories},
             self.names,
             {k: np.concatenate(v) if v else np.zeros(0, dtype=np.int64) for k, v in self.seen.items()},
             notes,
         )
 
-    def _scores(self, floats: dict[str, Floats]) -> tuple[dict[str, Floats], list[str]]:
-        """Return every model's logits, and notes on columns that look like probabilities."""
-        scores, notes = {}, []
+    def _scores(self, floats: dict[str, Floats]) -> dict[str, Floats]:
+        """Return every model's logits."""
+        scores = {}
         for ref in self.wanted.refs:
-            values = floats[f"score:{ref.name}"] if ref.student else floats[_extra(ref.column or "")]
-            inside = bool(values.min() >= 0 and values.max() <= 1)
-            if ref.column and self.wanted.scores == "probability":
-                values = _logits(values, ref.column, inside)
-            elif ref.column and inside and values.max() > 0:
-                notes.append(
-                    f"scores of '{ref.column}' lie between 0 and 1: if they are probabilities, give --scores "
-                    "probability; logloss and ECE take them for logits"
-                )
-            scores[ref.name] = values
-        return scores, notes
+            if ref.column:
+                kind = kind_of(self.wanted.scores, ref.column)
+                scores[ref.name] = logits_of(ref.column, floats[_extra(ref.column)], kind, floats["label"])
+            else:
+                scores[ref.name] = floats[f"score:{ref.name}"]
+        return scores
 
 
-def _logits(values: Floats, column: str, inside: bool) -> Floats:
-    if not inside:
-        raise NotProbabilities(
-            f"column '{column}' runs from {values.min():g} to {values.max():g}; probabilities lie in 0..1, "
-            "give --scores logit"
-        )
-    p = np.clip(values.astype(np.float64), 1e-7, 1 - 1e-7)
-    return np.log(p / (1 - p)).astype(np.float32)
+def _left_out(found: Scan, quarantine: Path) -> list[str]:
+    """Return what became of rows that are not compared, and where to look at them."""
+    counts, notes = found.counts, []
+    if counts.used < counts.read:
+        notes.append(counts.line())
+    if counts.bad:
+        reasons = ", ".join(f"{rows:,} {reason}" for reason, rows in counts.quarantined.most_common())
+        notes.append(f"quarantined: {reasons}; most from {counts.worst_told()}; all in {quarantine}")
+    if counts.deduplicated:
+        notes.append(f"deduplicated {counts.deduplicated:,}: {same_event(found.event_columns)}")
+    return notes

@@ -20,6 +20,8 @@ from recsys_kd.evaluate.slates import slate_value
 from recsys_kd.flow.ab_log import ScoredLog
 
 SUFFIX = "_propensity"
+MOST_LOST = 0.1
+"""Share of lists that may be left out of the value of whole lists."""
 Floats = NDArray[np.float64]
 
 
@@ -32,25 +34,41 @@ def target_columns(names: Iterable[str], columns: list[str]) -> dict[str, str]:
     return {name: f"{name}{SUFFIX}" for name in names if f"{name}{SUFFIX}" in columns}
 
 
-def policy_values(log: ScoredLog, targets: dict[str, str], confidence: float) -> dict[str, OffPolicy]:
-    """Return the off-policy value per shown item, and per list where all lists are equally long, of every target.
+def policy_values(
+    log: ScoredLog, targets: dict[str, str], confidence: float
+) -> tuple[dict[str, OffPolicy], tuple[str, ...]]:
+    """Return the off-policy value per shown item, and per list, of every target; and notes on what has none.
 
-    Raises: NoPropensity where a target is given and the log says no propensity; BadPropensity.
+    Raises: BadPropensity.
     """
-    found = {}
     propensity = log.numbers.get("propensity")
-    logged = None if propensity is None else propensity.astype(np.float64)
+    if not targets:
+        return {}, ()
+    if propensity is None:
+        given = ", ".join(f"'{column}'" for column in targets.values())
+        return {}, (
+            f"off-policy value is left out: the log has {given}, and no propensity of its own; log the chance of each "
+            "shown item as `propensity`, or name its column in the recipe (data.columns.propensity)",
+        )
+    found: dict[str, OffPolicy] = {}
+    notes, logged = _unweighted(log), propensity.astype(np.float64)
     for name, column in targets.items():
-        target = log.numbers[column].astype(np.float64)
-        user = log.user.astype(np.int64)
-        rows = Logged(log.label.astype(np.float64), logged, target, user)  # type: ignore[arg-type]
+        target, user = log.numbers[column].astype(np.float64), log.user.astype(np.int64)
+        rows = Logged(log.label.astype(np.float64), logged, target, user)
         found[name] = off_policy(*_with_model(log, rows), confidence)
-        lists = _lists(log)
-        if lists is not None and logged is not None:
-            owner = user[lists[:, 0]]
-            value = slate_value(rows.reward[lists], logged[lists], target[lists], owner, confidence)
+        lists, note = whole_lists(log)
+        notes += [f"off-policy, {name}: {note}"] if note else []
+        if lists is not None:
+            value = slate_value(rows.reward[lists], logged[lists], target[lists], user[lists[:, 0]], confidence)
             found[f"{name}, whole lists"] = value
-    return found
+    return found, tuple(notes)
+
+
+def _unweighted(log: ScoredLog) -> list[str]:
+    if log.weight.min() == log.weight.max():
+        return []
+    ends = f"{log.weight.min():g} to {log.weight.max():g}"
+    return [f"off-policy values count every row once: the log's weights ({ends}) are not used there"]
 
 
 def _with_model(log: ScoredLog, rows: Logged) -> tuple[Logged, tuple[str, ...]]:
@@ -75,15 +93,38 @@ def _places(log: ScoredLog) -> NDArray[np.int64]:
     return dense(position.astype(np.int64)).astype(np.int64)
 
 
-def _lists(log: ScoredLog) -> NDArray[np.int64] | None:
-    """Return row numbers [lists, slots] in order of position; None without positions, or for lists of many lengths."""
-    position = log.numbers.get("position")
-    if position is None:
-        return None
-    sizes = np.bincount(log.request)
-    if sizes.min() != sizes.max() or sizes[0] < 2:
-        return None
-    return np.lexsort((position, log.request)).reshape(-1, int(sizes[0]))
+def whole_lists(log: ScoredLog) -> tuple[NDArray[np.int64] | None, str]:
+    """Return row numbers [lists, slots] in order of position, and a note on what is left out, "" for nothing.
+
+    A list is whole where it has the places 0, 1, .. of the length that most lists have: those that lost a row are left
+    out. None where there are no positions, or too few lists are whole to speak for the others.
+    """
+    if "position" not in log.numbers:
+        return None, "value of whole lists is left out: the log has no position"
+    place, request = _places(log), log.request
+    sizes = np.bincount(request)
+    deepest, places = np.zeros(len(sizes), dtype=np.int64), np.bincount(request, weights=place)
+    np.maximum.at(deepest, request, place)
+    # Places 0..n-1, each once, are those that are n, reach to n - 1 and add up to n (n - 1) / 2.
+    sound = (deepest == sizes - 1) & (2 * places == sizes * (sizes - 1))
+    slots = int(np.bincount(sizes[sound]).argmax()) if sound.any() else 0
+    whole = sound & (sizes == slots)
+    lost = len(sizes) - int(whole.sum())
+    if slots < 2 or lost > MOST_LOST * len(sizes):
+        told = (
+            f"{len(sizes) - lost:,} of {len(sizes):,} lists have all of {slots} places" if slots > 1 else "no list does"
+        )
+        return None, (
+            f"value of whole lists is left out: it needs lists of one length, each place from the first on once; {told}"
+        )
+    rows = np.flatnonzero(whole[request])
+    order = rows[np.lexsort((place[rows], request[rows]))].reshape(-1, slots)
+    if not lost:
+        return order, ""
+    return order, (
+        f"whole lists: {lost:,} of {len(sizes):,} lists are left out, they have not all of {slots} places; the value "
+        "speaks for the others"
+    )
 
 
 def gain_of(log: ScoredLog) -> tuple[NDArray[np.float32] | None, str]:

@@ -15,8 +15,9 @@ from recsys_kd.evaluate.judge import CANDIDATE, Facts, judge
 from recsys_kd.evaluate.policy import Policy
 from recsys_kd.flow.ab import instant, sample_of
 from recsys_kd.flow.ab_columns import data_config, names_in
-from recsys_kd.flow.ab_log import ScoredLog, ScoreKind, Wanted, read_scored
+from recsys_kd.flow.ab_log import ScoredLog, Wanted, read_scored
 from recsys_kd.flow.ab_refs import Ref, resolve
+from recsys_kd.flow.ab_scores import Declared, check_columns
 from recsys_kd.flow.ab_slices import slices_of
 from recsys_kd.flow.latency import latency_of
 from recsys_kd.flow.lineage import check_unseen
@@ -54,7 +55,7 @@ def gate(  # noqa: PLR0913 - a log, its readers and its models
     recipe: Path | None = None,
     store: Path = Path("store"),
     since: str | None = None,
-    scores: ScoreKind = "logit",
+    scores: Declared = "auto",
     progress: Progress = SILENT,
 ) -> Judged:
     """Measure the candidate on a log beside the others (policy's name -> ref, as `ab` takes them) and judge it.
@@ -71,8 +72,10 @@ def gate(  # noqa: PLR0913 - a log, its readers and its models
         )
     refs = {name: resolve(ref, columns, store) for name, ref in others.items()}
     read = tuple({r.name: r for r in (subject, *refs.values())}.values())
-    wanted = Wanted(read, (), (), scores, instant(since) if since else None)
-    found = read_scored(data_config(log, loaded), wanted, progress)
+    data = data_config(log, loaded)
+    check_columns(read, data, scores, {})
+    wanted = Wanted(read, scores=scores, since=instant(since) if since else None)
+    found = read_scored(data, wanted, progress)
     check_unseen(list(read), found.stamp)
     compared = {name: _compare(found, subject, ref, policy, name, evaluate) for name, ref in refs.items()}
     facts = facts_of(subject, found, policy)

@@ -106,6 +106,8 @@ class DataConfig(StrictConfig):
     """Ids rarer than this in the training days share the fallback row."""
     max_quarantine: float = Field(0.001, ge=0, le=1)
     """The run stops above this quarantined fraction of the rows read, or of a catalogue's items."""
+    max_duplicates: float = Field(0.5, ge=0, le=1)
+    """The run stops above this fraction of rows that repeat an earlier one (user, item, time, request)."""
     require_checksums: bool = False
     """Refuse Parquet files without page checksums (flipped bytes in such files can't be seen)."""
     on_bad_file: Literal["stop", "exclude"] = "stop"

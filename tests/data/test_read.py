@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from recsys_kd.data.counts import TooManyBadRows
+from recsys_kd.data.counts import TooManyBadRows, TooManyDuplicates
 from recsys_kd.data.dedup import Deduplicator, HashSpill
 from recsys_kd.data.drift import SchemaDrift
 from recsys_kd.data.encode import ConstantLabel, encode
@@ -113,6 +113,31 @@ def test_too_many_bad_rows_stop_the_run_with_counts_and_place(tmp_path):
     for word in ("8 of 400", "nan 8", "log.parquet", "data.max_quarantine", "quarantine.parquet"):
         assert word in str(error.value)
     assert not (tmp_path / "out").exists()
+
+
+def test_the_first_bad_value_is_told_with_its_row_and_few_bad_rows_are_no_wrong_column(tmp_path):
+    label = np.where(np.arange(400) == 7, -3.0, log()["label"])
+    words = r"log.parquet, column 'label', negative_label, 1 rows, the first is -3.0 in row 7\. .* raise data.max_quar"
+    with pytest.raises(TooManyBadRows, match=words):
+        reading(tmp_path, log(label=label))
+
+
+def test_where_most_rows_are_bad_the_column_is_to_be_looked_at_and_not_the_limit(tmp_path):
+    words = "so many are no accident: look at column 'label': .*data.columns; labels reach to data.label_max"
+    with pytest.raises(TooManyBadRows, match=words) as error:
+        reading(tmp_path, log(label=np.full(400, 5.0)))
+    assert "raise data.max_quarantine" not in str(error.value)
+
+
+def test_a_log_that_is_mostly_duplicates_stops_and_says_what_a_duplicate_is(tmp_path):
+    columns = {k: np.tile(v, 3) for k, v in log().items()}
+    words = (
+        r"800 of 1,200 rows \(66.67%\) are duplicates, more than data.max_duplicates 50%: rows alike in user_id, "
+        "item_id, timestamp and request_id are one event, of which the first read is kept"
+    )
+    with pytest.raises(TooManyDuplicates, match=words):
+        reading(tmp_path, columns)
+    assert reading(tmp_path, columns, max_duplicates=0.7).counts.used == 400
 
 
 def test_a_repeated_event_is_used_once_across_files(tmp_path):

@@ -85,6 +85,15 @@ def test_the_interval_decides_not_the_mean():
     assert not decide(between, found, SUBJECT, (10,)).passed
 
 
+def test_a_hit_rate_that_every_model_has_holds_back_and_is_not_shown():
+    # Every request has 10 candidates: one of the first 10 is a click, whoever ranks.
+    verdict = decide(GateConfig(metric="hit_rate", max_ece=0.2), evaluation(), SUBJECT, (10,))
+    check = next(c for c in verdict.checks if c.name == "hit_rate@10 against the teacher")
+    assert not verdict.passed and "can't decide: no request has more than 10 candidates" in check.sentence
+    page = render(report())
+    assert "hit_rate@10 says nothing here: no request has more than 10 candidates" in page and "1.0000" not in page
+
+
 @pytest.mark.parametrize(
     ("change", "shift", "name"), [({"max_ece": 0.1}, 1.0, "calibration"), ({"min_ratio": 31}, 0.0, "size")]
 )

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import tempfile
 
 import numpy as np
 import pyarrow as pa
@@ -13,17 +14,24 @@ from typer.testing import CliRunner
 from recsys_kd.artifact.write import write_artifact
 from recsys_kd.cli.main import app
 from recsys_kd.data.counts import TooManyBadRows
-from recsys_kd.evaluate.inspect import OneClass, RepeatedCandidate
-from recsys_kd.evaluate.offpolicy import BadPropensity, NoPropensity
-from recsys_kd.flow.ab import compare_log
-from recsys_kd.flow.ab_log import NotProbabilities
+from recsys_kd.evaluate.inspect import IdleMetric, OneClass, RepeatedCandidate
+from recsys_kd.evaluate.offpolicy import BadPropensity
+from recsys_kd.flow.ab import SameModel, compare_log
+from recsys_kd.flow.ab_log import NothingLeft
 from recsys_kd.flow.ab_policy import FractionalPosition
 from recsys_kd.flow.ab_refs import UnknownRef, resolve
+from recsys_kd.flow.ab_scores import BadScores, NotProbabilities, NotScores, UnclearScores, parse_scores
 from recsys_kd.flow.compression import golden_queries, seen_days
 from recsys_kd.flow.evaluation import score_compiled
 from recsys_kd.flow.lineage import SeenInTraining, day_of
 from recsys_kd.registry.sqlite import SqliteRegistry
 from tests.served import LINEAGE, compressed, random_student
+
+
+@pytest.fixture(autouse=True)
+def scratch(tmp_path, monkeypatch):
+    """Bad rows of logs that are compared stay in the test's own folder."""
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
 
 
 def columns(requests=400, size=6, seed=0):
@@ -82,15 +90,81 @@ def test_the_terminal_shows_the_sentence_first_and_a_table(tmp_path):
     assert "new - old" in done.stdout and "off-policy value of new: the log earned 0." in done.stdout
 
 
+def test_no_number_is_cut_however_long_the_names_are(tmp_path):
+    name = "a_model_whose_name_is_as_long_as_the_path_of_an_artifact_in_a_deep_folder_of_a_store"
+    log = write(tmp_path, **{name: columns()["new"]})
+    given = ["ab", "--control", "old", "--treatment", name, "--log", str(log)]
+    shown, found = (CliRunner().invoke(app, [*given, *more]).stdout for more in ([], ["--json"]))
+    assert "\u2026" not in shown and f"{name} - old" in shown
+    for effect in json.loads(found)["effects"]:
+        row = next(line for line in shown.splitlines() if line[2:].startswith(f"{effect['metric']} "))
+        assert f"{effect['delta']['value']:+.5f}" in row and f"{effect['control_value']:.5f}" in row
+
+
+def test_metrics_that_say_nothing_are_marked_and_can_not_decide(tmp_path):
+    log, page = write(tmp_path), tmp_path / "ab.html"
+    given = ["ab", "--control", "old", "--treatment", "new", "--log", str(log), "--html", str(page)]
+    shown = CliRunner().invoke(app, given).stdout
+    row = next(line for line in shown.splitlines() if " hit_rate@10 " in line)
+    assert "says nothing" in row and "hit_rate@10 says nothing: no request has more than 10 candidates" in shown
+    assert "hit_rate@10 says nothing: no request has more than 10 candidates" in page.read_text()
+    found = compare_log(log, "old", ["new"]).comparison
+    assert np.isnan(found.effect("new", "hit_rate@10").detectable) and "ndcg@10" not in found.uninformative
+    with pytest.raises(IdleMetric, match=r"hit_rate@10 can't decide: .* take a smaller k \(evaluate.k\)"):
+        compare_log(log, "old", ["new"], recipe(tmp_path, decide={"hit_rate@10": {}}))
+
+
 def test_positions_and_probabilities_are_understood(tmp_path):
     p = {name: 1 / (1 + np.exp(-columns()[name])) for name in ("old", "new")}
     log = write(tmp_path, **p)
     right = compare_log(log, "old", ["new"], scores="probability").comparison
     assert right.metrics["old"]["logloss"].value < 0.8
-    wrong = compare_log(log, "old", ["new"]).comparison
-    assert "give --scores probability" in wrong.warnings[0]
-    with pytest.raises(NotProbabilities, match=r"column 'old' runs from -.* give --scores logit"):
+    with pytest.raises(UnclearScores, match=r"column 'old' runs from 0.* Give --scores old=probability, or"):
+        compare_log(log, "old", ["new"])
+    with pytest.raises(NotProbabilities, match=r"column 'old' runs from -.* give --scores old=logit"):
         compare_log(write(tmp_path), "old", ["new"], scores="probability")
+
+
+def test_each_column_may_hold_its_own_kind_of_scores(tmp_path):
+    log = write(tmp_path, old=1 / (1 + np.exp(-columns()["old"].astype(np.float64))))
+    apart = compare_log(log, "old", ["new"], scores=parse_scores(["old=probability"])).comparison
+    alike = compare_log(write(tmp_path), "old", ["new"]).comparison
+    assert apart.metrics["old"]["logloss"].value == pytest.approx(alike.metrics["old"]["logloss"].value, abs=1e-6)
+    with pytest.raises(BadScores, match="--scores: 'percent'; give logit, probability, or COLUMN=logit"):
+        parse_scores(["percent"])
+    with pytest.raises(BadScores, match="--scores: 'odl' is no column that is compared; these are old, new"):
+        compare_log(log, "old", ["new"], scores=parse_scores(["odl=probability"]))
+
+
+def test_columns_that_are_no_scores_are_refused_by_what_they_are(tmp_path):
+    prices = 20.0 + np.arange(2400) % 50
+    log = write(tmp_path, price=prices, clicks=np.arange(2400))
+    given = recipe(tmp_path, price="price")
+    for column, words in [
+        ("item_id", "'item_id' is the log's item_id, not a model's scores"),
+        ("propensity", "'propensity' is the log's propensity"),
+        ("clicks", "column 'clicks' is int64: keys, counts and labels are"),
+    ]:
+        with pytest.raises(NotScores, match=words):
+            compare_log(log, column, ["new"])
+    with pytest.raises(NotScores, match=r"'price' is the price \(ab.price\)"):
+        compare_log(log, "old", ["price"], given)
+    with pytest.raises(NotScores, match=r"column 'price' runs from 20 to 69: as logits .* 100.0% of rows .* where 3"):
+        compare_log(log, "old", ["price"])
+    assert compare_log(log, "old", ["price"], scores={"price": "logit"}).comparison.outcomes == {"price": "worse"}
+
+
+def test_a_model_beside_itself_is_refused(tmp_path):
+    with pytest.raises(SameModel, match="--control and --treatment are both 'old'"):
+        compare_log(write(tmp_path), "old", ["old"])
+
+
+def test_a_time_beyond_the_log_is_told_with_the_logs_own(tmp_path):
+    words = (
+        r"as --since 2027-01-01T00:00:00\+00:00: its rows are from 2026-01-05T08:00:00\+00:00 to 2026-01-07T04:20:00"
+    )
+    with pytest.raises(NothingLeft, match=words):
+        compare_log(write(tmp_path), "old", ["new"], since="2027-01-01")
 
 
 def test_rows_before_since_tell_who_and_what_is_new(tmp_path):
@@ -103,7 +177,8 @@ HOSTILE = [
     ({"old": np.where(ROW % 100 == 9, np.nan, columns()["old"])}, TooManyBadRows, "column 'old', nan, 24 rows"),
     ({"item_id": ROW % 2, "timestamp": 1_767_600_000_000 + ROW},
      RepeatedCandidate, "a request logged twice counts twice"),
-    ({"propensity": None}, NoPropensity, "no propensity column"),
+    ({"new_propensity": np.where(ROW % 100 == 3, 1.5, 0.25)},
+     TooManyBadRows, "'new_propensity', out_of_range, 24 rows, the first is 1.5 in row 3"),
     ({"propensity": np.where(ROW % 100 == 3, 0.0, 0.25)}, TooManyBadRows, "'propensity', out_of_range, 24 rows"),
     ({"propensity": np.where(ROW == 3, 1e-9, 0.25)}, BadPropensity, "1 of 2,400 rows are not in 1e-06..1"),
     ({"position": ROW % 6 + 0.5}, FractionalPosition, "position: 0.5 in row 0 is no whole number"),
@@ -117,10 +192,51 @@ def test_hostile_logs_are_refused_with_the_column_and_the_reason(tmp_path, chang
         compare_log(write(tmp_path, **changes), "old", ["new"])
 
 
-def test_rows_that_are_left_out_are_told(tmp_path):
-    log = write(tmp_path, old=np.where(ROW == 9, np.nan, columns()["old"]))
-    found = compare_log(log, "old", ["new"]).comparison
+def test_rows_that_are_left_out_are_told_with_column_value_file_and_where_they_are(tmp_path):
+    log, kept = write(tmp_path, old=np.where(ROW == 9, np.nan, columns()["old"])), tmp_path / "bad" / "rows.parquet"
+    found = compare_log(log, "old", ["new"], quarantine=kept).comparison
     assert found.rows == 2399 and found.warnings[0].startswith("2,400 read = 2,399 used + 1 quarantined + 0 dedup")
+    told = f"1 nan; most from {log}, column 'old', nan, 1 rows, the first is nan in row 9; all in {kept}"
+    assert told in found.warnings[1] and pq.read_table(kept)["row"].to_pylist() == [9]
+
+
+def test_bad_rows_stay_in_a_temporary_folder_where_no_file_is_named(tmp_path):
+    log = write(tmp_path, old=np.where(ROW == 9, np.nan, columns()["old"]))
+    told = compare_log(log, "old", ["new"]).comparison.warnings[1]
+    assert pq.read_table(told.rsplit(" all in ", 1)[1])["reason"].to_pylist() == ["nan"]
+
+
+def test_duplicates_are_told_with_what_they_are(tmp_path):
+    given = {k: np.concatenate([v, v[:6]]) for k, v in columns().items() if k != "shelf"}
+    found = compare_log(write(tmp_path, **given, shelf=None), "old", ["new"]).comparison
+    assert found.rows == 2400
+    assert (
+        "deduplicated 6: rows alike in user_id, item_id, timestamp and request_id are one event, of"
+        in found.warnings[1]
+    )
+
+
+def test_a_lists_lost_row_leaves_out_that_list_alone_and_says_so(tmp_path):
+    log = write(tmp_path, old=np.where(ROW == 9, np.nan, columns()["old"]))
+    found = compare_log(log, "old", ["new"])
+    assert found.policies["new, whole lists"].overlap.rows == 399
+    assert any("1 of 400 lists are left out, they have not all of 6 places" in w for w in found.comparison.warnings)
+
+
+def test_lists_of_many_lengths_have_no_value_and_the_reason_is_told(tmp_path):
+    keep = (ROW // 6 % 2 == 0) | (ROW % 6 < 3)
+    given = {k: v[keep] for k, v in columns().items() if k != "shelf"}
+    found = compare_log(write(tmp_path, **given, shelf=None), "old", ["new"])
+    assert "new, whole lists" not in found.policies
+    words = "each place from the first on once; 200 of 400 lists have all of 3 places"
+    assert any(words in w for w in found.comparison.warnings)
+
+
+def test_without_propensities_the_rest_is_compared_and_the_off_policy_part_says_why_it_is_not_there(tmp_path):
+    found = compare_log(write(tmp_path, propensity=None), "old", ["new"])
+    assert found.comparison.outcomes == {"new": "better"} and not found.policies
+    words = "off-policy value is left out: the log has 'new_propensity', and no propensity of its own"
+    assert any(w.startswith(words) for w in found.comparison.warnings)
 
 
 def test_a_name_that_is_nothing_lists_what_there_is(tmp_path):

@@ -36,6 +36,25 @@ def test_where_no_reward_model_is_possible_the_reason_is_told(tmp_path):
     assert any(w.startswith(reason) for w in found.comparison.warnings)
 
 
+def test_estimates_whose_weights_do_not_average_1_are_marked_everywhere(tmp_path):
+    # Every chance is three times the log's: nothing was drawn with it, and lifts of IPS say so much and no more.
+    log, page = write(tmp_path, new_propensity=np.full(2400, 0.75)), tmp_path / "ab.html"
+    given = ["ab", "--control", "old", "--treatment", "new", "--log", str(log)]
+    shown = CliRunner().invoke(app, [*given, "--html", str(page)]).stdout.splitlines()
+    marked = {line.split("  ")[1] for line in shown if line.endswith("weights do not average 1")}
+    assert marked == {"IPS", "clipped IPS", "IPS, positions", "IPS, cascade", "IPS, whole list"}
+    assert page.read_text().count("(weights do not average 1)") == 5
+    assert any("mean 3.000 (should be 1)" in line for line in shown)
+    found = json.loads(CliRunner().invoke(app, [*given, "--json"]).stdout)["off_policy"]
+    assert found["new, whole lists"]["off"] == ["IPS, positions", "IPS, cascade", "IPS, whole list"]
+
+
+def test_that_weights_of_rows_are_not_used_off_policy_is_told(tmp_path):
+    found = compare_log(write(tmp_path, weight=np.arange(2400) % 2 + 1.0), "old", ["new"]).comparison
+    words = "off-policy values count every row once: the log's weights (1 to 2) are not used there"
+    assert words in found.warnings
+
+
 def bandit_log(folder, log, other):
     """Write one policy's log with the other's chances of the same; return the path and the other's click rate."""
     shown, evaluated = (pq.read_table(SHARED / f"obd_men_{name}.parquet").to_pandas() for name in (log, other))
