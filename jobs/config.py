@@ -93,7 +93,7 @@ def load(path: Path | None) -> JobsConfig:
     try:
         config = JobsConfig.model_validate(data)
     except ValidationError as error:
-        raise BadRecipe(explain(error, str(path or _DEFAULTS))) from None
+        raise BadRecipe(explain(error, str(path or _DEFAULTS), JobsConfig)) from None
     models = tuple(m.model_copy(update={"recipe": base / m.recipe}) for m in config.models)
     return config.model_copy(update={"desk": base / config.desk, "models": models})
 

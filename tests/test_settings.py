@@ -31,20 +31,27 @@ def test_relative_paths_are_taken_from_the_recipe(tmp_path):
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ({"extra": 1}, ["extra", "unknown key"]),
+        ({"extra": 1}, ["r.yaml: extra: unknown key (with the value 1); remove it; known here are: name, seed"]),
+        ({"compres": {"ratio": 2}}, ["r.yaml: compres: unknown key (with the value {'ratio': 2}); write 'compress'"]),
         ({"seed": "x"}, ["seed", "'x'"]),
-        ({"data": {"path": "log", "colums": {}}}, ["data.colums", "unknown key"]),
-        ({"compress": {"ratio": 20, "bytes": "1MB"}}, ["compress", "not several"]),
+        ({"data": {"path": "log", "colums": {}}}, ["data.colums", "unknown key", "write 'columns'"]),
+        ({"compress": {"ratio": 20, "bytes": "1MB"}}, ["compress", "got `ratio: 20.0`, `bytes: 1MB`", "not several"]),
         ({"student": {"hidden": []}}, ["student.hidden"]),
         ({"data": {"path": "x", "fields": [{"name": "v", "side": "item", "kind": "vector"}]}}, ["give its length"]),
         ({"distil": {"weight": 0.5}}, ["distil", "write `losses: {soft_bce: 0.5}`"]),
-        ({"distil": {"losses": {"hinge": 1.0}}}, ["distil.losses.hinge", "'soft_bce'"]),
-        ({"distil": {"losses": {"listwise": 0}}}, ["distil.losses.listwise", "greater than 0"]),
-        ({"seed": -1}, ["seed", "greater than or equal to 0"]),
-        ({"evaluate": {"k": []}}, ["evaluate.k", "at least 1 item"]),
-        ({"evaluate": {"k": [0]}}, ["evaluate.k.0", "greater than or equal to 1"]),
-        ({"student": {"hidden": [0]}}, ["student.hidden.0", "greater than or equal to 1"]),
-        ({"teacher": {"hidden": [0]}}, ["teacher.hidden.0", "greater than or equal to 1"]),
+        (
+            {"distil": {"losses": {"hinge": 1.0}}},
+            ["distil.losses.hinge: unknown key; remove it; known here are: soft_bce, "],
+        ),
+        ({"distil": {"losses": {"listwise": 0}}}, ["distil.losses.listwise: got 0; give a number, greater than 0"]),
+        ({"seed": -1}, ["seed: got -1; give a whole number, at least 0"]),
+        (
+            {"evaluate": {"k": []}},
+            ["evaluate.k: got []; give a list, each: a whole number, at least 1, with at least 1 in it"],
+        ),
+        ({"evaluate": {"k": [0]}}, ["evaluate.k[0]: got 0; give a whole number, at least 1"]),
+        ({"student": {"hidden": [0]}}, ["student.hidden[0]: got 0; give a whole number, at least 1"]),
+        ({"teacher": {"hidden": [0]}}, ["teacher.hidden[0]: got 0; give a whole number, at least 1"]),
         (
             {"data": {"path": "x", "fields": [{"name": "tags", "side": "candidate", "kind": "bag"}]}},
             ["'tags' is a bag on the candidate side", "`request` or `item`"],
@@ -60,10 +67,59 @@ def test_a_mistake_is_named_with_key_and_value(change, words, tmp_path):
     assert error.value.exit_code == 2
 
 
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"seed": True},
+        {"student": {"hidden": [64, True]}},
+        {"compress": {"bytes": True}},
+        {"compress": {"ratio": float("inf")}},
+        {"ab": {"groups": {"column": "arm", "shares": {"a": True, "b": 1}}}},
+        {"ab": {"decide": {"auc": {"not_worse": True}}}},
+        {"split": {"test_days": float("inf")}},
+    ],
+)
+def test_true_and_infinity_are_no_numbers(change, tmp_path):
+    with pytest.raises(BadRecipe, match=r"got (true|inf|\[64, True\]|\{'a': True, 'b': 1\}); give "):
+        parse_recipe({**GOOD, **change}, "r.yaml", tmp_path)
+    assert parse_recipe({**GOOD, "teacher": {"bag": True}}, "r.yaml", tmp_path).teacher.bag
+
+
+def test_every_fault_is_one_line_in_our_words(tmp_path):
+    fields = [{"name": "a b", "side": "shop", "kind": "bag"}, {"side": "item"}]
+    bad = {"name": True, "data": {"path": 3, "fields": fields}, "compress": {"bytes": [1], "bits": [5]}, 5: 6}
+    with pytest.raises(BadRecipe) as error:
+        parse_recipe(bad, "r.yaml", tmp_path)
+    name = "text, letters, digits, `_`, `.` and `-`, 64 at most"
+    keys = ", ".join(Recipe.model_fields)
+    assert str(error.value).splitlines() == [
+        f"r.yaml: name: got true; give {name}",
+        "r.yaml: data.path: got 3; give a path",
+        f"r.yaml: data.fields[0].name: got 'a b'; give {name}",
+        "r.yaml: data.fields[0].side: got 'shop'; give one of request, item, candidate",
+        f"r.yaml: data.fields[1].name: is missing; give {name}",
+        "r.yaml: data.fields[1].kind: is missing; give one of categorical, bag, dense, vector",
+        "r.yaml: compress.bytes: got [1]; give text or a whole number",
+        "r.yaml: compress.bits[0]: got 5; give one of 4, 8",
+        f"r.yaml: 5: unknown key; remove it; known here are: {keys}",
+    ]
+
+
+def test_a_password_is_not_repeated_by_the_message_that_refuses_it(tmp_path):
+    with pytest.raises(BadRecipe, match="put the URL in RECSYS_KD_REGISTRY") as error:
+        parse_recipe({**GOOD, "registry": "redis://:hunter2@host/0"}, "r.yaml", tmp_path)
+    assert "hunter2" not in str(error.value)
+
+
 def test_a_file_that_is_not_yaml_is_named(tmp_path):
     path = tmp_path / "r.yaml"
     path.write_text("a: [")
-    with pytest.raises(BadRecipe, match="not valid YAML"):
+    with pytest.raises(
+        BadRecipe, match=r"r\.yaml: line 1, column 5: not valid YAML .*; mend this line .* close brackets"
+    ):
+        load_recipe(path)
+    path.write_text("")
+    with pytest.raises(BadRecipe, match="got nothing; write a mapping with at least the keys `name` and `data`"):
         load_recipe(path)
     path.write_bytes(b"name: caf\xe9\n")
     with pytest.raises(BadRecipe, match="byte 9 is not UTF-8"):

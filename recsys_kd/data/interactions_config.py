@@ -89,7 +89,7 @@ def load_import(path: Path, base: Path | None = None) -> ImportConfig:
     try:
         config = ImportConfig.model_validate(load_yaml(path, "an import's YAML", BadImport))
     except ValidationError as error:
-        raise BadImport(explain(error, str(path))) from None
+        raise BadImport(explain(error, str(path), ImportConfig)) from None
     root = base or path.resolve().parent
 
     def under(side: Any) -> Any:

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from difflib import get_close_matches
 
 import pyarrow as pa
 
@@ -77,8 +78,8 @@ def plan_layout(
     for field in config.fields:
         if field.name in {*_OWN, *extra}:
             raise ReservedName(
-                f"field '{field.name}': the name is taken by the encoded log; give it another name and "
-                f"`column: {column_of(field)}`"
+                f"{key_of(field.name, config)}.name: '{field.name}': the name is taken by the encoded log; "
+                f"give it another name and `column: {column_of(field)}`"
             )
     item_fields = tuple(
         f for f in config.fields if f.side == "item" and catalogue is not None and column_of(f) in catalogue.names
@@ -93,12 +94,12 @@ def plan_layout(
     check_present(config, wanted, files[0], catalogue)
     types = {name: settled[column] for name, column in wanted.items()}
     for name, kind in types.items():
-        _check_type(name, wanted[name], kind, {f.name: f for f in log_fields})
+        _check_type(name, wanted[name], kind, config, {f.name: f for f in log_fields})
     for field in item_fields:
         assert catalogue is not None  # only a catalogue gives item fields
         once(column_of(field), catalogue, config.catalogue or config.path)
         types[field.name] = catalogue.field(column_of(field)).type
-        _check_type(field.name, column_of(field), types[field.name], {field.name: field})
+        _check_type(field.name, column_of(field), types[field.name], config, {field.name: field})
     if catalogue is not None:
         _check_catalogue_key(config, types["item_id"], catalogue)
     _check_vocabularies(config, types)
@@ -107,30 +108,37 @@ def plan_layout(
 
 def check_present(config: DataConfig, wanted: Mapping[str, str], log: LogFile, catalogue: pa.Schema | None) -> None:
     """Raise MissingColumn naming every column of log and catalogue that is not there, and those that are."""
-    missing, places = [], {f"{log.path}": log.schema}
+    missing, places = [], {f"the log ({log.path})": log.schema.names}
+    if catalogue is not None:
+        places[f"the catalogue ({config.catalogue})"] = catalogue.names
     for name, column in wanted.items():
         if column not in log.schema.names:
-            item_side = any(f.name == name and f.side == "item" for f in config.fields)
-            where = f"in {config.catalogue} nor in {log.path}" if item_side and catalogue else f"in {log.path}"
-            missing.append(f"{key_of(name)}: no column '{column}' {where}")
-    if catalogue is not None:
-        places[f"{config.catalogue}"] = catalogue
-        if config.columns.item_id not in catalogue.names:
-            column = config.columns.item_id
-            missing.append(f"{key_of('item_id')}: no column '{column}' in {config.catalogue}, which is keyed by it")
+            item_side = catalogue is not None and any(f.name == name and f.side == "item" for f in config.fields)
+            held = [*log.schema.names, *(catalogue.names if item_side and catalogue else ())]
+            where = "in catalogue or log" if item_side else "in the log"
+            missing.append(f"{key_of(name, config)}: no column '{column}' {where}{_near(column, held)}")
+    if catalogue is not None and config.columns.item_id not in catalogue.names:
+        column = config.columns.item_id
+        missing.append(f"{key_of('item_id', config)}: no column '{column}' in the catalogue, which is keyed by it")
     if missing:
-        held = [f"the columns of {place} are: {', '.join(schema.names)}" for place, schema in places.items()]
-        raise MissingColumn("; ".join([*missing, *held]))
+        told = [f"{place} has the columns {', '.join(names)}" for place, names in places.items()]
+        raise MissingColumn("; ".join([*missing, *told, "name a column that is there, or write the missing one"]))
 
 
-def key_of(name: str) -> str:
-    """Return what in a recipe (or a command) names a column: a key, or a field."""
+def _near(column: str, held: list[str]) -> str:
+    near = get_close_matches(column, held, 1)
+    return f" (perhaps '{near[0]}')" if near else ""
+
+
+def key_of(name: str, config: DataConfig) -> str:
+    """Return what in a recipe (or a command) names a column: a key, or a field's place in its list."""
     if name in {*OPTIONAL, "user_id", "item_id", "timestamp", "label"}:
         return f"data.columns.{name}"
     if name in ("split", "teacher"):
         return f"{name}.column"
+    names = [f.name for f in config.fields]
     # A comparison's own columns are called so: it names scores, prices and slices on its command line.
-    return "named on the command line" if name.startswith(("column:", CHANCE)) else f"field '{name}'"
+    return "named on the command line" if name.startswith(("column:", CHANCE)) else f"data.fields[{names.index(name)}]"
 
 
 def _check_catalogue_key(config: DataConfig, log: pa.DataType, catalogue: pa.Schema) -> None:
@@ -152,14 +160,14 @@ def _check_vocabularies(config: DataConfig, types: dict[str, pa.DataType]) -> No
         owner = field.vocabulary or field.name
         if owner not in owners:
             raise UnknownVocabulary(
-                f"field '{field.name}': vocabulary '{owner}' is none of: {', '.join(owners)}; "
+                f"{key_of(field.name, config)}.vocabulary: '{owner}' is none of: {', '.join(owners)}; "
                 "name one of these, or leave `vocabulary` out"
             )
         mine, theirs = (key_kind(value_type(types[n]) or types[n]) for n in (field.name, owner))
         if mine != theirs:
             raise WrongColumnType(
-                f"field '{field.name}': holds {types[field.name]}, but its vocabulary '{owner}' is of {types[owner]}, "
-                "so no value would be found; write both as integers or both as strings"
+                f"{key_of(field.name, config)}: '{field.name}' holds {types[field.name]}, but its vocabulary '{owner}' "
+                f"is of {types[owner]}, so no value would be found; write both as integers or both as strings"
             )
 
 
@@ -172,7 +180,7 @@ def _is_number(kind: pa.DataType) -> bool:
     )
 
 
-def _check_type(name: str, column: str, kind: pa.DataType, fields: dict[str, FieldConfig]) -> None:
+def _check_type(name: str, column: str, kind: pa.DataType, config: DataConfig, fields: dict[str, FieldConfig]) -> None:
     wants = fields[name].kind if name in fields else ""
     inner = value_type(kind)
     checks = {
@@ -192,7 +200,9 @@ def _check_type(name: str, column: str, kind: pa.DataType, fields: dict[str, Fie
         checks[""] = (_is_number(kind) or is_text(kind), "numbers")
     good, expected = checks[wants]
     if not good:
-        raise WrongColumnType(f"{key_of(name)}: column '{column}' is {kind}; it must hold {expected}{_hint(kind)}")
+        raise WrongColumnType(
+            f"{key_of(name, config)}: column '{column}' is {kind}; it must hold {expected}{_hint(kind)}"
+        )
 
 
 def _hint(kind: pa.DataType) -> str:

@@ -67,7 +67,7 @@ def load_policy(path: Path) -> Policy:
     try:
         policy = Policy.model_validate(load_yaml(path, "a policy file", BadPolicy))
     except ValidationError as error:
-        raise BadPolicy(explain(error, str(path))) from None
+        raise BadPolicy(explain(error, str(path), Policy)) from None
     for model in policy.against:
         for metric, margin in policy.margins(model).items():
             if margin <= 0:

@@ -3,10 +3,11 @@
 `load_recipe` reads YAML and turns every mistake into one `BadRecipe` that names key, value and what to do.
 """
 
-from recsys_kd.settings.base import BadRecipe, Fraction, Name, StrictConfig, Units, explain
+from recsys_kd.settings.base import BadRecipe, Fraction, Name, StrictConfig, Units
 from recsys_kd.settings.compression import CompressConfig, RecoveryConfig
 from recsys_kd.settings.data import Columns, DataConfig, FieldConfig, SplitConfig, Window, milliseconds
 from recsys_kd.settings.documents import load_yaml
+from recsys_kd.settings.explain import explain
 from recsys_kd.settings.gate import AbConfig, EvaluateConfig, GateConfig, GroupsConfig, Margin
 from recsys_kd.settings.models import (
     OVER_FEATURES,

@@ -1,8 +1,9 @@
 """What every configuration of this project is: frozen, strict, and explained when it is wrong."""
 
-from typing import Annotated
+from typing import Annotated, Any, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
+from pydantic_core import PydanticCustomError
 
 from recsys_kd.errors import InputError
 
@@ -16,21 +17,27 @@ class BadRecipe(InputError):
 
 
 class StrictConfig(BaseModel):
-    """Frozen; unknown keys are errors; documentation sits beside each value."""
+    """Frozen; unknown keys are errors; documentation sits beside each value; numbers are finite, and never a bool."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False)
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _no_bool_for_a_number(cls, value: Any, info: ValidationInfo) -> Any:
+        # Python counts True as 1, so pydantic would take `seed: true` for 1.
+        if _holds_bool(value) and not _takes_bool(cls.model_fields[info.field_name or ""].annotation):
+            raise PydanticCustomError("no_bool", "true and false are not taken here")
+        return value
 
 
-def explain(error: ValidationError, where: str) -> str:
-    """Return pydantic's complaints as lines of `key: value: what to do`."""
-    lines = []
-    for item in error.errors():
-        key = ".".join(str(part) for part in item["loc"]) or "(recipe)"
-        value = "" if isinstance(item.get("input"), dict | BaseModel) else f" (got {item['input']!r})"
-        what = (
-            "unknown key; remove it or check its spelling"
-            if item["type"] == "extra_forbidden"
-            else item["msg"].removeprefix("Value error, ")
-        )
-        lines.append(f"{where}: {key}: {what}{value}")
-    return "\n".join(lines)
+def _holds_bool(value: Any) -> bool:
+    if isinstance(value, dict):
+        return any(map(_holds_bool, value.values()))
+    return any(map(_holds_bool, value)) if isinstance(value, list | tuple) else isinstance(value, bool)
+
+
+def _takes_bool(kind: Any) -> bool:
+    """Return whether a type has a place for a bool, or for a configuration, which looks after its own values."""
+    if kind in (bool, Any, object) or (isinstance(kind, type) and issubclass(kind, BaseModel)):
+        return True
+    return any(_takes_bool(part) for part in get_args(kind))

@@ -37,5 +37,7 @@ class CompressConfig(StrictConfig):
     @model_validator(mode="after")
     def _one_budget(self) -> "CompressConfig":
         if sum(x is not None for x in (self.ratio, self.bytes, self.keep_rows)) > 1:
-            raise ValueError("give one of `ratio`, `bytes` and `keep_rows`, not several")
+            given = {name: getattr(self, name) for name in ("ratio", "bytes", "keep_rows")}
+            told = ", ".join(f"`{name}: {value}`" for name, value in given.items() if value is not None)
+            raise ValueError(f"got {told}; give one of `ratio`, `bytes` and `keep_rows`, not several")
         return self

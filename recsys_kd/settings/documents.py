@@ -50,5 +50,18 @@ def load_yaml(path: Path, what: str, error: type[InputError]) -> Any:
         return yaml.load(text, _Loader)  # noqa: S506 - a SafeLoader
     except RepeatedKey as failed:
         raise error(f"{path}: {failed}") from None
+    except yaml.MarkedYAMLError as failed:
+        raise error(f"{path}: {_place(failed)}") from None
     except (yaml.YAMLError, ValueError, RecursionError) as failed:
-        raise error(f"{path}: not valid YAML: {' '.join(str(failed).split())}") from None
+        why = " ".join(str(failed).split()) or type(failed).__name__
+        raise error(f"{path}: not valid YAML ({why}); mend it, or write it again as plain text") from None
+
+
+def _place(failed: yaml.MarkedYAMLError) -> str:
+    """Return where YAML could not go on, and what is usually wrong there."""
+    mark = failed.problem_mark or failed.context_mark
+    at = "" if mark is None else f"line {mark.line + 1}, column {mark.column + 1}: "
+    return (
+        f"{at}not valid YAML ({failed.problem or failed.context}); mend this line or the one before: close brackets, "
+        "close quotes, indent by spaces, put a space after each colon"
+    )

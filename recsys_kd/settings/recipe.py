@@ -9,10 +9,11 @@ from urllib.parse import urlsplit
 
 from pydantic import Field, ValidationError, field_validator
 
-from recsys_kd.settings.base import BadRecipe, Name, StrictConfig, explain
+from recsys_kd.settings.base import BadRecipe, Name, StrictConfig
 from recsys_kd.settings.compression import CompressConfig
 from recsys_kd.settings.data import DataConfig, SplitConfig
 from recsys_kd.settings.documents import load_yaml
+from recsys_kd.settings.explain import explain
 from recsys_kd.settings.gate import AbConfig, EvaluateConfig, GateConfig
 from recsys_kd.settings.models import DistilConfig, SoftLabelConfig, StudentConfig, TeacherConfig
 
@@ -21,8 +22,8 @@ class Recipe(StrictConfig):
     """One model's night."""
 
     name: Name
-    seed: int = Field(7, ge=0)
-    threads: int | None = Field(None, ge=1)
+    seed: int = Field(7, ge=0, le=2**32 - 1)
+    threads: int | None = Field(None, ge=1, le=1024)
     store: Path = Path("store")
     """Artifacts, and the embedded registry beside them."""
     registry: str | None = None
@@ -54,13 +55,14 @@ def parse_recipe(data: Any, where: str, base: Path) -> Recipe:
     Raises: BadRecipe naming every bad key with its value.
     """
     if not isinstance(data, dict):
+        given = "nothing" if data is None else f"a {type(data).__name__}"
         raise BadRecipe(
-            f"{where}: a recipe is a mapping with keys such as `name` and `data`, got {type(data).__name__}"
+            f"{where}: (the whole file): got {given}; write a mapping with at least the keys `name` and `data`"
         )
     try:
         recipe = Recipe.model_validate(data)
     except ValidationError as error:
-        raise BadRecipe(explain(error, where)) from None
+        raise BadRecipe(explain(error, where, Recipe)) from None
     anchored = {
         "data": recipe.data.model_copy(
             update={

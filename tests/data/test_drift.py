@@ -94,7 +94,7 @@ def test_files_that_disagree_are_both_named(tmp_path, ids, words):
 
 def test_a_column_that_holds_nothing_anywhere_is_no_field(tmp_path):
     path = shop(tmp_path, {"a": frame(40).assign(device=None), "b": frame(40).assign(device=None)})
-    with pytest.raises(WrongColumnType, match=r"field 'device': column 'device' is null; .*null in every row"):
+    with pytest.raises(WrongColumnType, match=r"data\.fields\[\d\]: column 'device' is null; .*null in every row"):
         open_log(config(path, fields=FIELDS), SPLIT)
 
 

@@ -191,7 +191,7 @@ def test_a_table_whose_keys_are_of_another_kind_is_refused_not_joined_to_nothing
     [
         ({"split": "lists"}, "test_lists"),
         ({"columns": {"user": "who", "item": "what", "order": "when"}}, "`order` has no days"),
-        ({"seed": -1}, "greater than or equal to 0"),
+        ({"seed": -1}, "seed: got -1; give a whole number, at least 0"),
         ({"recipe": {"student": {"widht": 3}}}, r"recipe\.yaml: student\.widht: unknown key"),
     ],
 )

@@ -19,14 +19,15 @@ def test_all_missing_columns_are_told_at_once_with_the_files_they_were_looked_fo
     with pytest.raises(MissingColumn) as caught:
         open_log(wanted, SplitConfig(column="part"), {"teacher": "score"})
     assert str(caught.value).split("; ") == [
-        f"data.columns.label: no column 'clicked' in {path}",
-        f"field 'price': no column 'price' in {items} nor in {path}",
-        f"field 'device': no column 'dev' in {path}",
-        f"teacher.column: no column 'score' in {path}",
-        f"split.column: no column 'part' in {path}",
-        f"data.columns.item_id: no column 'item_id' in {items}, which is keyed by it",
-        f"the columns of {path} are: user_id, item_id, timestamp, label, request_id",
-        f"the columns of {items} are: sku, brand",
+        "data.columns.label: no column 'clicked' in the log",
+        "data.fields[0]: no column 'price' in catalogue or log",
+        "data.fields[1]: no column 'dev' in the log",
+        "teacher.column: no column 'score' in the log",
+        "split.column: no column 'part' in the log",
+        "data.columns.item_id: no column 'item_id' in the catalogue, which is keyed by it",
+        f"the log ({path}) has the columns user_id, item_id, timestamp, label, request_id",
+        f"the catalogue ({items}) has the columns sku, brand",
+        "name a column that is there, or write the missing one",
     ]
 
 

@@ -56,6 +56,6 @@ def load_settings(path: Path | None) -> Settings:
     try:
         return Settings.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")) or {})
     except ValidationError as error:
-        raise BadRecipe(explain(error, str(path))) from None
+        raise BadRecipe(explain(error, str(path), Settings)) from None
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise BadRecipe(f"{path}: {' '.join(str(error).split())}; give a YAML file") from None
