@@ -63,6 +63,13 @@ def write_copy(registry: Registry, store: Path, model: str) -> Path:
     return path
 
 
+def keep_copy(registry: Registry, state: State, store: Path, model: str) -> None:
+    """Write the copy where the store's is older than `state`: a rollback, say, was made on a machine without it."""
+    known = read_copy(store, model)
+    if known is None or _age(known) < _age(state):
+        write_copy(registry, store, model)
+
+
 def _age(state: State) -> tuple[int, int, int]:
     return state.epoch, len(state.nights), len(state.versions)
 

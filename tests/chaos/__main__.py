@@ -23,7 +23,7 @@ def main() -> None:
     shutil.rmtree(given.folder, ignore_errors=True)
     given.folder.mkdir(parents=True)
     folder = given.folder.resolve()
-    verdict = run(folder, given.seed, given.faults, given.models, given.nights, (0.3, 2.5), given.patience)
+    verdict = run(folder, given.seed, given.faults, given.models, given.nights, (0.1, 1.2), given.patience)
     print(verdict.table())
     (folder / "table.txt").write_text(verdict.table())
     sys.exit(bool(verdict.problems))

@@ -18,11 +18,13 @@ import psutil
 
 from jobs.machine import OVER, Night
 from jobs.tasks import app, prepare, publish, tidy, train
-from recsys_kd.errors import RecsysKdError
+from recsys_kd.artifact.errors import ArtifactRefused
+from recsys_kd.errors import InputError, RecsysKdError
+from recsys_kd.runtime.ranker import Ranker
 from tests.chaos.world import POISON, World
 
 AIM_SECONDS = 3.0
-LATE_AIM_SECONDS = 10.0
+LATE_AIM_SECONDS = 6.0
 """For publish and tidy: a night reaches them seldom, and leaves them within a tenth of a second."""
 AIMS = ("prepare", "train", "publish", "tidy")
 
@@ -64,6 +66,7 @@ class Faults:
             "Redis empty after restart": (3, self.empty_broker),
             "registry empty after restart": (2, self.empty_registry),
             "clock jump": (5, self.clock_jump),
+            "roll back": (4, self.roll_back),
             "poison recipe": (4, self.poison),
         }
         if not world.has_shim:
@@ -273,6 +276,17 @@ class Faults:
             self.world.tamper(clock=self.random.choice([-3600, 3600, 90_000]))
             time.sleep(2.0)
             self.world.tamper()
+        return night
+
+    def roll_back(self, aim: str) -> Night | None:
+        """Do what on-call does when a bad model is live, while a night is judged against that model."""
+        night = self.aimed(aim)
+        if night is None or night.model not in self.world.models:
+            return None
+        try:
+            self.world.registry.rollback(night.model, Ranker.open, "on-call", "clicks fell")
+        except (InputError, ArtifactRefused):
+            return None  # the first model has none before it; or the store is away
         return night
 
     def poison(self, aim: str) -> Night | None:

@@ -62,6 +62,7 @@ class Limits:
     requeue: float = 30
     attempts: int = 10_000
     keep_versions: int = 5
+    reconcile: float = 1
 
 
 @dataclass
@@ -176,7 +177,7 @@ class World:
             "desk": str(self.shop / "desk"),
             "metrics_port": free_port(),
             "limits": {
-                **limits.__dict__, "grace": 1, "backoff": 0.2, "reconcile": 1, "keep_seconds": 30
+                **limits.__dict__, "grace": 1, "backoff": 0.2, "keep_seconds": 30
             },
         }  # fmt: skip
         (self.folder / "jobs.yaml").write_text(yaml.safe_dump(plain))
