@@ -20,8 +20,8 @@ NIGHT = Night("shop", "2026-01-05", "recipe.yaml", 0.0, 0.0)
         ({"attempts": 1, "reason": "store: /s can't be written"},
          "shop@2026-01-05  waiting  store: /s can't be written  (attempt 1 failed; it is tried again by itself)"),
         ({"phase": "dead", "reason": "data.columns.label: no column 'bought'"},
-         "shop@2026-01-05  dead  data.columns.label: no column 'bought'  (given up; mend it, then: recsys-kd jobs retry "
-         "shop@2026-01-05; more: recsys-kd jobs show shop@2026-01-05)"),
+         "shop@2026-01-05  dead  data.columns.label: no column 'bought'  (given up; mend it, then: recsys-kd jobs "
+         "retry shop@2026-01-05; more: recsys-kd jobs show shop@2026-01-05)"),
         ({"phase": "cancelled", "reason": "cancelled by ann"},
          "shop@2026-01-05  cancelled  cancelled by ann  (again: recsys-kd jobs retry shop@2026-01-05)"),
     ],
