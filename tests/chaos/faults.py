@@ -4,7 +4,6 @@ A fault strikes the stage it is aimed at where it can: it waits a moment for a n
 that owns it. What lasts (a paused worker, a full disk) is undone by a timer while other faults go on.
 """
 
-import pathlib
 import random
 import shutil
 import signal
@@ -12,7 +11,9 @@ import subprocess
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import psutil
 
@@ -21,7 +22,7 @@ from jobs.tasks import app, prepare, publish, tidy, train
 from recsys_kd.artifact.errors import ArtifactRefused
 from recsys_kd.errors import InputError, RecsysKdError
 from recsys_kd.runtime.ranker import Ranker
-from tests.chaos.world import POISON, World
+from tests.chaos.world import POISON, World, is_ours
 
 AIM_SECONDS = 3.0
 LATE_AIM_SECONDS = 6.0
@@ -136,9 +137,10 @@ class Faults:
             if night.owner is None:
                 light = psutil.Process(self.world.supervisor.running["light"].pid).children()
                 return next((p for p in light if "spawn_main" in " ".join(p.cmdline())), None)
-            return psutil.Process(int(night.owner.rsplit(":", 3)[1]))
+            process = psutil.Process(int(night.owner.rsplit(":", 3)[1]))
         except psutil.Error:
             return None
+        return process if is_ours(process, self.world.folder) else None
 
     def kill_child(self, aim: str) -> Night | None:
         night = self.aimed("train")
@@ -163,7 +165,7 @@ class Faults:
             _kill_popen(self.world.supervisor.running[self.random.choice(["heavy-0", "light", "reconcile"])])
             return None
         try:
-            _kill(process.parent() or process)
+            _kill(worker_of(process, self.world.folder))
         except psutil.Error:
             return None
         return night
@@ -175,12 +177,13 @@ class Faults:
         if process is None or night is None:
             return None
         try:
-            parent = process.parent() or process
-            tree = [parent, *parent.children(recursive=True)]
-            for one in tree:
-                one.suspend()
+            worker = worker_of(process, self.world.folder)
+            tree = [worker, *worker.children(recursive=True)]
         except psutil.Error:
             return None
+        for one in tree:
+            with suppress(psutil.Error):  # it ended just now: the others are stopped, and must go on, all the same
+                one.suspend()
         self.later(seconds, lambda: [_resume(p) for p in tree])
         return night
 
@@ -266,7 +269,7 @@ class Faults:
             store.write_text("")
             time.sleep(2.0)
             store.unlink()
-            pathlib.Path(store.with_name("store.away")).rename(store)
+            store.with_name("store.away").rename(store)
         return night
 
     def clock_jump(self, aim: str) -> Night | None:
@@ -295,6 +298,12 @@ class Faults:
         self.world.want_poison(kind, date)
         self.poisoned.add(f"{kind.replace(' ', '-')}@{date}")
         return None
+
+
+def worker_of(process: psutil.Process, folder: Path) -> psutil.Process:
+    """Return a pool process's worker; itself where that is gone, since it then has a parent that is not the run's."""
+    parent = process.parent()
+    return parent if parent is not None and is_ours(parent, folder) else process
 
 
 def _kill(process: psutil.Process) -> None:

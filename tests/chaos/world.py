@@ -75,6 +75,14 @@ class Seen:
     epochs: dict[str, tuple[int, str]] = field(default_factory=dict)
 
 
+def is_ours(process: psutil.Process, folder: Path) -> bool:
+    """Return whether a process was started by the run in `folder`: its environment has the run's mark."""
+    try:
+        return process.environ().get(MARK) == str(folder)
+    except psutil.Error:
+        return False
+
+
 class World:
     """Everything that runs; `close` ends it."""
 
@@ -119,7 +127,7 @@ class World:
         found = []
         for process in psutil.process_iter():
             try:
-                if process.environ().get(MARK) == str(self.folder) and process.status() != psutil.STATUS_ZOMBIE:
+                if is_ours(process, self.folder) and process.status() != psutil.STATUS_ZOMBIE:
                     found.append(process)
             except psutil.Error:
                 continue
