@@ -9,6 +9,7 @@ import psutil
 import pytest
 
 from tests.chaos.faults import worker_of
+from tests.chaos.run import share
 from tests.chaos.world import MARK, is_ours
 
 SLEEP = "import time; time.sleep(600)"
@@ -48,3 +49,8 @@ def test_a_pool_process_is_struck_with_its_worker(start, tmp_path):
 
 def test_another_runs_process_is_not_this_runs(start, tmp_path):
     assert not is_ours(start(SLEEP, str(tmp_path / "other")), tmp_path) and not is_ours(psutil.Process(), tmp_path)
+
+
+def test_faults_are_spread_evenly_over_the_nights():
+    assert [share(300, 30, 3, published) for published in (0, 1, 13, 27, 30)] == [30, 40, 160, 300, 300]
+    assert share(7, 30, 3, 0) == 1
