@@ -235,7 +235,7 @@ class World:
     def _look(self, stages: dict[str, str]) -> None:
         now = time.monotonic()
         for night in self.board.all():
-            key = f"{night.phase}/{night.stage}"
+            key = f"{night.phase}/{night.stage}/{night.attempts}"  # a stage that is taken over moves on too
             if stages.get(night.run) != key:
                 stages[night.run] = key
                 self.seen.moves.setdefault(night.run, []).append(now)
