@@ -8,6 +8,7 @@ came to is on the board and in the registry.
 
 import sys
 from typing import Any
+from urllib.parse import urlsplit, urlunsplit
 
 from celery import Celery
 from celery.signals import celeryd_init, setup_logging, worker_ready
@@ -17,10 +18,18 @@ from jobs.config import JobsConfig, from_environment
 HEAVY, LIGHT = "heavy", "light"
 
 
+def verifying(url: str) -> str:
+    """Return a broker's address; of a TLS one the server's certificate is checked, which Celery does only if told."""
+    parts = urlsplit(url)
+    if parts.scheme != "rediss" or "ssl_cert_reqs" in parts.query:
+        return url
+    return urlunsplit(parts._replace(query="&".join(filter(None, (parts.query, "ssl_cert_reqs=required")))))
+
+
 def configure(app: Celery, config: JobsConfig) -> None:
     """Give the application its settings."""
     app.conf.update(
-        broker_url=config.broker,
+        broker_url=verifying(config.broker),
         accept_content=["json"],
         task_serializer="json",
         result_serializer="json",

@@ -117,6 +117,12 @@ class Board:
             found: list[tuple[str, dict[str, str]]] = redis.xrange(f"{PREFIX}:log:{run}", min=f"({after}")
             return found
 
+    def forget_lines(self, runs: list[str]) -> None:
+        """Remove the logs of nights long over: every night has one, and Redis holds all in memory."""
+        with self._reach() as redis:
+            if runs:
+                redis.unlink(*(f"{PREFIX}:log:{run}" for run in runs))
+
     def count(self, **amounts: float) -> None:
         """Add to the counters that the metrics show."""
         with self._reach() as redis, redis.pipeline() as pipe:

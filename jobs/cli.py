@@ -115,11 +115,21 @@ def _follow(board: Board, run: str) -> None:
 
 
 def describe(night: Night) -> str:
-    """Return a night as one line."""
+    """Return a night as one line; of one that failed also what happens to it now."""
     where = f"{night.stage}, attempt {night.attempts}" if night.phase in ("queued", "running") else night.outcome
     times = " ".join(f"{stage} {seconds:.1f}s" for stage, seconds in night.seconds.items())
-    parts = (night.run, night.phase, where, times, night.reason)
+    parts = (night.run, night.phase, where, times, night.reason, _next(night))
     return "  ".join(part for part in parts if part)
+
+
+def _next(night: Night) -> str:
+    if night.phase == "dead":
+        return f"(given up; mend it, then: recsys-kd jobs retry {night.run}; more: recsys-kd jobs show {night.run})"
+    if night.phase == "cancelled":
+        return f"(again: recsys-kd jobs retry {night.run})"
+    if night.phase == "waiting" and night.attempts:
+        return f"(attempt {night.attempts} failed; it is tried again by itself)"
+    return ""
 
 
 def _existing(board: Board, run: str) -> Night:

@@ -18,7 +18,7 @@ from jobs.machine import Night
 from recsys_kd.errors import InputError, RecsysKdError
 from recsys_kd.registry import where
 from recsys_kd.registry.protocol import Publication, Registry, State
-from recsys_kd.registry.store import read_copy, rebuild
+from recsys_kd.registry.store import keep_copy, read_copy, rebuild
 from recsys_kd.settings import Recipe, load_recipe
 
 log = logging.getLogger("recsys_kd.jobs")
@@ -103,12 +103,14 @@ def _release(night: Night, now: float, owner: str | None) -> Night:
 def published(config: JobsConfig, want: Wanted) -> State:
     """Return what the registry knows of a model, restoring it from the store where the registry was lost.
 
-    Raises: BadRecipe, RegistryUnreachable.
+    Raises: BadRecipe, RegistryUnreachable, OutsideError where the store is away.
     """
     recipe = _recipe(config, want)
     registry = registry_of(config, recipe)
     state = registry.state(want.model)
-    if not state.versions and (copy := read_copy(recipe.store, want.model)) is not None and copy.versions:
+    if state.versions:
+        keep_copy(registry, state, recipe.store, want.model)
+    elif (copy := read_copy(recipe.store, want.model)) is not None and copy.versions:
         found = rebuild(registry, recipe.store, want.model, "reconcile")
         log.error("the registry had lost %s: %d versions restored from the store", want.model, found.versions)
         state = registry.state(want.model)

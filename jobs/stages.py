@@ -174,7 +174,9 @@ def tidy(config: JobsConfig, night: Night) -> None:
     collect(registry, recipe.store, night.model, limits.keep_versions, limits.keep_seconds, me())
     desk.tidy(night.model, night.night)
     recorded = sorted(registry.state(night.model).nights)
-    desk.forget(night.model, [n for n in recorded[: -limits.keep_versions] if n != night.night])
+    old = [n for n in recorded[: -limits.keep_versions] if n != night.night]
+    desk.forget(night.model, old)
+    Board(config.state).forget_lines([machine.run_id(night.model, n) for n in old])
 
 
 def bury(work: Work, night: Night) -> None:

@@ -5,13 +5,16 @@ best under those limits; a pass over the training rows with a falling learning r
 kept only if validation says that it helped. Of a recipe's terms those on logits are used.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from recsys_kd.distil.checkpoint import Checkpoints, Resume
 from recsys_kd.distil.loop import NothingToTrainOn, auc
 from recsys_kd.distil.losses import hard_bce
 from recsys_kd.distil.objective import shuffled, terms_on_logits
@@ -64,31 +67,81 @@ def recover(
     seed: int,
     progress: Progress,
     name: str,
+    checkpoints: Checkpoints | None = None,
 ) -> Recovered:
     """Train a pruned student's rows, bases and head for `config.epochs`; the rate falls to zero in a straight line.
 
-    Rows learn in proportion to their table's own spread: coordinates have no natural size.
+    Rows learn in proportion to their table's own spread: coordinates have no natural size. A fit that left
+    `checkpoints` goes on from them, to the very same student.
     """
-    start = module.compiled()
-    before = _auc(module, data)
-    optimizers, rates = _optimizers(module, config)
-    total, done = config.epochs * len(data.rows), 0
-    requests = data.source.column("request") if data.soft is not None and distil.over_requests else None
     if len(data.rows) == 0 and config.epochs:
         raise NothingToTrainOn(name)
-    for epoch in range(config.epochs):
-        with progress.task(f"{name}, epoch {epoch + 1}", len(data.rows)) as task:
-            for index in shuffled(data.rows, config.batch_size, seed * 1000 + epoch, requests):
-                for optimizer, rate in zip(optimizers, rates, strict=True):
-                    for group, full in zip(optimizer.param_groups, rate, strict=True):
-                        group["lr"] = full * max(1.0 - done / total, 1e-6)
-                loss = _step(module, data, index, distil, optimizers)
-                done += len(index)
-                task.advance(len(index), loss=loss)
+    start = module.compiled()
+    before = _auc(module, data)
+    _Fitting(module, data, config, distil, seed).run(progress, name, checkpoints)
     after = _auc(module, data)
     progress.note(f"{name}: validation AUC {before:.4f} -> {after:.4f}")
     # Not `after <= before`: a fit that diverged to NaN must be thrown away too.
     return Recovered(module.compiled() if after > before else start, before, after)
+
+
+class _Fitting:
+    """A fit under way: whole epochs, batches of the next one, and rows seen in all."""
+
+    def __init__(
+        self, module: CompiledModule, data: Training, config: RecoveryConfig, distil: DistilConfig, seed: int
+    ) -> None:
+        self.module, self.data, self.config, self.distil, self.seed = module, data, config, distil, seed
+        # The full rates come of the rows as they were pruned: before a checkpoint is read.
+        self.optimizers, self.rates = _optimizers(module, config)
+        self.requests = data.source.column("request") if data.soft is not None and distil.over_requests else None
+        self.epochs = self.batches = self.seen = 0
+
+    def run(self, progress: Progress, name: str, checkpoints: Checkpoints | None) -> None:
+        """Fit from where the checkpoints stand, or from the beginning, to the end."""
+        live = dict(self.module.named_parameters())
+        resume = Resume(checkpoints, self.optimizers, lambda: live) if checkpoints else None
+        if resume is not None and self._load(resume):
+            progress.note(f"{name}: goes on from a checkpoint, in epoch {self.epochs + 1} at row {self._in_epoch:,}")
+        while self.epochs < self.config.epochs:
+            with progress.task(f"{name}, epoch {self.epochs + 1}", len(self.data.rows)) as task:
+                task.advance(self._in_epoch)
+                for index in islice(self._order(), self.batches, None):
+                    task.advance(len(index), loss=self._learn(index))
+                    if resume is not None and resume.checkpoints.due():
+                        self._save(resume)
+            self.epochs, self.batches = self.epochs + 1, 0
+            if resume is not None:
+                self._save(resume)
+
+    @property
+    def _in_epoch(self) -> int:
+        return self.seen - self.epochs * len(self.data.rows)
+
+    def _order(self) -> Iterator[Rows]:
+        return shuffled(self.data.rows, self.config.batch_size, self.seed * 1000 + self.epochs, self.requests)
+
+    def _learn(self, index: Rows) -> float:
+        left = max(1.0 - self.seen / (self.config.epochs * len(self.data.rows)), 1e-6)
+        for optimizer, rates in zip(self.optimizers, self.rates, strict=True):
+            for group, full in zip(optimizer.param_groups, rates, strict=True):
+                group["lr"] = full * left
+        loss = _step(self.module, self.data, index, self.distil, self.optimizers)
+        self.batches, self.seen = self.batches + 1, self.seen + len(index)
+        return loss
+
+    def _save(self, resume: Resume) -> None:
+        facts = {"epochs": self.epochs, "batches": self.batches, "seen": self.seen}
+        resume.checkpoints.save(resume.state(), facts)
+
+    def _load(self, resume: Resume) -> bool:
+        found = resume.checkpoints.load()
+        if found is None:
+            return False
+        tensors, facts = found
+        resume.restore(tensors)
+        self.epochs, self.batches, self.seen = facts["epochs"], facts["batches"], facts["seen"]
+        return True
 
 
 def _optimizers(

@@ -3,15 +3,17 @@
 import tempfile
 from pathlib import Path
 
-from recsys_kd.errors import InputError
+from recsys_kd.errors import OutsideError
 from recsys_kd.settings import Recipe
 
 
-class FolderUnwritable(InputError):
-    """A folder that a recipe names can't be written."""
+class FolderUnwritable(OutsideError):
+    """A folder that a recipe names can't be written: a share that is away looks like a wrong name, and comes back."""
 
     def __init__(self, key: str, folder: Path, why: str) -> None:
-        super().__init__(f"{key}: {folder} can't be written ({why}); name another folder, or change its rights")
+        super().__init__(
+            f"{key}: {folder} can't be written ({why}); mount it, change its rights, or name another folder"
+        )
 
 
 def check_folders(recipe: Recipe) -> None:

@@ -10,8 +10,9 @@ from numpy.typing import NDArray
 from safetensors.numpy import load_file, save_file
 
 from recsys_kd.data.dataset import Dataset
+from recsys_kd.distil.checkpoint import Checkpoints
 from recsys_kd.distil.recovery import Training, recover
-from recsys_kd.flow.cache import Stages, key_of
+from recsys_kd.flow.cache import CHECKPOINT, Stages, key_of
 from recsys_kd.flow.compression import Recover, evenly
 from recsys_kd.models.compiled import CompiledModule
 from recsys_kd.progress import Progress
@@ -66,7 +67,8 @@ def _make(
     rows = np.arange(train.start, train.stop)
     data = Training(dataset, dataset.item_rows, rows, evenly(validation, _VALIDATION_ROWS), soft)
     module = CompiledModule(pruned, OfflineModel(pruned, dataset).moves)
-    found = recover(module, data, recipe.compress.recovery, recipe.distil, recipe.seed, progress, name)
+    kept = Checkpoints(folder / CHECKPOINT)
+    found = recover(module, data, recipe.compress.recovery, recipe.distil, recipe.seed, progress, name, kept)
     tables = {f"table.{t}": v.lookup(np.arange(v.rows)) for t, v in found.student.tables.items()}
     arrays = {f"array.{a}": v for a, v in found.student.arrays.items()}
     save_file({k: np.ascontiguousarray(v) for k, v in {**tables, **arrays}.items()}, folder / "recovered.safetensors")

@@ -10,7 +10,7 @@ import shutil
 import time
 import uuid
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from recsys_kd.artifact.errors import ArtifactRefused
@@ -63,6 +63,13 @@ def write_copy(registry: Registry, store: Path, model: str) -> Path:
     return path
 
 
+def keep_copy(registry: Registry, state: State, store: Path, model: str) -> None:
+    """Write the copy where the store's is older than `state`: a rollback, say, was made on a machine without it."""
+    known = read_copy(store, model)
+    if known is None or _age(known) < _age(state):
+        write_copy(registry, store, model)
+
+
 def _age(state: State) -> tuple[int, int, int]:
     return state.epoch, len(state.nights), len(state.versions)
 
@@ -96,7 +103,7 @@ def rebuild(registry: Registry, store: Path, model: str, who: str) -> Rebuilt:
     """Restore a lost model from the store. Raises: RegistryNotEmpty where the registry still knows it."""
     state = read_copy(store, model)
     if state is not None and state.versions:
-        registry.restore(model, state, who)
+        registry.restore(model, _with_what_is_there(state, store / model), who)
     known = {v.digest for v in registry.state(model).versions.values()}
     found, refused = [], []
     for path in artifacts(store, model):
@@ -112,6 +119,12 @@ def rebuild(registry: Registry, store: Path, model: str, who: str) -> Rebuilt:
     champion = now.aliases.get("champion")
     live = None if champion is None else champion.digest
     return Rebuilt(model, len(now.versions), len(now.nights), live, len(found), tuple(refused))
+
+
+def _with_what_is_there(state: State, folder: Path) -> State:
+    """Return a copy's state with every version marked whose files were collected since the copy was written."""
+    gone = {number for number, version in state.versions.items() if not (folder / version.digest).is_dir()}
+    return replace(state, collected=state.collected | gone)
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,6 @@ A fault strikes the stage it is aimed at where it can: it waits a moment for a n
 that owns it. What lasts (a paused worker, a full disk) is undone by a timer while other faults go on.
 """
 
-import pathlib
 import random
 import shutil
 import signal
@@ -12,17 +11,23 @@ import subprocess
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from pathlib import Path
 
 import psutil
 
 from jobs.machine import OVER, Night
 from jobs.tasks import app, prepare, publish, tidy, train
-from recsys_kd.errors import RecsysKdError
-from tests.chaos.world import POISON, World
+from recsys_kd.artifact.errors import ArtifactRefused
+from recsys_kd.errors import InputError, RecsysKdError
+from recsys_kd.runtime.ranker import Ranker
+from tests.chaos.world import POISON, World, is_ours
 
 AIM_SECONDS = 3.0
-AIMS = ("prepare", "train", "publish")
+LATE_AIM_SECONDS = 6.0
+"""For publish and tidy: a night reaches them seldom, and leaves them within a tenth of a second."""
+AIMS = ("prepare", "train", "publish", "tidy")
 
 
 @dataclass
@@ -62,6 +67,7 @@ class Faults:
             "Redis empty after restart": (3, self.empty_broker),
             "registry empty after restart": (2, self.empty_registry),
             "clock jump": (5, self.clock_jump),
+            "roll back": (4, self.roll_back),
             "poison recipe": (4, self.poison),
         }
         if not world.has_shim:
@@ -100,13 +106,16 @@ class Faults:
 
     def aimed(self, stage: str) -> Night | None:
         """Return a night whose stage runs; any running one where none is at that stage."""
-        deadline = time.monotonic() + self.patience
+        late = LATE_AIM_SECONDS if stage in ("publish", "tidy") else 0.0
+        deadline = time.monotonic() + max(self.patience, late)
         while True:
             try:
                 nights = self.world.board.all()
             except RecsysKdError:
                 nights = []
             running = [n for n in nights if n.phase == "running" and n.owner]
+            if stage == "tidy":
+                running += [replace(n, stage="tidy") for n in nights if self._is_being_tidied(n)]
             if nights and all(n.phase in OVER for n in nights):
                 return None
             for night in running:
@@ -116,14 +125,22 @@ class Faults:
                 return running[0] if running else None
             time.sleep(0.01)  # publish takes tens of milliseconds; it tells nobody that it begins
 
+    def _is_being_tidied(self, night: Night) -> bool:
+        folder = self.world.desk.night_folder(night.model, night.night)
+        return night.phase == "published" and (folder / "work").exists()
+
     def owner(self, night: Night | None) -> psutil.Process | None:
-        """Return the pool process that owns a night."""
-        if night is None or night.owner is None:
+        """Return the pool process that owns a night; tidying, which nobody owns, is the light worker's."""
+        if night is None or (night.owner is None and night.stage != "tidy"):
             return None
         try:
-            return psutil.Process(int(night.owner.rsplit(":", 3)[1]))
+            if night.owner is None:
+                light = psutil.Process(self.world.supervisor.running["light"].pid).children()
+                return next((p for p in light if "spawn_main" in " ".join(p.cmdline())), None)
+            process = psutil.Process(int(night.owner.rsplit(":", 3)[1]))
         except psutil.Error:
             return None
+        return process if is_ours(process, self.world.folder) else None
 
     def kill_child(self, aim: str) -> Night | None:
         night = self.aimed("train")
@@ -148,7 +165,7 @@ class Faults:
             _kill_popen(self.world.supervisor.running[self.random.choice(["heavy-0", "light", "reconcile"])])
             return None
         try:
-            _kill(process.parent() or process)
+            _kill(worker_of(process, self.world.folder))
         except psutil.Error:
             return None
         return night
@@ -160,12 +177,13 @@ class Faults:
         if process is None or night is None:
             return None
         try:
-            parent = process.parent() or process
-            tree = [parent, *parent.children(recursive=True)]
-            for one in tree:
-                one.suspend()
+            worker = worker_of(process, self.world.folder)
+            tree = [worker, *worker.children(recursive=True)]
         except psutil.Error:
             return None
+        for one in tree:
+            with suppress(psutil.Error):  # it ended just now: the others are stopped, and must go on, all the same
+                one.suspend()
         self.later(seconds, lambda: [_resume(p) for p in tree])
         return night
 
@@ -251,7 +269,7 @@ class Faults:
             store.write_text("")
             time.sleep(2.0)
             store.unlink()
-            pathlib.Path(store.with_name("store.away")).rename(store)
+            store.with_name("store.away").rename(store)
         return night
 
     def clock_jump(self, aim: str) -> Night | None:
@@ -263,12 +281,29 @@ class Faults:
             self.world.tamper()
         return night
 
+    def roll_back(self, aim: str) -> Night | None:
+        """Do what on-call does when a bad model is live, while a night is judged against that model."""
+        night = self.aimed(aim)
+        if night is None or night.model not in self.world.models:
+            return None
+        try:
+            self.world.registry.rollback(night.model, Ranker.open, "on-call", "clicks fell")
+        except (InputError, ArtifactRefused):
+            return None  # the first model has none before it; or the store is away
+        return night
+
     def poison(self, aim: str) -> Night | None:
         kind = self.random.choice(list(POISON))
         date = self.random.choice(self.world.dates)
         self.world.want_poison(kind, date)
         self.poisoned.add(f"{kind.replace(' ', '-')}@{date}")
         return None
+
+
+def worker_of(process: psutil.Process, folder: Path) -> psutil.Process:
+    """Return a pool process's worker; itself where that is gone, since it then has a parent that is not the run's."""
+    parent = process.parent()
+    return parent if parent is not None and is_ours(parent, folder) else process
 
 
 def _kill(process: psutil.Process) -> None:

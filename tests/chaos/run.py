@@ -1,6 +1,7 @@
 """A chaos run from start to verdict, and its table."""
 
 import json
+import math
 import statistics
 import time
 from collections import Counter
@@ -71,7 +72,7 @@ def run(
         world.want()
         world.start()
         plan = Faults(world, seed, 60.0) if kinds else Faults(world, seed)
-        _strike(world, plan, faults, pause, kinds, say)
+        _strike(world, plan, faults, pause, kinds, patience, say)
         plan.settle()
         world.tamper()
         finished = finish(world, plan, patience)
@@ -80,16 +81,33 @@ def run(
     return judge(world, plan, finished, orphans, seed, time.monotonic() - began)
 
 
-def _strike(world, plan, faults, pause, kinds, say) -> None:  # type: ignore[no-untyped-def]
+def _strike(world, plan, faults, pause, kinds, patience, say) -> None:  # type: ignore[no-untyped-def]
     total = len(kinds) if kinds else faults
     while len(plan.log) < total:
         time.sleep(plan.random.uniform(*pause))
+        if not kinds:
+            _await_share(world, plan, total, patience)
         try:
             struck = plan.carry_out(*kinds[len(plan.log)]) if kinds else plan.strike()
         except RecsysKdError as error:
             say(f"fault not carried out: {error}")
             continue
         say(f"{len(plan.log):>4}  {struck.kind:<34} {struck.stage:<8} {struck.run}")
+
+
+def share(total: int, nights: int, under_way: int, published: int) -> int:
+    """Return how many of all faults may have struck by now: as many per night, whatever the machine's speed.
+
+    Struck without a pause no night would come as far as its publication, and none of its later stages would be hit.
+    """
+    return min(total, math.ceil(total * (published + under_way) / nights))
+
+
+def _await_share(world: World, plan: Faults, total: int, patience: float) -> None:
+    nights, models = len(world.models) * len(world.dates), len(world.models)
+    deadline = time.monotonic() + patience  # nights that never come: `finish` tells which
+    while len(plan.log) >= share(total, nights, models, len(world.seen.digests)) and time.monotonic() < deadline:
+        time.sleep(0.1)  # the watcher looks as often
 
 
 def finish(world: World, plan: Faults, patience: float) -> dict:  # type: ignore[type-arg]

@@ -24,6 +24,8 @@ from tests.chaos.run import finish, judge
 from tests.chaos.world import Limits, World
 
 ALLOWED_GROWTH = 1.2
+KEPT = 2
+"""Versions that gc leaves of each model: disk is full of them after as many nights."""
 _EVERY_SECONDS = 5.0
 
 
@@ -75,7 +77,7 @@ def growth(values: list[float]) -> float:
 def soak(folder: Path, seed: int, models: int, nights: int, every: tuple[float, float], patience: float) -> bool:
     """Run; print a table; return whether all was well."""
     began = time.monotonic()
-    world = World(folder, models, nights, Limits())
+    world = World(folder, models, nights, Limits(keep_versions=KEPT))
     samples: list[Sample] = []
     try:
         world.want()

@@ -62,6 +62,7 @@ class Limits:
     requeue: float = 30
     attempts: int = 10_000
     keep_versions: int = 5
+    reconcile: float = 1
 
 
 @dataclass
@@ -72,6 +73,14 @@ class Seen:
     problems: list[str] = field(default_factory=list)
     moves: dict[str, list[float]] = field(default_factory=dict)
     epochs: dict[str, tuple[int, str]] = field(default_factory=dict)
+
+
+def is_ours(process: psutil.Process, folder: Path) -> bool:
+    """Return whether a process was started by the run in `folder`: its environment has the run's mark."""
+    try:
+        return process.environ().get(MARK) == str(folder)
+    except psutil.Error:
+        return False
 
 
 class World:
@@ -118,7 +127,7 @@ class World:
         found = []
         for process in psutil.process_iter():
             try:
-                if process.environ().get(MARK) == str(self.folder) and process.status() != psutil.STATUS_ZOMBIE:
+                if is_ours(process, self.folder) and process.status() != psutil.STATUS_ZOMBIE:
                     found.append(process)
             except psutil.Error:
                 continue
@@ -176,7 +185,7 @@ class World:
             "desk": str(self.shop / "desk"),
             "metrics_port": free_port(),
             "limits": {
-                **limits.__dict__, "grace": 1, "backoff": 0.2, "reconcile": 1, "keep_seconds": 30
+                **limits.__dict__, "grace": 1, "backoff": 0.2, "keep_seconds": 30
             },
         }  # fmt: skip
         (self.folder / "jobs.yaml").write_text(yaml.safe_dump(plain))
@@ -226,7 +235,7 @@ class World:
     def _look(self, stages: dict[str, str]) -> None:
         now = time.monotonic()
         for night in self.board.all():
-            key = f"{night.phase}/{night.stage}"
+            key = f"{night.phase}/{night.stage}/{night.attempts}"  # a stage that is taken over moves on too
             if stages.get(night.run) != key:
                 stages[night.run] = key
                 self.seen.moves.setdefault(night.run, []).append(now)

@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 import torch
 
+from recsys_kd.distil.checkpoint import Checkpoints
 from recsys_kd.distil.loop import auc
 from recsys_kd.distil.recovery import Training, recover
 from recsys_kd.distil.student_training import fit_student
@@ -10,9 +11,11 @@ from recsys_kd.models.compiled import CompiledModule
 from recsys_kd.progress import SILENT
 from recsys_kd.runtime.offline import OfflineModel
 from recsys_kd.settings import CompressConfig, DistilConfig, RecoveryConfig, StudentConfig
+from tests.distil.test_checkpoint import Fuse, Stopped
 
 BUDGET = 8600
 """Room for a few rows: pruning must cost something."""
+BATCHES = 3  # of 512 in 1,500 rows, in each of two epochs
 
 
 @pytest.fixture(scope="module")
@@ -42,6 +45,15 @@ def run(dataset, student, soft=None, **config):
     module = CompiledModule(student, OfflineModel(student, dataset).moves)
     settings = RecoveryConfig(batch_size=512, **config)
     return recover(module, training(dataset, soft), settings, DistilConfig(), 1, SILENT, "recovery")
+
+
+def arrays_of(student):
+    rows = {name: table.lookup(np.arange(table.rows)) for name, table in student.tables.items()}
+    return rows | {f"array {name}": values for name, values in student.arrays.items()}
+
+
+def same(one, two):
+    return one.keys() == two.keys() and all(np.array_equal(values, two[name]) for name, values in one.items())
 
 
 def test_recovery_takes_back_what_pruning_cost_and_says_how_much(dataset, pruned):
@@ -84,10 +96,36 @@ def test_a_fit_that_does_not_help_is_thrown_away(dataset, pruned):
 
 
 def test_recovery_is_the_same_twice(dataset, pruned):
-    first, second = run(dataset, pruned).student, run(dataset, pruned).student
-    for name, table in first.tables.items():
-        rows = np.arange(table.rows)
-        assert np.array_equal(table.lookup(rows), second.tables[name].lookup(rows))
+    assert same(arrays_of(run(dataset, pruned).student), arrays_of(run(dataset, pruned).student))
+
+
+def fit_few(dataset, student, progress=SILENT, kept=None):
+    soft = np.linspace(-2, 2, len(dataset), dtype=np.float32)
+    data = Training(dataset, dataset.item_rows, np.arange(1500), np.arange(1500, 2000), soft)
+    module = CompiledModule(student, OfflineModel(student, dataset).moves)
+    config = RecoveryConfig(batch_size=512, epochs=2)
+    found = recover(module, data, config, DistilConfig(), 1, progress, "recovery", kept)
+    return (found.before, found.after), arrays_of(module.compiled())
+
+
+@pytest.mark.parametrize("stops", [(1,), (BATCHES,), (BATCHES + 2,), (2, 2, 1)])
+def test_a_stopped_recovery_ends_in_the_same_bits(dataset, pruned, tmp_path, stops):
+    figures, whole = fit_few(dataset, pruned)
+    for stop in stops:
+        with pytest.raises(Stopped):
+            fit_few(dataset, pruned, Fuse(stop), Checkpoints(tmp_path, every=0.0))
+    again = Fuse()
+    found, arrays = fit_few(dataset, pruned, again, Checkpoints(tmp_path, every=0.0))
+    assert found == figures and same(arrays, whole)
+    # The batch that a stop falls into is done but not written down.
+    assert 10**9 - again.left == 2 * BATCHES - sum(stops)
+    assert "goes on from a checkpoint, in epoch" in again.notes[0]
+
+
+def test_a_finished_recovery_is_not_done_again(dataset, pruned, tmp_path):
+    first = fit_few(dataset, pruned, kept=Checkpoints(tmp_path))
+    again = fit_few(dataset, pruned, Fuse(0), Checkpoints(tmp_path))
+    assert again[0] == first[0] and same(again[1], first[1])
 
 
 def test_a_recovered_student_still_fits_the_budget(dataset, trained):

@@ -64,6 +64,14 @@ def test_lines_are_read_from_where_one_was(board):
     assert [entry["line"] for _, entry in board.lines("a@1", found[1][0])] == ["2"]
 
 
+def test_only_the_logs_of_forgotten_nights_go(board):
+    for run in ("shop@2026-01-05", "shop@2026-01-06"):
+        board.say(run, stage="train", line="one")
+    board.forget_lines([])
+    board.forget_lines(["shop@2026-01-05", "shop@2025-01-01"])
+    assert board.lines("shop@2026-01-05") == [] and len(board.lines("shop@2026-01-06")) == 1
+
+
 def test_a_redis_that_is_down_is_named():
     with pytest.raises(BoardUnreachable, match=r"127\.0\.0\.1.*nights go on when it answers again"):
         Board(f"redis://127.0.0.1:{free_port()}/1").all()

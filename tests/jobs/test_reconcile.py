@@ -83,6 +83,19 @@ def test_a_lost_registry_is_restored_before_anything_is_started(config, board, t
     assert sorted(registry.state("shop").nights) == list(DATES[:2]) and registry.epoch("shop") == 2
 
 
+def test_a_rollback_outlives_the_registry(config, board, tmp_path):
+    want(config, tmp_path, dates=DATES[:2])
+    for date in DATES[:2]:
+        publish(tmp_path, date)
+    registry = SqliteRegistry(tmp_path / "store" / "registry.sqlite")
+    back = registry.rollback("shop", lambda path: None, "ann", "clicks fell")
+    go(config)
+    for file in (tmp_path / "store").glob("registry.sqlite*"):
+        file.unlink()
+    go(config)
+    assert SqliteRegistry(tmp_path / "store" / "registry.sqlite").state("shop").aliases["champion"] == back
+
+
 def test_a_night_that_board_and_registry_disagree_about_is_what_the_registry_says(config, board, tmp_path):
     want(config, tmp_path, dates=DATES[:1])
     board.want("shop", DATES[0], str(tmp_path / "shop.yaml"))

@@ -45,6 +45,16 @@ def test_a_lost_registry_comes_back_from_the_store_with_numbers_aliases_and_nigh
         rebuild(lost, tmp_path, "shop", "ann")
 
 
+def test_what_was_collected_after_the_copy_does_not_come_back(registry, dataset, tmp_path):
+    for n in range(4):
+        publish(registry, dataset, tmp_path, n, f"2026-01-0{n + 5}")
+    write_copy(registry, tmp_path, "shop")
+    assert len(collect(registry, tmp_path, "shop", 1, 0, "ann").removed) == 2
+    lost = SqliteRegistry(tmp_path / "new.sqlite")
+    rebuild(lost, tmp_path, "shop", "ann")
+    assert lost.state("shop").collected == registry.state("shop").collected == {1, 2}
+
+
 def test_without_a_copy_the_artifacts_alone_are_registered_and_none_is_live(registry, dataset, tmp_path):
     artifact(dataset, tmp_path, 0)
     found = rebuild(registry, tmp_path, "shop", "ann")
