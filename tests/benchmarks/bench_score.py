@@ -32,7 +32,7 @@ from recsys_kd.runtime.ranker import Ranker
 from recsys_kd.runtime.sources import FLAGS, NATIVE, SETS
 from recsys_kd.schema import Field, Schema, Vocabulary
 from recsys_kd.settings import TeacherConfig
-from tests.attacks.small import LINEAGE
+from tests.attacks.small import LINEAGE, golden
 from tests.benchmarks.score_peers import Torch, onnx_model, onnx_score, rows_of, widened
 from tests.benchmarks.score_start import import_ms, open_seconds, resident_over_mb
 from tests.benchmarks.table import show
@@ -52,7 +52,8 @@ class Bench:
 
     def __init__(self, folder: Path) -> None:
         torch.set_num_threads(1)
-        self.artifact = write_artifact(folder, "shop", student(SHAPE)[0], LINEAGE, ()).path
+        made = student(SHAPE)[0]
+        self.artifact = write_artifact(folder, "shop", made, LINEAGE, (golden(made),)).path
         self.ranker = Ranker.open(self.artifact)
         self.model = self.ranker.student
         self.rng = np.random.default_rng(0)
