@@ -2,6 +2,7 @@
 
 import importlib
 import json
+import os
 import subprocess
 import sys
 
@@ -48,7 +49,7 @@ def test_synth_writes_a_shop_and_its_recipe_can_be_planned(tmp_path):
 
 def test_a_serving_host_can_use_the_registry_without_any_training_library(tmp_path):
     SqliteRegistry(tmp_path / "registry.sqlite")
-    blocked = ["torch", "torchrec", "pandas", "pyarrow", "safetensors", "jinja2", "sklearn", "scipy"]
+    blocked = ["torch", "torchrec", "pandas", "pyarrow", "safetensors", "jinja2", "sklearn", "scipy", "redis", "celery"]
     code = (
         f"import sys; sys.modules.update(dict.fromkeys({blocked!r})); from recsys_kd.cli.main import main; "
         f"sys.argv = ['recsys-kd', 'registry', *{{}}, '--store', {str(tmp_path)!r}]; main()"
@@ -58,6 +59,18 @@ def test_a_serving_host_can_use_the_registry_without_any_training_library(tmp_pa
     back = [sys.executable, "-c", code.format(["rollback", "shop", "--why", "x"])]
     refused = subprocess.run(back, capture_output=True, text=True)
     assert refused.returncode == 2 and "no previous champion" in refused.stderr
+
+
+def test_a_part_whose_packages_are_not_installed_is_left_out_and_named_in_the_help(tmp_path):
+    code = (
+        "import sys; sys.modules['redis'] = None; from recsys_kd.cli.main import main; "
+        "sys.argv = ['recsys-kd', '--help']; main()"
+    )
+    shown = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, env=os.environ | {"COLUMNS": "200"}
+    )
+    assert shown.returncode == 0, shown.stderr
+    assert "Without `jobs`:" in shown.stdout and "its extra `jobs`" in shown.stdout and "registry" in shown.stdout
 
 
 READING = [
