@@ -25,7 +25,7 @@ from jobs.machine import Night, NotYours
 from recsys_kd.artifact.errors import ArtifactRefused
 from recsys_kd.artifact.read import open_artifact
 from recsys_kd.errors import InputError, OutsideError, RecsysKdError
-from recsys_kd.evaluate.gate import Verdict
+from recsys_kd.evaluate.verdict import Verdict
 from recsys_kd.registry import where
 from recsys_kd.registry.protocol import Claim, Registry, StaleEpoch
 from recsys_kd.registry.store import collect, write_copy

@@ -2,10 +2,14 @@
 
 import importlib
 import json
+import os
 import subprocess
 import sys
 
 import pytest
+
+from recsys_kd.registry.sqlite import SqliteRegistry
+from tests.attacks.small import small_artifact
 
 cli = importlib.import_module("recsys_kd.cli.main")  # the package's `main` is the function
 
@@ -44,7 +48,8 @@ def test_synth_writes_a_shop_and_its_recipe_can_be_planned(tmp_path):
 
 
 def test_a_serving_host_can_use_the_registry_without_any_training_library(tmp_path):
-    blocked = ["torch", "torchrec", "pandas", "pyarrow", "safetensors", "jinja2", "sklearn"]
+    SqliteRegistry(tmp_path / "registry.sqlite")
+    blocked = ["torch", "torchrec", "pandas", "pyarrow", "safetensors", "jinja2", "sklearn", "scipy", "redis", "celery"]
     code = (
         f"import sys; sys.modules.update(dict.fromkeys({blocked!r})); from recsys_kd.cli.main import main; "
         f"sys.argv = ['recsys-kd', 'registry', *{{}}, '--store', {str(tmp_path)!r}]; main()"
@@ -54,3 +59,46 @@ def test_a_serving_host_can_use_the_registry_without_any_training_library(tmp_pa
     back = [sys.executable, "-c", code.format(["rollback", "shop", "--why", "x"])]
     refused = subprocess.run(back, capture_output=True, text=True)
     assert refused.returncode == 2 and "no previous champion" in refused.stderr
+
+
+def test_a_part_whose_packages_are_not_installed_is_left_out_and_named_in_the_help(tmp_path):
+    code = (
+        "import sys; sys.modules['redis'] = None; from recsys_kd.cli.main import main; "
+        "sys.argv = ['recsys-kd', '--help']; main()"
+    )
+    shown = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, env=os.environ | {"COLUMNS": "200"}
+    )
+    assert shown.returncode == 0, shown.stderr
+    assert "Without `jobs`:" in shown.stdout and "its extra `jobs`" in shown.stdout and "registry" in shown.stdout
+
+
+READING = [
+    ("list",), ("show", "shop", "1"), ("diff", "shop", "1", "2"), ("nights", "shop"), ("audit", "shop"), ("gc", "shop"),
+    ("verify", "shop", "1"), ("rollback", "shop", "--why", "x"), ("challenge", "shop", "1", "--why", "x"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("command", READING, ids=[c[0] for c in READING])
+def test_reading_a_registry_that_is_not_there_says_so_and_creates_nothing(tmp_path, monkeypatch, capsys, command):
+    monkeypatch.delenv("RECSYS_KD_REGISTRY", raising=False)
+    monkeypatch.setattr(sys, "argv", ["recsys-kd", "registry", *command, "--store", str(tmp_path / "store")])
+    with pytest.raises(SystemExit) as left:
+        cli.main()
+    assert left.value.code == 2 and f"{tmp_path}/store/registry.sqlite: there is no registry" in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_version_whose_folder_holds_another_sound_artifact_is_not_verified(tmp_path, monkeypatch, capsys):
+    one, two = (small_artifact(tmp_path, seed) for seed in (0, 1))
+    registry = SqliteRegistry(tmp_path / "registry.sqlite")
+    registry.register("shop", one.digest, two.path, {}, "ann")
+    registry.register("shop", two.digest, two.path, {}, "ann")
+    for number, code in ((1, 2), (2, 0)):
+        monkeypatch.setattr(
+            sys, "argv", ["recsys-kd", "registry", "verify", "shop", str(number), "--store", str(tmp_path)]
+        )
+        with pytest.raises(SystemExit) as left:
+            cli.main()
+        assert left.value.code == code
+    assert "refused by check 'digest'" in capsys.readouterr().err

@@ -177,8 +177,19 @@ def doctor(
 
 
 def extensions(group: str) -> list[Callable[..., Any]]:
-    """Return what installed distributions add to this command line, by entry point."""
-    return [found.load() for found in sorted(entry_points(group=group), key=lambda e: e.name)]
+    """Return what installed distributions add to this command line, by entry point.
+
+    One that needs a package which is not installed is left out: a host that only serves has no Redis client.
+    """
+    loaded = []
+    for found in sorted(entry_points(group=group), key=lambda e: e.name):
+        try:
+            loaded.append(found.load())
+        except ModuleNotFoundError as error:
+            if (error.name or "").partition(".")[0] in (__package__.partition(".")[0], found.module.partition(".")[0]):
+                raise
+            app.info.epilog = f"Without `{found.name}`: {error}; install recsys-kd with its extra `{found.name}`"
+    return loaded
 
 
 def fail(message: str, kind: str, code: int) -> NoReturn:

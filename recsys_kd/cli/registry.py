@@ -29,7 +29,7 @@ STORE = Path("store")
 
 
 def _open(store: Path, registry: str | None) -> Registry:
-    return where.open_registry(registry, store)
+    return where.open_registry(registry, store, create=False)
 
 
 def _print(rows: list[dict[str, Any]], as_json: bool, columns: tuple[str, ...]) -> None:
@@ -100,19 +100,20 @@ def challenge(
 @app.command()
 def rollback(model: Model, why: Why, store: Store = STORE, registry: Where = None, as_json: Json = False) -> None:
     """Make the previous champion live again, after checking that it loads."""
-    from recsys_kd.runtime.ranker import Ranker
+    from recsys_kd.runtime.versions import load
 
-    pointer = _open(store, registry).rollback(model, Ranker.open, getpass.getuser(), why)
+    opened = _open(store, registry)
+    pointer = opened.rollback(model, lambda path: load(model, 0, path.name, path), getpass.getuser(), why)
     _print([asdict(pointer)], as_json, ("alias", "number", "digest", "epoch"))
 
 
 @app.command()
 def verify(model: Model, version: Number, store: Store = STORE, registry: Where = None, as_json: Json = False) -> None:
     """Open a version as a service would: every check, golden queries included."""
-    from recsys_kd.runtime.ranker import Ranker
+    from recsys_kd.runtime.versions import load
 
     found = _open(store, registry).version(model, version)
-    Ranker.open(found.path)
+    load(model, version, found.digest, Path(found.path))
     row = {"model": model, "version": version, "digest": found.digest, "state": "sound"}
     _print([row], as_json, ("state", "digest"))
 
@@ -138,7 +139,7 @@ def gc(
 @app.command()
 def rebuild(model: Model, store: Store = STORE, registry: Where = None, as_json: Json = False) -> None:
     """Restore a model's lost registry from the artifact store."""
-    found = stores.rebuild(_open(store, registry), store, model, getpass.getuser())
+    found = stores.rebuild(where.open_registry(registry, store), store, model, getpass.getuser())
     if as_json:
         typer.echo(json.dumps(asdict(found)))
         return

@@ -2,56 +2,18 @@
 
 import datetime as dt
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
 
 import numpy as np
 
 from recsys_kd.evaluate.evaluation import Evaluation, Interval
+from recsys_kd.evaluate.verdict import Check, Verdict
 from recsys_kd.settings import GateConfig
+
+__all__ = ["Check", "Subject", "Verdict", "calibrated", "decide", "metric_name", "not_worse", "verdict_of"]
 
 VALID_DAYS = 7
 """A verdict speaks for the night it was made on; after a week it must be made again."""
-
-
-@dataclass(frozen=True)
-class Check:
-    """One condition, its measurement and limit; `gates` is False for what is only reported."""
-
-    name: str
-    passed: bool
-    measured: float | None
-    limit: float | None
-    sentence: str
-    gates: bool = True
-
-
-@dataclass(frozen=True)
-class Verdict:
-    """Whether an artifact may be promoted, bound to its digest and the data it was measured on."""
-
-    passed: bool
-    checks: tuple[Check, ...]
-    artifact_digest: str
-    data_digest: str
-    created: str
-    expires: str
-    log_digest: str = ""
-    """Digest of the log it was measured on, where that is not the one that the artifact was made from."""
-
-    @property
-    def measured_on(self) -> str:
-        """Digest of the log it was measured on."""
-        return self.log_digest or self.data_digest
-
-    def to_json(self) -> dict[str, Any]:
-        """Return plain values."""
-        return asdict(self)
-
-    @staticmethod
-    def from_json(data: dict[str, Any]) -> "Verdict":
-        """Rebuild from `to_json`."""
-        return Verdict(**{**data, "checks": tuple(Check(**c) for c in data["checks"])})
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ from recsys_kd.artifact.manifest import MANIFEST, Manifest
 from recsys_kd.artifact.read import open_artifact
 from recsys_kd.errors import InputError
 from recsys_kd.registry.protocol import ALIASES, Registry
+from recsys_kd.registry.rules import folder
 from recsys_kd.registry.sqlite import SqliteRegistry
 from recsys_kd.tables import CompiledStudent
 
@@ -49,18 +50,18 @@ def resolve(name: str, columns: list[str], store: Path) -> Ref:
 
 
 def registered(model: str, which: str, store: Path) -> Path:
-    """Return the artifact of an alias or version number. Raises: UnknownRef, UnknownModel."""
+    """Return the artifact of an alias or version number. Raises: UnknownRef, UnknownModel, ArtifactRefused."""
     path = store / "registry.sqlite"
     if not path.exists():
         raise UnknownRef(f"'{model}@{which}': {store} holds no registry; give the store's folder with --store")
     registry: Registry = SqliteRegistry(path)
     if which.isdigit():
-        return Path(registry.version(model, int(which)).path)
+        return folder(registry.version(model, int(which)))
     pointer = registry.pointer(model, which)
     if pointer is None:
         known = ", ".join(f"{m}@{a}" for m in registry.models() for a in ALIASES if registry.pointer(m, a)) or "none"
         raise UnknownRef(f"'{model}@{which}': nothing is registered by that name in {store}; aliases there: {known}")
-    return Path(registry.version(model, pointer.number).path)
+    return folder(registry.version(model, pointer.number))
 
 
 def _artifact(name: str, path: Path) -> Ref:

@@ -30,6 +30,7 @@ from recsys_kd.data.dataset import Dataset
 from recsys_kd.distil.calibration import IDENTITY, Platt, fit_platt
 from recsys_kd.flow.publication import same_artifact
 from recsys_kd.models.student import Student
+from recsys_kd.runtime.head import STEPS
 from recsys_kd.runtime.offline import OfflineModel
 from recsys_kd.runtime.ranker import Ranker, decode_golden
 from recsys_kd.settings import CompressConfig
@@ -194,9 +195,11 @@ def evenly(rows: range, most: int) -> NDArray[np.int64]:
     return np.unique(np.linspace(rows.start, rows.stop - 1, min(most, len(rows))).astype(np.int64))
 
 
-def score_sample(student: CompiledStudent, dataset: Dataset, sample: NDArray[np.int64]) -> NDArray[np.float32]:
-    """Return a compiled student's logits of some rows."""
-    model, items = OfflineModel(student, dataset), dataset.column("item")
+def score_sample(
+    student: CompiledStudent, dataset: Dataset, sample: NDArray[np.int64], steps: int | None = STEPS
+) -> NDArray[np.float32]:
+    """Return a compiled student's logits of some rows; `steps` as in `runtime.head.Head`."""
+    model, items = OfflineModel(student, dataset, steps), dataset.column("item")
     parts = np.array_split(sample, max(1, len(sample) // _SCORE_ROWS))
     return np.concatenate([model.score_rows(dataset.batch(i), items[i].astype(np.int64)) for i in parts])
 

@@ -12,10 +12,12 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from recsys_kd.artifact.manifest import WEIGHTS
@@ -226,6 +228,24 @@ def every_request_is_answered_by_one_version_while_others_are_swapped_in(world: 
     must(len(set(answered)) > 1, f"{len(answered)} requests were answered, by versions {set(answered)} only")
 
 
+def a_shadow_is_logged_and_never_answers(world: World) -> None:
+    """A row per request that both scored, as Parquet."""
+    champion, challenger = world.publish(1), write_model(world.store, 2)
+    number = world.registry.register(MODEL, challenger.name, challenger, {}, "conformance").number
+    world.registry.name(MODEL, "challenger", number, "conformance", "")
+    folder = world.store.parent / "shadow"
+    with world.open(replace(world.config(), shadow=1.0, shadow_log=folder)) as backend:
+        for user in range(5):
+            must(same(backend.answer(request(user), CANDIDATES), champion, user), "with a shadow another answers")
+    rows = [row for path in sorted(folder.rglob("*.parquet")) for row in pq.read_table(path).to_pylist()]
+    seen = {(row["model"], row["champion"], row["challenger"], row["candidates"], row["error"]) for row in rows}
+    must(seen == {(MODEL, 1, number, len(CANDIDATES), "")}, f"its log under {folder} holds {seen or 'nothing'}")
+    must(len(rows) == 5, f"5 requests were scored by both, its log holds {len(rows)}")
+    want = float(np.abs(expected(champion, 0) - expected(challenger, 0)).max())
+    found = min(abs(row["max_difference"] - want) for row in rows)
+    must(found <= _TOLERANCE, f"no logged difference is {want}, that of user 0")
+
+
 def closing_it_ends_its_threads_and_it_opens_again(world: World) -> None:
     """Nothing of it is left."""
     path = world.publish(1)
@@ -257,6 +277,7 @@ CHECKS: tuple[Check, ...] = (
     a_broken_version_never_answers,
     without_the_registry_it_goes_on_also_after_a_restart,
     every_request_is_answered_by_one_version_while_others_are_swapped_in,
+    a_shadow_is_logged_and_never_answers,
     closing_it_ends_its_threads_and_it_opens_again,
 )
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from recsys_kd.artifact.manifest import Golden, Lineage
 from recsys_kd.artifact.write import write_artifact
-from recsys_kd.evaluate.gate import Check, Verdict
+from recsys_kd.evaluate.verdict import Check, Verdict
 from recsys_kd.ids import hash_strings
 from recsys_kd.index import KeyIndex
 from recsys_kd.registry.protocol import Registry

@@ -10,7 +10,7 @@ from typing import Any
 import psutil
 
 from recsys_kd.errors import RecsysKdError
-from recsys_kd.registry.sqlite import SqliteRegistry
+from recsys_kd.registry.where import RegistryMissing, open_registry
 from recsys_kd.runtime.library import KernelUnavailable, kernel
 
 WANTED = {"torch": "2.13.0", "torchrec": "1.8.0", "pyarrow": "26.0", "numpy": "2.", "pandas": "2.3"}
@@ -68,8 +68,9 @@ def _store(store: Path) -> list[Finding]:
         probe = store / ".doctor"
         probe.write_bytes(b"")
         probe.unlink()
-        registry = SqliteRegistry(store / "registry.sqlite")
-        models = registry.models()
+        models = open_registry(None, store, create=False).models()
+    except RegistryMissing:
+        return [Finding("store", "ok", str(store)), Finding("registry", "ok", "none yet; the first run makes it")]
     except (OSError, RecsysKdError) as error:
         return [Finding("store", "error", f"{store}: {error}")]
     return [Finding("store", "ok", str(store)), Finding("registry", "ok", f"{len(models)} model(s) registered")]

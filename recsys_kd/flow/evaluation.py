@@ -20,10 +20,11 @@ from recsys_kd.distil.loop import score_rows
 from recsys_kd.evaluate.evaluation import Evaluation, evaluate
 from recsys_kd.evaluate.sample import Sample
 from recsys_kd.flow.compression import golden_query
+from recsys_kd.flow.latency import raw_query
 from recsys_kd.flow.models import LoggedTeacher
 from recsys_kd.progress import Progress
 from recsys_kd.runtime.offline import OfflineModel
-from recsys_kd.runtime.ranker import Ranker, decode_golden
+from recsys_kd.runtime.ranker import Ranker
 from recsys_kd.schema import ITEM, USER, Schema
 from recsys_kd.settings import EvaluateConfig
 from recsys_kd.tables import CompiledStudent
@@ -206,11 +207,11 @@ def scoring_time(dataset: Dataset, models: Mapping[str, RankingModel], served: P
     ranker = Ranker.open(served)
     start = int(dataset.splits["test"].start)
     golden = golden_query(ranker.student, dataset, start, np.resize(dataset.keys("item"), _TIMED_CANDIDATES))
-    request, items, features = decode_golden(ranker.student, golden)
+    query = raw_query(ranker.schema, golden, _TIMED_CANDIDATES)
     calls: dict[str, Callable[[], Any]] = {
         n: partial(m.score, batch) for n, m in models.items() if not isinstance(m, LoggedTeacher)
     }
-    calls["served"] = lambda: ranker.score_encoded(request, items, features)
+    calls["served"] = lambda: ranker.score(query.request, query.candidates, query.features)
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:

@@ -22,8 +22,8 @@ from recsys_kd.flow.ab_slices import slices_of
 from recsys_kd.flow.latency import latency_of
 from recsys_kd.flow.lineage import check_unseen
 from recsys_kd.progress import SILENT, Progress
-from recsys_kd.registry.protocol import Pointer, PromotionRefused, Registry
-from recsys_kd.registry.sqlite import SqliteRegistry
+from recsys_kd.registry.protocol import Pointer, PromotionRefused
+from recsys_kd.registry.where import open_registry
 from recsys_kd.settings import AbConfig, EvaluateConfig, Margin, load_recipe
 
 _DAY_MS = 86_400_000
@@ -122,8 +122,11 @@ def write_verdict(verdict: Verdict, path: Path) -> None:
 
 
 def promote(judged: Judged, store: Path, who: str) -> Pointer:
-    """Make the judged artifact champion of its model. Raises: PromotionRefused, StaleEpoch, UnknownModel."""
-    registry: Registry = SqliteRegistry(store / "registry.sqlite")
+    """Make the judged artifact champion of its model.
+
+    Raises: PromotionRefused, StaleEpoch, UnknownModel, RegistryMissing.
+    """
+    registry = open_registry(None, store, create=False)
     assert judged.candidate.manifest is not None
     model = judged.candidate.manifest.lineage.name
     epoch = registry.epoch(model)

@@ -39,6 +39,7 @@ from recsys_kd.models.student import Student
 from recsys_kd.progress import Progress
 from recsys_kd.registry import where
 from recsys_kd.registry.protocol import Pointer, Registry, Version
+from recsys_kd.registry.rules import folder
 from recsys_kd.settings import Recipe
 
 
@@ -220,9 +221,8 @@ def champion_logits(
     """Return the test logits of today's champion; None where there is none, or it takes other inputs."""
     if champion is None or champion.digest == artifact.digest:
         return None
-    path = Path(registry.version(recipe.name, champion.number).path)
     try:
-        student = open_artifact(path)[1]
+        student = open_artifact(folder(registry.version(recipe.name, champion.number)))[1]
     except ArtifactRefused as error:
         progress.note(f"today's champion can't be compared: {error}")
         return None

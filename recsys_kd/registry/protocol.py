@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, Literal, Protocol
 
 from recsys_kd.errors import InputError, OutsideError
-from recsys_kd.evaluate.gate import Verdict
+from recsys_kd.evaluate.verdict import Verdict
 
 ALIASES = ("champion", "challenger", "previous")
 Verify = Callable[[Path], object]

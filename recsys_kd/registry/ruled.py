@@ -5,7 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
-from recsys_kd.evaluate.gate import Verdict
+from recsys_kd.evaluate.verdict import Verdict
 from recsys_kd.registry import rules
 from recsys_kd.registry.protocol import Claim, Event, Pointer, Publication, State, Verify, Version
 from recsys_kd.registry.rules import Change
@@ -67,11 +67,11 @@ class RuledRegistry(ABC):
     def rollback(self, model: str, verify: Verify, who: str, why: str) -> Pointer:
         """Make the previous champion champion again, after `verify` opened it.
 
-        Raises: NothingToRollBackTo, StaleEpoch where somebody promoted while it was verified.
+        Raises: NothingToRollBackTo, ArtifactRefused, StaleEpoch where somebody promoted while it was verified.
         """
         state = self.state(model)
         before = rules.previous(state, model)
-        verify(Path(rules.usable(state, model, before.number).path))
+        verify(rules.folder(rules.usable(state, model, before.number)))
         return self._change(model, lambda s: rules.rollback(s, model, before, state.epoch, who, why))
 
     def name(self, model: str, alias: str, number: int, who: str, why: str) -> Pointer:

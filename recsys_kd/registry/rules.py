@@ -10,7 +10,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from recsys_kd.evaluate.gate import Verdict
+from recsys_kd.artifact.errors import ArtifactRefused
+from recsys_kd.evaluate.verdict import Verdict
 from recsys_kd.registry.protocol import (
     ArtifactCollected,
     Claim,
@@ -63,6 +64,18 @@ def usable(state: State, model: str, number: int) -> Version:
     if number in state.collected:
         raise ArtifactCollected(f"{model} version {number}: its files were collected; run its night again")
     return version
+
+
+def folder(version: Version) -> Path:
+    """Return where a version's artifact lies. Raises: ArtifactRefused where that folder is of another artifact.
+
+    Whoever opens it finds the folder's name to be the digest of what is in it.
+    """
+    path = Path(version.path)
+    if path.name != version.digest:
+        detail = f"version {version.number} is artifact {version.digest[:12]}, this folder is another"
+        raise ArtifactRefused(path, "digest", detail)
+    return path
 
 
 def register(

@@ -6,7 +6,7 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-VERSION = 3
+VERSION = 4
 KEY, BAG, NUMBERS, ITEM, CODES = range(5)
 """What a term reads (`rk_source`)."""
 
@@ -63,8 +63,8 @@ class Model(Structure):
 
 INT, STRING, INTS, STRINGS, NUMBER, VECTOR = range(6)
 """How a field of a raw request is read (`rk_kind`)."""
-DONE, NO_MEMORY, UNUSUAL = range(3)
-"""What `rk_direct` returns."""
+DONE, NO_MEMORY, UNUSUAL, MISSED = range(4)
+"""What a function of `rk_direct` returns."""
 
 
 class Field(Structure):
@@ -100,8 +100,8 @@ def bind(library: ctypes.CDLL, name: str) -> Any:
 
 
 def bind_direct(library: ctypes.PyDLL, name: str) -> Any:
-    """Return `rk_direct` of an instruction set, with its argument types."""
+    """Return `rk_direct` of an instruction set: address of an `Entry` -> a function, see native/direct.cpp."""
     function = getattr(library, f"rk_direct_{name}")
-    function.argtypes = (POINTER(Entry), py_object, py_object, c_int64, py_object, c_int, c_void_p)
-    function.restype = c_int
+    function.argtypes = (py_object,)
+    function.restype = py_object
     return function

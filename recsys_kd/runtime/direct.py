@@ -4,7 +4,8 @@ Taken where everything is of the usual types: a dict of ints, strings, floats an
 a list. `encode` and `NativeScorer` do the same for anything else, and say what is wrong with it.
 """
 
-from ctypes import byref, pointer, py_object
+from collections.abc import Callable
+from ctypes import addressof, pointer, py_object
 from typing import Any
 
 import numpy as np
@@ -26,9 +27,9 @@ class DirectScorer:
         fields = [_field(f, encoder.has_strings(f)) for f in (*slots.keys, *slots.bags, *slots.numbers)]
         array = abi.struct_array(abi.Field, fields)
         strings = encoder.has_strings(encoder.item)
-        self._kept = scorer, array
-        self._entry = byref(abi.Entry(pointer(scorer.model), array, len(fields), strings))
-        self._call, self._misses, self._counted = scorer.library.direct, scorer.misses, scorer.counted
+        entry = abi.Entry(pointer(scorer.model), array, len(fields), strings)
+        self._kept = scorer, array, entry
+        self._call, self._misses, self._counted = _function(scorer, entry), scorer.misses, scorer.counted
         self._takes_features = bool(encoder.candidate_slots.names)
 
     def score(self, request: Any, candidate_ids: Any, *, logits: bool) -> tuple[Floats, dict[str, int]] | None:
@@ -41,10 +42,21 @@ class DirectScorer:
         count = len(candidate_ids) if type(candidate_ids) is list else candidate_ids.size
         out = np.empty(count, dtype=np.float32)
         misses = self._misses()
-        done = self._call(self._entry, request, candidate_ids, count, out, not logits, misses)
+        done = self._call(request, candidate_ids, out, not logits, misses)
+        if done == abi.DONE:
+            return out, {}
         if done == abi.NO_MEMORY:
             raise MemoryError("the scoring kernel found no memory to work in")
-        return (out, self._counted(misses)) if done == abi.DONE else None
+        return (out, self._counted(misses)) if done == abi.MISSED else None
+
+
+def _function(scorer: NativeScorer, entry: abi.Entry) -> Callable[..., int]:
+    """Return the kernel's function; one that takes nothing where the interpreter hides what it needs."""
+    try:
+        found: Callable[..., int] = scorer.library.direct(addressof(entry))
+    except ValueError:
+        return lambda *_: abi.UNUSUAL
+    return found
 
 
 def _field(field: Field, strings: bool) -> abi.Field:

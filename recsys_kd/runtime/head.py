@@ -7,7 +7,7 @@ loss of 4e-9, but they move logits by 3e-3, also where only the last bit before 
 sets would agree within 1e-5.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,15 +24,18 @@ WIDEST = 512
 
 @dataclass(frozen=True)
 class Layer:
-    """weight [out, in], bias [out]; `coded`: the codes of the weight, where inputs are read in steps."""
+    """weight [out, in], bias [out]; `coded`: the codes of the weight, where inputs are read in `steps` steps."""
 
     weight: Floats
     bias: Floats
     coded: CodedMatrix | None
+    steps: int = STEPS
 
     def __call__(self, x: Floats) -> Floats:
         """Return relu(bias + weight x) for x [N, in]."""
-        out: Floats = np.maximum((x if self.coded is None else in_steps(x)) @ self.weight.T + self.bias, 0.0)
+        out: Floats = np.maximum(
+            (x if self.coded is None else in_steps(x, self.steps)) @ self.weight.T + self.bias, 0.0
+        )
         return out
 
 
@@ -61,10 +64,16 @@ def hidden_layers(student: CompiledStudent) -> list[Layer]:
 
 
 class Head:
-    """Turns accumulated rows (h, S, s) into logits."""
+    """Turns accumulated rows (h, S, s) into logits; `steps`: of coded layers' inputs, None for float32 as it is.
 
-    def __init__(self, student: CompiledStudent) -> None:
-        self._student, self._layers = student, hidden_layers(student)
+    What is served has `STEPS`; others are for measuring what that costs.
+    """
+
+    def __init__(self, student: CompiledStudent, steps: int | None = STEPS) -> None:
+        layers = hidden_layers(student)
+        changed = {"coded": None} if steps is None else {"steps": steps}
+        self._student = student
+        self._layers = layers if steps == STEPS else [replace(layer, **changed) for layer in layers]
 
     def __call__(self, sums: Floats) -> Floats:
         """Return logits [N] from rows [N, H + d + 1]."""

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from recsys_kd.batch import Bag, Batch
 from recsys_kd.runtime.grid import on_grid
-from recsys_kd.runtime.head import Head
+from recsys_kd.runtime.head import STEPS, Head
 from recsys_kd.runtime.sums import bag_term, dense_term, row_term
 from recsys_kd.tables import CompiledStudent, Term
 
@@ -33,12 +33,12 @@ class KeyedRows(Protocol):
 
 
 class OfflineModel:
-    """A `RankingModel` over batches of one encoded log."""
+    """A `RankingModel` over batches of one encoded log; `steps`: see `Head`."""
 
-    def __init__(self, student: CompiledStudent, source: KeyedRows) -> None:
+    def __init__(self, student: CompiledStudent, source: KeyedRows, steps: int | None = STEPS) -> None:
         self.student = student = on_grid(student)
         self.schema = student.schema
-        self._head = Head(student)
+        self._head = Head(student, steps)
         self.moves = {
             term.name: self._moves(term.table, term.name, term.field, source) for term in student.terms if term.table
         }

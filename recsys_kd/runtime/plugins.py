@@ -11,6 +11,8 @@ own:
 - A request that the model can't take raises `BadRequest` with the field's name, and disturbs no other.
 - What the registry promotes is answered by within two polls, or after `refresh`; a rollback likewise. What does not
   verify is never answered by, nor is anything lost while the registry is away: also across a restart.
+- With `shadow` and `shadow_log`, what challenger and champion gave lies in Parquet files in `<shadow_log>/<model>` once
+  it was closed; the answer is the champion's all the same.
 - `close` answers what has begun, then frees threads and ports; `open` works again.
 """
 

@@ -58,10 +58,13 @@ class Ranker:
     @staticmethod
     def open(path: Path | str) -> "Ranker":
         """Verify an artifact, golden queries included, and return its ranker. Raises: ArtifactRefused."""
-        artifact, student = open_artifact(Path(path))
+        path = Path(path)
+        artifact, student = open_artifact(path)
         ranker = Ranker(student, artifact.manifest)
+        if not any(golden.candidates for golden in artifact.manifest.golden):
+            raise ArtifactRefused(path, "no-golden", "no golden query has candidates, so nothing proves its scores")
         for i, golden in enumerate(artifact.manifest.golden):
-            ranker._check_golden(Path(path), i, golden)
+            ranker._check_golden(path, i, golden)
         ranker.fallback_counts.clear()
         return ranker
 

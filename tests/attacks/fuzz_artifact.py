@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from recsys_kd.artifact.errors import ArtifactRefused
+from recsys_kd.artifact.read import open_artifact
 from recsys_kd.artifact.tensors import dump, load
 from recsys_kd.runtime.encode import BadRequest
 from recsys_kd.runtime.ranker import Ranker
@@ -77,8 +78,7 @@ def one(original: Original, folder: Path, seed: int) -> str:
     rng = random.Random(seed)
     data = json.loads(original.manifest)
     tensors = dict(load(memoryview(original.weights)))
-    if rng.random() < 0.3:
-        data["golden"] = []  # what the golden queries would catch, the kernel meets
+    proven = rng.random() < 0.7
     for _ in range(rng.randint(1, 3)):
         if rng.random() < 0.5:
             change_json(data, rng)
@@ -94,7 +94,8 @@ def one(original: Original, folder: Path, seed: int) -> str:
     except (ValueError, TypeError):
         return "no JSON"  # such as 1e400: no file can hold it
     try:
-        return _score(Ranker.open(path), rng)
+        # What the golden queries would catch, the kernel meets all the same.
+        return _score(Ranker.open(path) if proven else Ranker(open_artifact(path)[1]), rng)
     except ArtifactRefused as error:
         return f"refused: {error.check}"
     finally:

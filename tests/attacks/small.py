@@ -24,7 +24,7 @@ def small_student(seed: int = 0) -> CompiledStudent:
 
 
 def golden(model: CompiledStudent) -> Golden:
-    """Return one query with the logits that the model gives it."""
+    """Return one query with the logits that the model gives it; a model without some of its fields reads the others."""
     query = Golden(
         ids={"user_id": 3, "device": 5},
         bags={"history": [1, 2, 3]},

@@ -91,6 +91,11 @@ def swap_keys(rests):
     return rests
 
 
+def no_candidates(data, tensors):
+    for query in data["golden"]:
+        query.update(candidates=[], logits=[], features={name: [] for name in query["features"]})
+
+
 def nan_in_floats(codes):
     return at((0, 0), np.nan)(codes.astype(np.float32))
 
@@ -155,6 +160,8 @@ ATTACKS = [
     ("index-rows", "a row too many", tensor("table.item", lambda rows: np.concatenate([rows, rows[:1]]))),
     ("index-bounds", "a code beyond its table", tensor("codes.category", at(0, 255))),
     # The golden queries: the whole of it must score as it did where it was made.
+    ("no-golden", "no golden query", put("golden", value=[])),
+    ("no-golden", "golden queries without candidates", no_candidates),
     ("golden", "other logits", put("golden", 0, "logits", 0, value=9.0)),
     ("golden", "a logit too few", lambda data, tensors: data["golden"][0]["logits"].pop()),
     ("golden", "a missing field", drop("golden", 0, "ids", "user_id")),

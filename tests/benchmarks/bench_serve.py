@@ -24,6 +24,7 @@ from recsys_kd.artifact.manifest import Lineage
 from recsys_kd.artifact.write import write_artifact
 from recsys_kd.flow.conformance_models import MODEL, promote
 from recsys_kd.registry.sqlite import SqliteRegistry
+from tests.attacks.small import golden
 from tests.benchmarks.table import show
 from tests.paths import PATHS
 from tests.students import Shape, student
@@ -42,7 +43,8 @@ def make(store: Path) -> list[Path]:
     found = []
     for n in range(VERSIONS):
         arrays = model.arrays | {"bias": np.array([0.01 * n], np.float32)}
-        found.append(write_artifact(store, MODEL, dataclasses.replace(model, arrays=arrays), lineage, ()).path)
+        made = dataclasses.replace(model, arrays=arrays)
+        found.append(write_artifact(store, MODEL, made, lineage, (golden(made),)).path)
     return found
 
 

@@ -21,6 +21,11 @@ def test_a_budget_of_bytes_is_filled_and_the_better_fold_is_chosen(recipe):
     assert found.chosen.auc == max(o.auc for o in found.options)
     assert found.chosen.loss == pytest.approx(found.student - found.chosen.auc)
     assert f"compress: {{bytes: 12000, fold: {found.chosen.fold}}}" in found.lines()[-1]
+    activations = found.chosen.activations
+    assert list(activations) == ["15", "8"] and abs(activations["15"]) < 1e-7 and abs(activations["8"]) < 1e-3
+    assert (
+        f"15 bits {activations['15']:+.1e}, 8 bits" in found.lines()[-2] and "15 bits are served" in found.lines()[-2]
+    )
     assert found.chosen.why == "chosen: keeps all limits, and loses least in these bytes"
 
 

@@ -13,6 +13,7 @@ import pytest
 from jobs import supervise
 from jobs.machine import NotYours
 from jobs.supervise import Stopped, Watch
+from recsys_kd.registry.sqlite import SqliteRegistry
 
 ROOT = Path(__file__).resolve().parents[2]
 pytestmark = pytest.mark.timeout(600)  # seconds on an idle machine, minutes on a busy one
@@ -31,6 +32,7 @@ def children():
 
 
 def test_code_output_and_last_words_come_back(tmp_path):
+    SqliteRegistry(tmp_path / "registry.sqlite")
     ended = run(tmp_path, ["registry", "show", "shop", "1", "--store", str(tmp_path)])
     assert ended.code == 2 and "no version 1 of model 'shop'" in ended.last
     assert run(tmp_path, ["--help"]).code == 0 and "Usage" in (tmp_path / "stdout").read_text()

@@ -17,8 +17,8 @@ from recsys_kd.runtime.ranker import Ranker
 from recsys_kd_kserve.client import GrpcClient, RestClient
 from recsys_kd_kserve.settings import Settings, load_settings
 from tests.paths import PATHS, PLUGINS
+from tests.plugins.kserve_host import LISTED, half_sent
 from tests.plugins.processes import ROOT, Process
-from tests.plugins.test_kserve import LISTED, half_sent
 from tests.runtime.world import CANDIDATES, FEATURES, REQUEST, World
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from recsys_kd.artifact.errors import ArtifactRefused
 from recsys_kd.errors import OutsideError
 from recsys_kd.evaluate.gate import Check, Verdict
 from recsys_kd.registry.compare import differences
@@ -110,6 +111,16 @@ def test_rollback_is_a_new_epoch_and_verifies_first(registry):
     assert registry.pointer("shop", "champion").epoch == 3
     with pytest.raises(NothingToRollBackTo):
         registry.rollback("nobody", opened.append, "ann", "")
+
+
+def test_a_rollback_to_a_folder_of_another_artifact_is_refused(registry):
+    registry.register("shop", "a", Path("/a/c"), {}, "ann")
+    add(registry, "b")
+    for number, digest in enumerate("ab", start=1):
+        registry.promote("shop", number, verdict(digest), number - 1, "ann", "")
+    with pytest.raises(ArtifactRefused, match=r"/a/c: .*version 1 is artifact a, this folder is another"):
+        registry.rollback("shop", lambda path: None, "ann", "")
+    assert registry.pointer("shop", "champion").digest == "b"
 
 
 def test_the_audit_log_tells_everything_and_can_not_be_changed(registry):

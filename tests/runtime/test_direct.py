@@ -7,6 +7,7 @@ import time
 import numpy as np
 import pytest
 
+from recsys_kd.runtime import abi
 from recsys_kd.runtime.ranker import BadRequest, Ranker
 from tests.runtime.test_kernel import NATIVE, SHAPES, native, requests, shapes
 from tests.students import Shape, student
@@ -68,6 +69,17 @@ UNUSUAL = [
     (FULL, np.array([2**63], dtype=np.uint64), "does not fit in 64 bits"),
     (FULL, np.array([1.5]), "'item_id': ids are integers"),
 ]
+
+
+@native
+def test_the_kernels_function_leaves_what_does_not_fit_alone(kernel):
+    direct = Ranker(student(Shape())[0], use=kernel)._direct
+    out, misses = np.empty(2, np.float32), direct._misses()
+    right = {"user_id": 7}, [1, 2], out, True, misses
+    assert direct._call(*right) in (abi.DONE, abi.MISSED)
+    short = (*right[:2], out[:1], *right[3:])
+    for wrong in (right[:4], (*right, 1), short, (*right[:4], misses[:1]), (*right[:4], b"")):
+        assert direct._call(*wrong) == abi.UNUSUAL
 
 
 @native

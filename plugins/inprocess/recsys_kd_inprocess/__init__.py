@@ -1,5 +1,7 @@
 """The champion of an embedded registry, inside a plain Python service: no server, no torch, NumPy alone.
 
+A log of what a shadow found needs pyarrow besides (`recsys-kd-inprocess[shadow]`).
+
 A thread keeps the service on the champion; a version that does not verify never replaces one that serves.
 """
 
@@ -77,6 +79,16 @@ class ReadOnlyRegistry:
         """Say nothing: this registry is only read."""
 
 
+def _shadow(config: ServingConfig) -> Shadow | None:
+    if not config.shadow:
+        return None
+    if config.shadow_log is None:
+        return Shadow(config.shadow)
+    from recsys_kd.flow.shadow_log import ParquetLog
+
+    return Shadow(config.shadow, ParquetLog(config.shadow_log / config.model))
+
+
 class Backend:
     """Scores requests with the champion of `model` in the store, and follows the registry.
 
@@ -96,7 +108,7 @@ class Backend:
         watcher = Watcher(
             model, registry, config.pointers, seconds=config.poll_seconds, store=config.store, challenger=challenged
         )
-        self.service = Service(watcher, config.canary, Shadow(config.shadow) if config.shadow else None)
+        self.service = Service(watcher, config.canary, _shadow(config))
         self.service.start()
 
     @classmethod

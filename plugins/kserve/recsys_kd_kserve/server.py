@@ -56,7 +56,7 @@ def make_service(config: ServingConfig) -> Service:
     registry = Reached(config.registry, config.store or Path("store"))
     keep = None
     if config.shadow_log is not None:
-        from recsys_kd_kserve.shadow_log import ParquetLog
+        from recsys_kd.flow.shadow_log import ParquetLog
 
         keep = ParquetLog(config.shadow_log / config.model)
     watcher = Watcher(

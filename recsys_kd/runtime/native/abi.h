@@ -5,7 +5,7 @@
 #pragma once
 #include <cstdint>
 
-#define RK_ABI 3
+#define RK_ABI 4
 #define RK_EXPORT extern "C" __attribute__((visibility("default")))
 #define RK_JOIN_(a, b) a##_##b
 #define RK_JOIN(a, b) RK_JOIN_(a, b)
@@ -107,7 +107,7 @@ struct rk_entry {
   int32_t fields, strings;  // whether candidates' ids are strings
 };
 
-enum { RK_DONE = 0, RK_NO_MEMORY = 1, RK_UNUSUAL = 2 };
+enum { RK_DONE = 0, RK_NO_MEMORY = 1, RK_UNUSUAL = 2, RK_MISSED = 3 };  // missed: done, with fallback rows
 enum { RK_FIELDS = 64, RK_BAGS = 16 };  // more than these are unusual
 
 }  // extern "C"

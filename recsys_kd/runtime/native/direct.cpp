@@ -1,5 +1,5 @@
-// One request of raw Python values -> scores in one call. Called with the interpreter's lock held (ctypes.PyDLL); it lets
-// go of the lock while it scores.
+// One request of raw Python values -> scores in one call, as a function of Python's own (ctypes takes a microsecond per
+// call). It lets go of the interpreter's lock while it scores.
 //
 // It knows the usual types only: a dict of ints, strings, floats, lists and NumPy arrays. Anything else is left to
 // recsys_kd/runtime/encode.py, which takes more, and explains what is wrong.
@@ -144,10 +144,11 @@ inline bool read_request(const rk_entry& entry, Call& call) {
   return right;
 }
 
-inline int score(const rk_entry& entry, void* request, void* candidates, float* out, int64_t count, int probable,
+inline int score(const rk_entry& entry, void* request, void* candidates, const rk_view& out, int probable,
                  int64_t* misses, Call& call) {
   if (!find_values(entry, request, call) || !open_values(candidates, call.candidates)) return RK_UNUSUAL;
-  if (call.candidates.count != count) return RK_UNUSUAL;
+  const int64_t count = call.candidates.count;
+  if (out.bytes != count * static_cast<int64_t>(sizeof(float))) return RK_UNUSUAL;
   const rk_model& model = *entry.model;
   const int64_t bags = model.bags ? call.bag_ends[model.bags - 1] : 0;
   const int64_t listed = call.candidates.list ? count : 0;
@@ -162,28 +163,57 @@ inline int score(const rk_entry& entry, void* request, void* candidates, float* 
   }
   void* state = PyEval_SaveThread();
   const int failed = RK_FOR_ISA(rk_score)(&model, 1, call.keys, call.bag_ends, &count, call.keys + model.keys,
-                                          call.numbers, items, nullptr, nullptr, probable, out, misses);
+                                          call.numbers, items, nullptr, nullptr, probable, static_cast<float*>(out.data), misses);
   PyEval_RestoreThread(state);
   return failed ? RK_NO_MEMORY : RK_DONE;
 }
 
+// Whether any lookup used a fallback row.
+inline int missed(const rk_view& misses) {
+  const int64_t *at = static_cast<const int64_t*>(misses.data), *end = at + misses.bytes / 8;
+  for (; at < end; at++)
+    if (*at) return RK_MISSED;
+  return RK_DONE;
+}
+
+inline int score_into(const rk_entry& entry, void* const* given, const rk_view& out, const rk_view& misses) {
+  const int64_t terms = entry.model->request_terms + entry.model->candidate_terms;
+  if (misses.bytes < 8 * terms) return RK_UNUSUAL;
+  Call call{};
+  const int result = score(entry, given[0], given[1], out, given[3] == _Py_TrueStruct, static_cast<int64_t*>(misses.data), call);
+  call.close();
+  return result == RK_DONE ? missed(misses) : result;
+}
+
+inline int direct(const rk_entry& entry, void* const* given) {
+  rk_view out{}, misses{};
+  if (PyObject_GetBuffer(given[2], &out, VIEW_WRITABLE | VIEW_CONTIGUOUS)) return RK_UNUSUAL;
+  int result = RK_UNUSUAL;
+  if (!PyObject_GetBuffer(given[4], &misses, VIEW_WRITABLE | VIEW_CONTIGUOUS)) {
+    result = score_into(entry, given, out, misses);
+    PyBuffer_Release(&misses);
+  }
+  PyBuffer_Release(&out);
+  return result;
+}
+
+// (request, candidates, out, probable, misses) -> RK_DONE, RK_MISSED, RK_NO_MEMORY, or RK_UNUSUAL where something is not of
+// the types known here; no exception is left behind. request: a dict. out: lends float32 [candidates]. probable: a bool.
+// misses: lends int64 [terms], zero at first.
+void* call_direct(void* self, void* const* given, intptr_t count) {
+  const rk_entry* entry = static_cast<const rk_entry*>(PyLong_AsVoidPtr(self));
+  const bool known = count == 5 && entry && entry->fields <= RK_FIELDS && entry->model->bags <= RK_BAGS;
+  const int result = known ? direct(*entry, given) : RK_UNUSUAL;
+  PyErr_Clear();
+  return PyLong_FromLong(result);
+}
+
+rk_method METHOD{"score", call_direct, METHOD_FAST, nullptr};
+
 }  // namespace
 
-// Scores of `count` candidates into `out`, an object that lends float32 [count]; `request` is a dict. Returns RK_DONE,
-// RK_NO_MEMORY, or RK_UNUSUAL where something is not of the types known here; no exception is left behind.
-RK_EXPORT int RK_FOR_ISA(rk_direct)(const rk_entry* entry, void* request, void* candidates, int64_t count, void* out,
-                                    int probable, int64_t* misses) {
-  if (!python_is_there() || entry->fields > RK_FIELDS || entry->model->bags > RK_BAGS) return RK_UNUSUAL;
-  rk_view scores{};
-  if (PyObject_GetBuffer(out, &scores, VIEW_WRITABLE | VIEW_CONTIGUOUS)) {
-    PyErr_Clear();
-    return RK_UNUSUAL;
-  }
-  Call call{};
-  int result = RK_UNUSUAL;
-  if (scores.bytes == count * static_cast<int64_t>(sizeof(float)))
-    result = score(*entry, request, candidates, static_cast<float*>(scores.data), count, probable, misses, call);
-  call.close();
-  PyBuffer_Release(&scores);
-  return result;
+// A new reference to `call_direct` of an entry, whose address the Python int `address` holds; null where the interpreter
+// hides its functions. The entry must outlive it.
+RK_EXPORT void* RK_FOR_ISA(rk_direct)(void* address) {
+  return python_is_there() ? PyCFunction_NewEx(&METHOD, address, nullptr) : nullptr;
 }

@@ -18,13 +18,24 @@ struct rk_view {
   void* internal;
 };
 
-RK_WEAK extern char PyLong_Type[], PyFloat_Type[], PyUnicode_Type[], PyList_Type[], _Py_NoneStruct[];
+// PyMethodDef of a function that is given its arguments as an array.
+struct rk_method {
+  const char* name;
+  void* (*call)(void* self, void* const* given, intptr_t count);
+  int flags;
+  const char* text;
+};
+
+RK_WEAK extern char PyLong_Type[], PyFloat_Type[], PyUnicode_Type[], PyList_Type[], _Py_NoneStruct[], _Py_TrueStruct[];
 RK_WEAK void* PyDict_GetItemWithError(void* dict, void* key);  // a borrowed reference
 RK_WEAK intptr_t PyDict_Size(void* dict);
 RK_WEAK void* PyList_GetItem(void* list, intptr_t at);  // a borrowed reference
 RK_WEAK intptr_t PyList_Size(void* list);
 RK_WEAK int PyObject_IsInstance(void* object, void* type);
 RK_WEAK long long PyLong_AsLongLong(void* number);
+RK_WEAK void* PyLong_AsVoidPtr(void* number);
+RK_WEAK void* PyLong_FromLong(long number);
+RK_WEAK void* PyCFunction_NewEx(rk_method* method, void* self, void* module);
 RK_WEAK double PyFloat_AsDouble(void* number);
 RK_WEAK const char* PyUnicode_AsUTF8AndSize(void* text, intptr_t* bytes);
 RK_WEAK int PyObject_GetBuffer(void* object, rk_view* view, int flags);
@@ -41,12 +52,14 @@ RK_WEAK void PyEval_RestoreThread(void* state);
 namespace {
 
 constexpr int VIEW_WRITABLE = 1, VIEW_FORMAT = 4, VIEW_CONTIGUOUS = 0x38;  // PyBUF_C_CONTIGUOUS
+constexpr int METHOD_FAST = 0x80;                                          // METH_FASTCALL
 
 inline bool python_is_there() {
   return PyDict_GetItemWithError && PyDict_Size && PyList_GetItem && PyList_Size && PyObject_IsInstance &&
-         PyLong_AsLongLong && PyFloat_AsDouble && PyUnicode_AsUTF8AndSize && PyObject_GetBuffer && PyBuffer_Release &&
-         Py_IncRef && Py_DecRef && PyErr_Occurred && PyErr_Clear && PyEval_SaveThread && PyEval_RestoreThread && PyLong_Type && PyFloat_Type &&
-         PyUnicode_Type && PyList_Type && _Py_NoneStruct;
+         PyLong_AsLongLong && PyLong_AsVoidPtr && PyLong_FromLong && PyCFunction_NewEx && PyFloat_AsDouble &&
+         PyUnicode_AsUTF8AndSize && PyObject_GetBuffer && PyBuffer_Release && Py_IncRef && Py_DecRef && PyErr_Occurred &&
+         PyErr_Clear && PyEval_SaveThread && PyEval_RestoreThread && PyLong_Type && PyFloat_Type && PyUnicode_Type &&
+         PyList_Type && _Py_NoneStruct && _Py_TrueStruct;
 }
 
 inline bool is(void* object, char* type) { return PyObject_IsInstance(object, type) == 1; }

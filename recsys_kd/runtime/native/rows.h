@@ -14,17 +14,14 @@ inline int64_t stride(const rk_table& table) { return code_bytes(table) + OVERHE
 // The code, between two others, that stands for zero.
 inline float middle(const rk_table& table) { return static_cast<float>((1 << table.bits) - 1) * 0.5f; }
 
-// A row that lies in the table whatever was asked for.
-inline int64_t checked(const rk_table& table, int64_t row) {
-  return static_cast<uint64_t>(row) < static_cast<uint64_t>(table.rows) ? row : table.rows - 1;
-}
-
 // Makes a block's rows ones that lie in the table, and asks for them.
 inline void fetch_rows(const rk_table& table, int64_t* rows, Fetches& fetches) {
-  const uint64_t step = static_cast<uint64_t>(stride(table));
+  const uint64_t step = static_cast<uint64_t>(stride(table)), count = static_cast<uint64_t>(table.rows);
   for (int c = 0; c < B; c += PAIRS) {
-    for (int i = c; i < c + PAIRS; i++) rows[i] = checked(table, rows[i]);
-    const Words first = addresses(table.data, load<Words>(rows + c) * step);
+    const Words asked = load<Words>(rows + c), right = (Words)(asked < count);
+    const Words row = (asked & right) | (~right & (count - 1));  // whatever was asked for, it lies in the table
+    store(rows + c, row);
+    const Words first = addresses(table.data, row * step);
     fetches.add(first, first + (step - 1));
   }
 }

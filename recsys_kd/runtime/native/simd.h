@@ -25,6 +25,9 @@
 #error "artifacts are little-endian, and read as they lie"
 #endif
 
+// For pieces of inner loops, which must not become calls with sums in memory.
+#define RK_ALWAYS inline __attribute__((always_inline))
+
 namespace {
 
 constexpr int B = 2 * RK_LANES;  // candidates per block: two vectors, so that every weight is loaded once for both

@@ -1,4 +1,7 @@
-"""Comparisons of champion and challenger as Parquet: `<folder>/day=2026-01-05/<time>-<process>-<number>.parquet`."""
+"""Comparisons of champion and challenger as Parquet: `<folder>/day=2026-01-05/<time>-<process>-<number>.parquet`.
+
+Hosts load it where they are told to keep a log: it alone needs pyarrow.
+"""
 
 import datetime as dt
 import os

@@ -1,0 +1,99 @@
+"""What a server takes at once, what it counts, and what it can not start with."""
+
+import asyncio
+import threading
+
+import httpx
+import numpy as np
+import pytest
+
+from recsys_kd.runtime.encode import BadRequest
+from recsys_kd_kserve.client import GrpcClient, RestClient, ServerRefused, tensors
+from recsys_kd_kserve.config import PortTaken
+from recsys_kd_kserve.server import Server
+from tests.plugins.kserve_host import LISTED, configured, half_sent
+from tests.runtime.world import CANDIDATES, FEATURES, REQUEST
+
+
+def test_more_requests_at_once_than_allowed_are_refused_and_slow_ones_are_ended(world):
+    made = Server(configured(world, max_requests=1, read_seconds=1.0))
+    made.start()
+    url = f"http://127.0.0.1:{made.port}"
+    slow = half_sent(made.port)
+    answers = []
+    while 429 not in answers and len(answers) < 200:
+        answers.append(httpx.post(f"{url}/v2/models/shop/infer", json=LISTED).status_code)
+    assert httpx.get(f"{url}/v2/health/live").status_code == 200
+    assert answers[-1] == 429 and set(answers) <= {200, 429}
+    assert b" 408 " in slow.recv(4096).split(b"\r\n")[0]
+    slow.close()
+    assert httpx.post(f"{url}/v2/models/shop/infer", json=LISTED).status_code == 200
+    made.stop()
+
+
+def test_a_large_request_does_not_hold_up_the_event_loop(server, monkeypatch):
+    model = server.repository.models["shop"]
+    inside, go, loops = threading.Event(), threading.Event(), []
+
+    def slow(payload, answer=model.answer):
+        loops.append(asyncio._get_running_loop())
+        inside.set()
+        go.wait(30)
+        return answer(payload)
+
+    monkeypatch.setattr(model, "answer", slow)
+    features = {
+        name: np.tile(np.array(v), (1000, *[1] * (np.array(v).ndim - 1))).reshape(4000, *np.array(v).shape[1:])
+        for name, v in FEATURES.items()
+    }
+    found = []
+
+    def large():
+        with RestClient(f"http://127.0.0.1:{server.port}", "shop", 30) as client:
+            found.append(client.score(REQUEST, CANDIDATES * 1000, features).scores.shape)
+
+    thread = threading.Thread(target=large)
+    thread.start()
+    assert inside.wait(30)
+    assert httpx.get(f"http://127.0.0.1:{server.port}/v2/health/live", timeout=10).status_code == 200
+    go.set()
+    thread.join()
+    assert found == [(4000,)] and loops == [None]
+
+
+def test_metrics_tell_what_was_answered_refused_and_swapped(http, rpc):
+    rpc.score(REQUEST | {"user_id": -1}, [-1, -2, 0, 7], FEATURES)
+    lines = dict(line.rsplit(" ", 1) for line in http.get("/metrics").text.splitlines() if not line.startswith("#"))
+    own = {k: float(v) for k, v in lines.items() if k.startswith("recsys_kd_")}
+    two = 'model="shop",version="2"'
+    assert own['recsys_kd_active_version{model="shop"}'] == 2 and own['recsys_kd_swaps_total{model="shop"}'] >= 1
+    answers = own[f"recsys_kd_answers_total{{{two}}}"]
+    assert answers >= 1 and own[f'recsys_kd_score_seconds_bucket{{le="+Inf",{two}}}'] == answers
+    assert own[f"recsys_kd_candidates_total{{{two}}}"] >= 4 and 0 < own[f"recsys_kd_fallback_share{{{two}}}"] < 1
+    assert own[f'recsys_kd_fallbacks_total{{field="user_id",{two}}}'] >= 1
+    assert own[f'recsys_kd_probability_bucket{{le="+Inf",{two}}}'] >= 4
+    assert any(k.startswith("recsys_kd_request_seconds_bucket") for k in own)
+    assert "python_info" in http.get("/metrics").text
+
+
+def test_a_port_that_is_taken_is_named(world, server):
+    import dataclasses
+
+    with pytest.raises(PortTaken, match=f"127.0.0.1:{server.port}: .*give another --port"):
+        Server(dataclasses.replace(configured(world), port=server.port)).start()
+    with pytest.raises(PortTaken, match=f"127.0.0.1:{server.grpc_port}: .*give another --grpc-port"):
+        Server(dataclasses.replace(configured(world), grpc_port=server.grpc_port)).start()
+
+
+def test_the_client_says_what_it_can_not_send_and_when_nobody_answers():
+    with pytest.raises(BadRequest, match="field 'history': strings beside other values"):
+        tensors({"history": ["a", 1]}, [1], None)
+    with pytest.raises(BadRequest, match=r"field 'user_id': .* does not fit in 64 bits"):
+        tensors({"user_id": 2**70}, [1], None)
+    with RestClient("http://127.0.0.1:9", "shop") as client, pytest.raises(ServerRefused, match=r"127\.0\.0\.1:9: "):
+        client.score({}, [1])
+    with (
+        GrpcClient("127.0.0.1:9", "shop") as client,
+        pytest.raises(ServerRefused, match=r"127\.0\.0\.1:9: UNAVAIL"),
+    ):
+        client.score({}, [1])
