@@ -17,11 +17,13 @@ from recsys_kd.data.dataset import Dataset
 from recsys_kd.distil.calibration import Platt, fit_platt
 from recsys_kd.distil.checkpoint import Checkpoints
 from recsys_kd.distil.loop import Fit, score_rows, scored
+from recsys_kd.distil.slices import calibrate_slices
 from recsys_kd.distil.soft_labels import load_soft_labels, make_soft_labels, save_soft_labels
 from recsys_kd.distil.student_training import fit_student
 from recsys_kd.distil.teacher_training import fit_teacher
 from recsys_kd.errors import InputError
 from recsys_kd.flow.cache import CHECKPOINT
+from recsys_kd.flow.starts import start_of
 from recsys_kd.models.ensemble import Ensemble
 from recsys_kd.models.plugins import BUILT_IN, find_teacher
 from recsys_kd.models.student import Student
@@ -121,6 +123,11 @@ def check_teacher(recipe: Recipe) -> None:
             f"distil.losses: {names} looks inside the teacher, and one of kind '{recipe.teacher.kind}' shows only its "
             "scores; remove it, or set teacher.kind: dcnv2"
         )
+    if recipe.student.init == "teacher_pca" and recipe.teacher.kind != "dcnv2":
+        raise NoFeatures(
+            f"student.init: `teacher_pca` needs the teacher's tables, and one of kind '{recipe.teacher.kind}' shows "
+            "only its scores; remove it, or set teacher.kind: dcnv2"
+        )
     if recipe.compress.ratio is not None and recipe.teacher.kind != "dcnv2":
         raise RatioOfNothing(
             f"compress.ratio: {recipe.compress.ratio:g} is a share of the teacher's bytes, and one of kind "
@@ -163,10 +170,16 @@ def soft_labels(recipe: Recipe, dataset: Dataset, teacher: Path | None, folder: 
             if recipe.teacher.kind != "dcnv2":
                 plugged = find_teacher(recipe.teacher.kind)(dataset, train, validation, recipe.seed)
                 return score_rows(plugged, dataset, score), recipe.teacher.kind
-            where = folder / f"teacher-{len(list(folder.glob('teacher-*')))}"
-            kept = Checkpoints(folder / CHECKPOINT / where.name)
-            fitted = fit_teacher(dataset, config, train, validation, recipe.seed, progress, f"teacher, {name}", kept)
-            return score_rows(fitted.model, dataset, score), fitted.model.save(where)
+            found, digests = np.zeros(len(score)), []
+            for member in range(recipe.soft_labels.members):
+                # Seeds of a study's members must not be those of its other seeds.
+                seed, words = recipe.seed + 1000 * member, f"teacher, {name}" + f", member {member + 1}" * (member > 0)
+                where = folder / f"teacher-{len(list(folder.glob('teacher-*')))}"
+                kept = Checkpoints(folder / CHECKPOINT / where.name)
+                fitted = fit_teacher(dataset, config, train, validation, seed, progress, words, kept)
+                found += score_rows(fitted.model, dataset, score)
+                digests.append(fitted.model.save(where))
+            return (found / recipe.soft_labels.members).astype(np.float32), "+".join(digests)
 
         if recipe.soft_labels.protocol == "in_sample":
             progress.note("warning: in_sample soft labels come from a teacher that has seen these very labels")
@@ -175,8 +188,11 @@ def soft_labels(recipe: Recipe, dataset: Dataset, teacher: Path | None, folder: 
     save_soft_labels(folder / "soft_labels.parquet", row_id, logits, digests, dataset.schema.fingerprint)
 
 
-def calibrated_soft_labels(dataset: Dataset, folder: Path, seen_until: int = 0) -> Floats:
+def calibrated_soft_labels(dataset: Dataset, folder: Path, seen_until: int = 0, slices: tuple[str, ...] = ()) -> Floats:
     """Return calibrated teacher logits aligned with all rows [N], NaN where there is none.
+
+    What they are calibrated on are the rows they label, which their teachers have not learned. slices: categorical
+    fields, for whose values they are then calibrated once more, one field after the other.
 
     Rows before `seen_until`, ms UTC, have taught the teacher: what it says of them is not taken.
     """
@@ -188,9 +204,12 @@ def calibrated_soft_labels(dataset: Dataset, folder: Path, seen_until: int = 0) 
     known = np.isfinite(logits)
     label = np.asarray(dataset.column("label")[rows.start : rows.stop], dtype=np.float32)
     weight = np.asarray(dataset.column("weight")[rows.start : rows.stop], dtype=np.float32)
-    platt = fit_platt(logits[known], label[known], weight[known])
+    found = fit_platt(logits[known], label[known], weight[known])(logits)
+    for name in slices:
+        of_row = dataset.category(name)[rows.start : rows.stop]
+        found = calibrate_slices(found, label, np.where(known, weight, np.float32(0)), of_row)
     out = np.full(len(dataset), np.nan, dtype=np.float32)
-    out[rows.start : rows.stop] = platt(logits)
+    out[rows.start : rows.stop] = found
     return out
 
 
@@ -205,7 +224,7 @@ def train_student(
 ) -> None:
     """Train a student (or, without soft labels, the control), calibrate it on validation, and save it.
 
-    `teacher`: the stage folder of the teacher whose features the recipe's losses look at, if they do.
+    `teacher`: the stage folder of the teacher whose features or tables the recipe asks for, if it does.
     """
     validation = dataset.splits["validation"]
     fitted = fit_student(
@@ -220,6 +239,7 @@ def train_student(
         name=name,
         checkpoints=Checkpoints(folder / CHECKPOINT),
         teacher=Teacher.load(teacher / "teacher") if teacher and recipe.distil.over_features else None,
+        start=start_of(recipe, dataset, teacher),
     )
     platt = calibrate(fitted.model, dataset)
     save_file(fitted.model.state_dict(), folder / "student.safetensors")

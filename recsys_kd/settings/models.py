@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
-from recsys_kd.settings.base import StrictConfig, Units
+from recsys_kd.settings.base import Name, StrictConfig, Units
 
 
 class TeacherConfig(StrictConfig):
@@ -45,11 +45,16 @@ class SoftLabelConfig(StrictConfig):
     protocol: Literal["out_of_time", "cross_fitted", "in_sample"] = "cross_fitted"
     blocks: int = Field(3, ge=2, le=32)
     """Time blocks (out of time: each is scored by a teacher of the blocks before it) or folds."""
+    members: int = Field(1, ge=1, le=16)
+    """Teachers per block or fold, each of another seed; the mean of their logits is the label."""
+    slices: tuple[Name, ...] = ()
+    """Categorical fields; soft labels are calibrated for each of their values, one field after the other."""
 
     @property
     def teachers(self) -> int:
         """How many teachers are trained for the soft labels alone."""
-        return {"cross_fitted": self.blocks, "out_of_time": self.blocks - 1, "in_sample": 1}[self.protocol]
+        parts = {"cross_fitted": self.blocks, "out_of_time": self.blocks - 1, "in_sample": 1}[self.protocol]
+        return self.members * parts
 
 
 class StudentConfig(StrictConfig):
@@ -65,6 +70,8 @@ class StudentConfig(StrictConfig):
     lr: float = Field(3e-3, gt=0)
     embedding_l2: float = Field(1e-3, ge=0)
     id_dropout: float = Field(0.02, ge=0, lt=1)
+    init: Literal["random", "teacher_pca"] = "random"
+    """Tables start by chance, or as the principal components of the teacher's; the control's always by chance."""
 
 
 LossName = Literal[
@@ -92,6 +99,10 @@ class DistilConfig(StrictConfig):
     """Of the terms on logits; their gradients keep their size, T^2 is inside."""
     top: int = Field(5, ge=1, le=100)
     """`relaxed_ranking`: places of a request that are learned one by one."""
+    rounds: int = Field(1, ge=1, le=4)
+    """Above 1, students label the rows for the next round's; see `recsys_kd.flow.assistants`."""
+    assistant_width: int | None = Field(None, ge=1, le=1024)
+    """Width of those students; the student's own where absent."""
     head: Literal["auxiliary", "single"] = "auxiliary"
     """Soft labels train a head of their own (the served probability stays calibrated), or the serving head."""
 
