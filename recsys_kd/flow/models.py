@@ -17,6 +17,7 @@ from recsys_kd.data.dataset import Dataset
 from recsys_kd.distil.calibration import Platt, fit_platt
 from recsys_kd.distil.checkpoint import Checkpoints
 from recsys_kd.distil.loop import Fit, score_rows, scored
+from recsys_kd.distil.mixing import fit_gate
 from recsys_kd.distil.slices import calibrate_slices
 from recsys_kd.distil.soft_labels import load_soft_labels, make_soft_labels, save_soft_labels
 from recsys_kd.distil.student_training import fit_student
@@ -165,27 +166,42 @@ def soft_labels(recipe: Recipe, dataset: Dataset, teacher: Path | None, folder: 
     else:
         epochs = recipe.teacher.epochs if teacher is None else read_fit(teacher)["best"] + 1
         config = recipe.teacher.model_copy(update={"epochs": epochs})
+        said = np.full((len(rows), recipe.soft_labels.members), np.nan, dtype=np.float32)
 
         def fit_and_score(train: NDArray[np.int64], score: NDArray[np.int64], name: str) -> tuple[Floats, str]:
             if recipe.teacher.kind != "dcnv2":
                 plugged = find_teacher(recipe.teacher.kind)(dataset, train, validation, recipe.seed)
                 return score_rows(plugged, dataset, score), recipe.teacher.kind
-            found, digests = np.zeros(len(score)), []
+            digests = []
             for member in range(recipe.soft_labels.members):
                 # Seeds of a study's members must not be those of its other seeds.
                 seed, words = recipe.seed + 1000 * member, f"teacher, {name}" + f", member {member + 1}" * (member > 0)
                 where = folder / f"teacher-{len(list(folder.glob('teacher-*')))}"
                 kept = Checkpoints(folder / CHECKPOINT / where.name)
                 fitted = fit_teacher(dataset, config, train, validation, seed, progress, words, kept)
-                found += score_rows(fitted.model, dataset, score)
+                said[score - rows.start, member] = score_rows(fitted.model, dataset, score)
                 digests.append(fitted.model.save(where))
-            return (found / recipe.soft_labels.members).astype(np.float32), "+".join(digests)
+            return said[score - rows.start].mean(axis=1), "+".join(digests)
 
         if recipe.soft_labels.protocol == "in_sample":
             progress.note("warning: in_sample soft labels come from a teacher that has seen these very labels")
         times, requests = (np.asarray(dataset.column(c)[rows.start : rows.stop], np.int64) for c in _GROUPS)
         logits, digests = make_soft_labels(recipe.soft_labels, rows, recipe.seed, times, requests, fit_and_score)
+        if recipe.soft_labels.mix == "gated":
+            logits = _gated(dataset, rows, said, progress)
     save_soft_labels(folder / "soft_labels.parquet", row_id, logits, digests, dataset.schema.fingerprint)
+
+
+def _gated(dataset: Dataset, rows: range, said: Floats, progress: Progress) -> Floats:
+    """Return the members' logits [N, M] mixed by a gate [N], NaN where none has scored a row."""
+    known = np.isfinite(said).all(axis=1)
+    label, weight = (np.asarray(dataset.column(c)[rows.start : rows.stop], np.float32) for c in ("label", "weight"))
+    gate = fit_gate(said[known], label[known], weight[known])
+    low, high = np.quantile(gate.weights(said[known]).max(axis=1), (0.05, 0.95))
+    progress.note(f"soft labels: the gate gives the member it believes most a weight of {low:.2f} to {high:.2f}")
+    mixed = np.full(len(said), np.nan, dtype=np.float32)
+    mixed[known] = gate(said[known])
+    return mixed
 
 
 def calibrated_soft_labels(dataset: Dataset, folder: Path, seen_until: int = 0, slices: tuple[str, ...] = ()) -> Floats:

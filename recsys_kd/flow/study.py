@@ -60,11 +60,12 @@ ARMS: dict[str, Way] = {
     **{name: _alone(name) for name in get_args(LossName)},
     "single_head": Way("soft labels on the serving head itself", _with("distil", head="single")),
     "ensemble": Way("soft labels of two teachers, the mean of their logits", _with("soft_labels", members=2)),
+    "gated": Way("the same two, weighed by a gate per sample", _with("soft_labels", members=2, mix="gated")),
     "born_again": Way("a second round, labelled by students of the same width", _with("distil", rounds=2)),
     "assistant": Way("the same, by students twice as wide", _wider),
     "teacher_pca": Way("tables start as the teacher's principal components", _with("student", init="teacher_pca")),
 }
-ONLY_OF_OURS = OVER_FEATURES | {"ensemble", "teacher_pca"}
+ONLY_OF_OURS = OVER_FEATURES | {"ensemble", "gated", "teacher_pca"}
 """Arms that need teachers which a night trains itself."""
 
 

@@ -46,7 +46,9 @@ class SoftLabelConfig(StrictConfig):
     blocks: int = Field(3, ge=2, le=32)
     """Time blocks (out of time: each is scored by a teacher of the blocks before it) or folds."""
     members: int = Field(1, ge=1, le=16)
-    """Teachers per block or fold, each of another seed; the mean of their logits is the label."""
+    """Teachers per block or fold, each of another seed."""
+    mix: Literal["mean", "gated"] = "mean"
+    """Their label: the mean of their logits, or one whose weights are chosen per sample by a gate fitted to labels."""
     slices: tuple[Name, ...] = ()
     """Categorical fields; soft labels are calibrated for each of their values, one field after the other."""
 
@@ -55,6 +57,14 @@ class SoftLabelConfig(StrictConfig):
         """How many teachers are trained for the soft labels alone."""
         parts = {"cross_fitted": self.blocks, "out_of_time": self.blocks - 1, "in_sample": 1}[self.protocol]
         return self.members * parts
+
+    @model_validator(mode="after")
+    def _can_be_gated(self) -> "SoftLabelConfig":
+        if self.mix == "gated" and self.members == 1:
+            raise ValueError("mix: `gated` chooses among teachers, and members is 1; give members: 2 or more")
+        if self.mix == "gated" and self.protocol == "in_sample":
+            raise ValueError("mix: `gated` is fitted to rows that no teacher has learned; in_sample leaves none")
+        return self
 
 
 class StudentConfig(StrictConfig):

@@ -7,7 +7,8 @@ import pytest
 
 from recsys_kd.data.dataset import Dataset
 from recsys_kd.distil.loop import score_rows
-from recsys_kd.distil.soft_labels import load_soft_labels
+from recsys_kd.distil.mixing import fit_gate
+from recsys_kd.distil.soft_labels import fold_of, load_soft_labels
 from recsys_kd.flow import training
 from recsys_kd.flow.cache import Stages
 from recsys_kd.flow.models import NoFeatures, calibrated_soft_labels, check_teacher, load_student
@@ -56,6 +57,27 @@ def test_an_ensembles_label_is_the_mean_of_its_members_logits(recipe, night, tmp
     each = [score_rows(m, dataset, range(COMPARED)) for m in members]
     assert labels[:COMPARED] == pytest.approx(np.mean(each, axis=0), abs=1e-5)
     assert np.abs(each[0] - each[1]).mean() > 0.01  # members are not one teacher twice
+
+
+def test_a_gate_weighs_an_ensembles_members_for_every_sample(recipe, night, tmp_path):
+    _, dataset, log = night
+    two = changed(recipe, "soft_labels", members=2, mix="gated", blocks=2)
+    folder = training.teach(two, dataset, log, Stages(tmp_path, SILENT)).folders["soft labels"]
+    rows = dataset.splits["train"]
+    row_id, label = (np.asarray(dataset.column(c)[rows.start : rows.stop]) for c in ("row_id", "label"))
+    fingerprint = dataset.schema.fingerprint
+    found = load_soft_labels(folder / "soft_labels.parquet", row_id.astype(np.int64), fingerprint)
+    assert np.isfinite(found).all()
+    request = np.asarray(dataset.column("request")[rows.start : rows.stop], dtype=np.int64)
+    fold = fold_of(request, two.soft_labels.blocks, recipe.seed)
+    members = [Teacher.load(path) for path in sorted(folder.glob("teacher-*"))]  # two of each fold
+    each = np.empty((len(rows), 2), dtype=np.float32)
+    for i in range(2):
+        mine = np.flatnonzero(fold == i)
+        each[mine] = np.stack([score_rows(m, dataset, mine) for m in members[2 * i : 2 * i + 2]], axis=1)
+    gate = fit_gate(each, label.astype(np.float32), np.ones(len(rows), dtype=np.float32))
+    assert found == pytest.approx(gate(each), abs=1e-4)
+    assert np.ptp(gate.weights(each)[:, 0]) > 0  # not the same weights for every row
 
 
 def test_labels_of_a_slice_agree_with_its_clicks(recipe, night, lesson):
@@ -121,3 +143,12 @@ def test_what_has_no_tables_gives_no_start_and_slices_are_categories(recipe, sho
     with pytest.raises(Exception, match=r"soft_labels.slices: 'price' is no categorical field") as found:
         parse_recipe(wrong, "r.yaml", Path())
     assert found.value.exit_code == 2
+
+
+def test_a_gate_needs_members_and_rows_that_they_have_not_learned():
+    for soft, why in (
+        ({"mix": "gated"}, "chooses among teachers, and members is 1"),
+        ({"mix": "gated", "members": 2, "protocol": "in_sample"}, "fitted to rows that no teacher has learned"),
+    ):
+        with pytest.raises(Exception, match=why):
+            parse_recipe({"name": "s", "data": {"path": "log"}, "soft_labels": soft}, "r.yaml", Path())
