@@ -3,7 +3,7 @@
 The control is the same call without soft labels: same size, same seed, same rows.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import islice
 
@@ -104,16 +104,18 @@ def fit_student(  # noqa: PLR0913 - one call site per model; a bag of options wo
     name: str = "student",
     checkpoints: Checkpoints | None = None,
     teacher: FeatureTeacher | None = None,
-    start: Mapping[str, NDArray[np.float32]] | None = None,
+    start: Callable[[Student], None] | None = None,
 ) -> FittedStudent:
     """Train on `rows` until the validation logloss stops falling; deterministic for a seed.
 
     `soft`: calibrated teacher logits per row of the source, NaN where there are none; None trains the control.
-    `teacher`: what shows its features to the terms that need them. `start`: embeddings by vocabulary to start from.
+    `teacher`: what shows its features to the terms that need them. `start`: puts into a student made by chance what
+    it is to start from.
     """
     torch.manual_seed(seed)
     model = Student(source.schema, config)
-    model.start_from(start or {})
+    if start is not None:
+        start(model)
     index = np.arange(rows.start, rows.stop) if isinstance(rows, range) else rows
     hints = make_hints(model, teacher, source, index)
     optimizers = _Optimizers(model, config.lr, hints)

@@ -3,6 +3,7 @@
 import hashlib
 import json
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,8 @@ from recsys_kd.distil.student_training import fit_student
 from recsys_kd.distil.teacher_training import fit_teacher
 from recsys_kd.errors import InputError
 from recsys_kd.flow.cache import CHECKPOINT
-from recsys_kd.flow.starts import start_of
+from recsys_kd.flow.floats import Warm
+from recsys_kd.flow.starts import begin
 from recsys_kd.models.ensemble import Ensemble
 from recsys_kd.models.plugins import BUILT_IN, find_teacher
 from recsys_kd.models.student import Student
@@ -237,25 +239,29 @@ def train_student(
     progress: Progress,
     name: str,
     teacher: Path | None = None,
+    warm: Warm | None = None,
 ) -> None:
     """Train a student (or, without soft labels, the control), calibrate it on validation, and save it.
 
-    `teacher`: the stage folder of the teacher whose features or tables the recipe asks for, if it does.
+    `teacher`: the stage folder of the teacher whose features or tables the recipe asks for, if it does. `warm`: the
+    past student to go on from, with the rows that it has not seen.
     """
+    if warm is not None:
+        progress.note(f"{name}: goes on from {warm.digest[:12]} with {len(warm.rows(dataset)):,} new rows")
     validation = dataset.splits["validation"]
     fitted = fit_student(
         dataset,
         recipe.student,
         recipe.distil,
         soft,
-        rows=dataset.splits["train"],
+        rows=dataset.splits["train"] if warm is None else warm.rows(dataset),
         validation=validation,
         seed=recipe.seed,
         progress=progress,
         name=name,
         checkpoints=Checkpoints(folder / CHECKPOINT),
         teacher=Teacher.load(teacher / "teacher") if teacher and recipe.distil.over_features else None,
-        start=start_of(recipe, dataset, teacher),
+        start=begin(recipe, dataset, teacher) if warm is None else partial(warm.into, dataset=dataset),
     )
     platt = calibrate(fitted.model, dataset)
     save_file(fitted.model.state_dict(), folder / "student.safetensors")

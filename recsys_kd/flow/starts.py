@@ -1,5 +1,6 @@
 """Where a student starts from: chance, or its teacher's tables."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -7,10 +8,17 @@ from numpy.typing import NDArray
 
 from recsys_kd.data.dataset import Dataset
 from recsys_kd.distil.projection import projected
+from recsys_kd.models.student import Student
 from recsys_kd.models.teacher import Teacher
 from recsys_kd.settings import Recipe
 
 Floats = NDArray[np.float32]
+
+
+def begin(recipe: Recipe, dataset: Dataset, teacher: Path | None) -> Callable[[Student], None] | None:
+    """Return what puts the teacher's tables into a student, None for a random start."""
+    start = start_of(recipe, dataset, teacher)
+    return None if start is None else lambda student: student.start_from(start)
 
 
 def start_of(recipe: Recipe, dataset: Dataset, teacher: Path | None) -> dict[str, Floats] | None:

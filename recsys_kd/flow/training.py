@@ -10,6 +10,7 @@ from recsys_kd.flow import models
 from recsys_kd.flow.assistants import assistant_labels
 from recsys_kd.flow.cache import Stages, key_of
 from recsys_kd.flow.evaluation import Calibrated
+from recsys_kd.flow.floats import Warm
 from recsys_kd.flow.guard import seen_until, why_untaught
 from recsys_kd.flow.provenance import teacher_code
 from recsys_kd.models.student import Student
@@ -85,27 +86,38 @@ def _next_round(recipe: Recipe, dataset: Dataset, lesson: Lesson, stages: Stages
 
 
 def train_control(recipe: Recipe, dataset: Dataset, log: str, stages: Stages) -> Path:
-    """Run the control's stage, or reuse it."""
-    key = key_of(log, recipe.student.model_dump(exclude={"init"}))
+    """Run the control's stage, or reuse it: always from chance and on all rows, to tell what a warm start has lost."""
+    key = key_of(log, recipe.student.model_dump(exclude={"init", "warm_start"}))
     return stages.run(
         "control", key, lambda out: models.train_student(recipe, dataset, None, out, stages.progress, "control")
     )
 
 
 def train_student(
-    recipe: Recipe, dataset: Dataset, log: str, lesson: Lesson, stages: Stages, name: str = "student"
+    recipe: Recipe,
+    dataset: Dataset,
+    log: str,
+    lesson: Lesson,
+    stages: Stages,
+    name: str = "student",
+    warm: Warm | None = None,
 ) -> Path:
-    """Run a student's stage, or reuse it; `name` is what progress calls it."""
-    key, teacher = key_of(key_of(log, recipe.student), lesson.key, recipe.distil), lesson.folders.get("teacher")
+    """Run a student's stage, or reuse it; `name` is what progress calls it, `warm` the past student to go on from."""
+    settings = recipe.student.model_dump(exclude={"warm_start"})
+    key = key_of(key_of(log, settings), lesson.key, recipe.distil, warm and [warm.digest, warm.until])
+    teacher = lesson.folders.get("teacher")
     return stages.run(
         "student",
         key,
-        lambda out: models.train_student(recipe, dataset, lesson.soft, out, stages.progress, name, teacher),
+        lambda out: models.train_student(recipe, dataset, lesson.soft, out, stages.progress, name, teacher, warm),
     )
 
 
-def train(recipe: Recipe, dataset: Dataset, data_key: str, stages: Stages) -> Trained:
-    """Run the training stages, or reuse them. A teacher that is not to be believed leaves the control in charge."""
+def train(recipe: Recipe, dataset: Dataset, data_key: str, stages: Stages, warm: Warm | None = None) -> Trained:
+    """Run the training stages, or reuse them; `warm`: the past student to go on from.
+
+    A teacher that is not to be believed leaves the control in charge.
+    """
     log = log_key(recipe, data_key)
     lesson = teach(recipe, dataset, log, stages)
     folders = {name: folder for name, folder in lesson.folders.items() if name != "labels"}
@@ -116,7 +128,7 @@ def train(recipe: Recipe, dataset: Dataset, data_key: str, stages: Stages) -> Tr
     if untaught:
         stages.progress.note(f"warning: {untaught}")
         return Trained(teacher, control, control, {**folders, "student": folders["control"]}, None, untaught)
-    folders["student"] = train_student(recipe, dataset, log, lesson, stages)
+    folders["student"] = train_student(recipe, dataset, log, lesson, stages, warm=warm)
     student = Calibrated(*models.load_student(recipe, dataset.schema, folders["student"]))
     return Trained(teacher, student, control, folders, lesson.soft, None)
 

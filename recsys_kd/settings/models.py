@@ -82,6 +82,8 @@ class StudentConfig(StrictConfig):
     id_dropout: float = Field(0.02, ge=0, lt=1)
     init: Literal["random", "teacher_pca"] = "random"
     """Tables start by chance, or as the principal components of the teacher's; the control's always by chance."""
+    warm_start: bool = False
+    """Go on from the champion's float student with the rows since its last, where the store holds it."""
 
 
 LossName = Literal[
