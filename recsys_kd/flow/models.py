@@ -251,7 +251,7 @@ def train_student(
     validation = dataset.splits["validation"]
     fitted = fit_student(
         dataset,
-        recipe.student,
+        recipe.student if warm is None else warm.config(recipe.student),
         recipe.distil,
         soft,
         rows=dataset.splits["train"] if warm is None else warm.rows(dataset),

@@ -26,7 +26,8 @@ def start_of(recipe: Recipe, dataset: Dataset, teacher: Path | None) -> dict[str
 
     They are scaled by the root of the teacher's factor on its pairwise term: the student's has none.
     """
-    if teacher is None or recipe.student.init == "random":
+    ours = recipe.teacher.kind == "dcnv2"
+    if teacher is None or recipe.student.init == "random" or (recipe.student.init == "auto" and not ours):
         return None
     state = Teacher.load(teacher / "teacher").state()
     tables = {n.removeprefix("tables."): t.numpy() for n, t in state.items() if n.startswith("tables.")}

@@ -63,9 +63,10 @@ ARMS: dict[str, Way] = {
     "gated": Way("the same two, weighed by a gate per sample", _with("soft_labels", members=2, mix="gated")),
     "born_again": Way("a second round, labelled by students of the same width", _with("distil", rounds=2)),
     "assistant": Way("the same, by students twice as wide", _wider),
-    "teacher_pca": Way("tables start as the teacher's principal components", _with("student", init="teacher_pca")),
+    "random_start": Way("tables start by chance, not from the teacher's", _with("student", init="random")),
+    "start_alone": Way("labels alone, but tables start from the teacher's", _with("distil", losses={})),
 }
-ONLY_OF_OURS = OVER_FEATURES | {"ensemble", "gated", "teacher_pca"}
+ONLY_OF_OURS = OVER_FEATURES | {"ensemble", "gated", "random_start", "start_alone"}
 """Arms that need teachers which a night trains itself."""
 
 

@@ -80,8 +80,10 @@ class StudentConfig(StrictConfig):
     lr: float = Field(3e-3, gt=0)
     embedding_l2: float = Field(1e-3, ge=0)
     id_dropout: float = Field(0.02, ge=0, lt=1)
-    init: Literal["random", "teacher_pca"] = "random"
-    """Tables start by chance, or as the principal components of the teacher's; the control's always by chance."""
+    init: Literal["auto", "random", "teacher_pca"] = "auto"
+    """Tables start by chance, or as the principal components of the teacher's (auto: if the night trains its tables).
+
+    The control's always start by chance."""
     warm_start: bool = False
     """Go on from the champion's float student with the rows since its last, where the store holds it."""
 

@@ -93,6 +93,7 @@ def test_training_goes_on_where_the_past_student_ended(recipe, tmp_path):
     (tmp_path / "b").mkdir()
     models.train_student(still, dataset, None, tmp_path / "b", SILENT, "student", warm=warm)
     new, _ = models.load_student(still, dataset.schema, tmp_path / "b")
+    assert warm.config(recipe.student).lr == pytest.approx(recipe.student.lr / 3)
     both = np.intersect1d(earlier.keys("user_id"), dataset.keys("user_id"))
     assert len(both) > 10
     rows = [

@@ -124,7 +124,12 @@ def test_a_student_starts_with_the_teachers_pairwise_products(recipe, night, les
     for a, b in (("user_id", "item_id"), ("history", "brand")):
         wanted = float(teacher.pair_scale) * (t[a] * t[b]).sum(1).numpy()
         assert (e[a] * e[b]).sum(1).detach().numpy() == pytest.approx(wanted, abs=2e-3 * max(1, np.abs(wanted).max()))
-    assert start_of(recipe, dataset, lesson.folders["teacher"]) is None
+    assert start_of(changed(recipe, "student", init="random"), dataset, lesson.folders["teacher"]) is None
+    auto = changed(wide, "student", init="auto")
+    found = start_of(auto, dataset, lesson.folders["teacher"])
+    assert all(np.array_equal(found[name], rows) for name, rows in start.items())
+    plugged = changed(auto, "teacher", kind="shops-own")
+    assert start_of(plugged, dataset, lesson.folders["teacher"]) is None
     assert start_of(wide, dataset, None) is None
 
 
