@@ -6,6 +6,7 @@ kept only if validation says that it helped. Of a recipe's terms those on logits
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -15,6 +16,7 @@ from recsys_kd.distil.loop import NothingToTrainOn, auc
 from recsys_kd.distil.losses import hard_bce
 from recsys_kd.distil.objective import shuffled, terms_on_logits
 from recsys_kd.models.compiled import CompiledModule
+from recsys_kd.models.gradients import descend, is_sparse
 from recsys_kd.models.source import RowSource
 from recsys_kd.progress import Progress
 from recsys_kd.settings import DistilConfig, RecoveryConfig
@@ -91,14 +93,17 @@ def recover(
 
 def _optimizers(
     module: CompiledModule, config: RecoveryConfig
-) -> tuple[tuple[torch.optim.Optimizer, ...], list[list[float]]]:
-    """Return lazy Adam for rows and Adam for the rest, and the full rate of each of their groups."""
-    groups = [
-        {"params": [p], "lr": config.row_lr * max(float(p.detach().std(correction=0)), 1e-6)}
-        for p in module.rows.values()
-    ]
-    pair = (torch.optim.SparseAdam(groups), torch.optim.Adam(module.arrays.values(), lr=config.lr))
-    return pair, [[float(g["lr"]) for g in optimizer.param_groups] for optimizer in pair]
+) -> tuple[list[torch.optim.Optimizer], list[list[float]]]:
+    """Return Adam, lazy where a gradient is sparse, and the full rate of each of its groups."""
+    large: list[dict[str, Any]] = []
+    rest: list[dict[str, Any]] = [{"params": list(module.arrays.values()), "lr": config.lr}]
+    for table in module.rows.values():
+        rate = config.row_lr * max(float(table.detach().std(correction=0)), 1e-6)
+        (large if is_sparse(table) else rest).append({"params": [table], "lr": rate})
+    found: list[torch.optim.Optimizer] = [torch.optim.Adam(rest, fused=True)]
+    if large:
+        found.append(torch.optim.SparseAdam(large))
+    return found, [[float(g["lr"]) for g in optimizer.param_groups] for optimizer in found]
 
 
 def _step(
@@ -106,7 +111,7 @@ def _step(
     data: Training,
     index: Rows,
     distil: DistilConfig,
-    optimizers: tuple[torch.optim.Optimizer, ...],
+    optimizers: list[torch.optim.Optimizer],
 ) -> float:
     batch = data.source.batch(index)
     logit = module(batch, data.items[index])
@@ -114,11 +119,7 @@ def _step(
     loss = hard_bce(logit, torch.from_numpy(batch.label), weight)
     if data.soft is not None:
         loss = loss + terms_on_logits(logit, torch.from_numpy(data.soft[index]), batch, distil)
-    for optimizer in optimizers:
-        optimizer.zero_grad(set_to_none=True)
-    loss.backward()  # type: ignore[no-untyped-call]
-    for optimizer in optimizers:
-        optimizer.step()
+    descend(loss, optimizers)
     return float(loss.detach())
 
 

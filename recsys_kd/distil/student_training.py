@@ -18,6 +18,7 @@ from recsys_kd.distil.hints import Hints
 from recsys_kd.distil.loop import SCORE_ROWS, Fit, train, validation_metrics
 from recsys_kd.distil.objective import objective, shuffled
 from recsys_kd.models.features import FeatureTeacher
+from recsys_kd.models.gradients import descend, is_sparse
 from recsys_kd.models.source import RowSource
 from recsys_kd.models.student import Logits, Student
 from recsys_kd.progress import SILENT, Progress
@@ -43,22 +44,13 @@ class FittedStudent:
     fit: Fit
 
 
-class _Optimizers:
-    """Adam for the dense part, lazy Adam for the tables: only rows of the batch are touched."""
-
-    def __init__(self, model: Student, lr: float, hints: Hints | None = None) -> None:
-        tables = list(model.tables.parameters())
-        inside = {id(p) for p in tables}
-        self.sparse = torch.optim.SparseAdam(tables, lr=lr)
-        dense = [p for p in model.parameters() if id(p) not in inside]
-        self.dense = torch.optim.Adam([*dense, *(hints.parameters() if hints else ())], lr=lr)
-
-    def step(self, loss: Tensor) -> None:
-        for optimizer in (self.sparse, self.dense):
-            optimizer.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
-        self.dense.step()
-        self.sparse.step()  # type: ignore[no-untyped-call]
+def optimizers(model: Student, lr: float, hints: Hints | None = None) -> list[torch.optim.Optimizer]:
+    """Return Adam for whatever has a dense gradient and, for large tables, lazy Adam: only touched rows move."""
+    large = [table for table in model.tables.parameters() if is_sparse(table)]
+    inside = {id(p) for p in large}
+    rest = [p for p in model.parameters() if id(p) not in inside]
+    dense = torch.optim.Adam([*rest, *(hints.parameters() if hints else ())], lr=lr, fused=True)
+    return [dense, torch.optim.SparseAdam(large, lr=lr)] if large else [dense]
 
 
 def soft_batches(
@@ -118,16 +110,15 @@ def fit_student(  # noqa: PLR0913 - one call site per model; a bag of options wo
         start(model)
     index = np.arange(rows.start, rows.stop) if isinstance(rows, range) else rows
     hints = make_hints(model, teacher, source, index)
-    optimizers = _Optimizers(model, config.lr, hints)
+    optimized = optimizers(model, config.lr, hints)
     whole = soft is not None and distil.over_requests
-    optimized = [optimizers.sparse, optimizers.dense]
     projections = dict(hints.named_parameters()) if hints else {}
 
     def step(item: SoftBatch) -> float:
         model.train()
         logits: Logits = model(item.batch)
         loss = objective(logits, item.batch, item.teacher, distil, hints, config.embedding_l2)
-        optimizers.step(loss)
+        descend(loss, optimized)
         return float(loss.detach())
 
     fit = train(

@@ -5,6 +5,7 @@ It computes what `recsys_kd.runtime.sums` computes, from the same rows, bases an
 
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import reduce
 
 import numpy as np
 import torch
@@ -12,6 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from recsys_kd.batch import Bag, Batch
+from recsys_kd.models.gradients import is_sparse
 from recsys_kd.models.names import key
 from recsys_kd.tables import CompiledStudent, Float32Table, Term
 
@@ -35,7 +37,7 @@ class CompiledModule(nn.Module):
 
     def _lookup(self, term: Term, rows: NDArray[np.int64]) -> Tensor:
         table = self.rows[key(term.table or "")]
-        return nn.functional.embedding(torch.from_numpy(rows), table, sparse=True)
+        return nn.functional.embedding(torch.from_numpy(rows), table, sparse=is_sparse(table))
 
     def _view(self, term: Term, z: Tensor) -> Tensor:
         return z @ self._array(f"basis.{term.view}") + self._array(f"mean.{term.view}")
@@ -49,13 +51,10 @@ class CompiledModule(nn.Module):
         return values if term.layout == "folded" else self._expand(term, values[:, :-1], values[:, -1])
 
     def _bag_term(self, term: Term, bag: Bag) -> Tensor:
+        table = self.rows[key(term.table or "")]
+        rows, offsets = torch.from_numpy(self.moves[term.name][bag.values]), torch.from_numpy(bag.offsets)
         z = nn.functional.embedding_bag(
-            torch.from_numpy(self.moves[term.name][bag.values]),
-            self.rows[key(term.table or "")],
-            torch.from_numpy(bag.offsets),
-            mode="mean",
-            sparse=True,
-            include_last_offset=True,
+            rows, table, offsets, mode="mean", sparse=is_sparse(table), include_last_offset=True
         )
         full = torch.from_numpy(np.diff(bag.offsets) > 0)
         pooled = torch.where(full[:, None], self._view(term, z), 0.0)
@@ -82,7 +81,8 @@ class CompiledModule(nn.Module):
 
     def forward(self, batch: Batch, items: NDArray[np.int64]) -> Tensor:
         """Return logits [B]; `items` are the item rows of the batch [B]."""
-        sums = torch.stack([self._term(term, batch, items) for term in self.student.terms]).sum(0)
+        # Added one by one, not stacked: each stays in the cache, and training is bound by memory.
+        sums = reduce(torch.add, (self._term(term, batch, items) for term in self.student.terms))
         first = self.student.first
         x = torch.relu(sums[:, :first] + self._array("hidden.0.bias"))
         i = 1
