@@ -99,6 +99,12 @@ class Dataset:
         """Return the vocabulary row of every item, unknown item last; `item_id` gives embedding rows."""
         return self._load(f"items/{field}").astype(np.int64)
 
+    def category(self, field: str) -> NDArray[np.int64]:
+        """Return the vocabulary row of a categorical field in every log row [N], whichever side it is on."""
+        if self.schema.field(field).side == "item":
+            return self.item_ids(field)[self.item_rows]
+        return self.column(field).astype(np.int64)
+
     def item_bag(self, field: str) -> Bag:
         """Return an item-side bag field over all items, unknown item (empty) last."""
         return self._bag("items", field)

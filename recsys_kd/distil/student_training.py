@@ -3,7 +3,7 @@
 The control is the same call without soft labels: same size, same seed, same rows.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import islice
 
@@ -55,28 +55,30 @@ def optimizers(model: Student, lr: float, hints: Hints | None = None) -> list[to
 
 def soft_batches(
     source: RowSource,
-    rows: range,
+    rows: NDArray[np.int64],
     size: int,
     seed: int,
     soft: NDArray[np.float32] | None,
     whole: bool = False,
     skip: int = 0,
 ) -> Iterator[SoftBatch]:
-    """Yield the range's rows shuffled by `seed`, less `skip` batches; `soft` is aligned with the source's rows.
+    """Yield the rows shuffled by `seed`, less `skip` batches; `soft` is aligned with the source's rows.
 
     `whole`: batches hold whole requests.
     """
     requests = source.column("request") if whole else None
-    for index in islice(shuffled(np.arange(rows.start, rows.stop), size, seed, requests), skip, None):
+    for index in islice(shuffled(rows, size, seed, requests), skip, None):
         teacher = None if soft is None else torch.from_numpy(soft[index])
         yield SoftBatch(source.batch(index), teacher)
 
 
-def make_hints(model: Student, teacher: FeatureTeacher | None, source: RowSource, rows: range) -> Hints | None:
+def make_hints(
+    model: Student, teacher: FeatureTeacher | None, source: RowSource, rows: NDArray[np.int64]
+) -> Hints | None:
     """Return the projections to a teacher's features, their spread that of some rows; None without a teacher."""
     if teacher is None:
         return None
-    sample = source.batch(np.linspace(rows.start, rows.stop - 1, min(len(rows), SCORE_ROWS)).astype(np.int64))
+    sample = source.batch(rows[:: max(1, -(-len(rows) // SCORE_ROWS))])
     with torch.no_grad():
         return Hints(teacher, model.eval()(sample).features, sample)
 
@@ -87,22 +89,27 @@ def fit_student(  # noqa: PLR0913 - one call site per model; a bag of options wo
     distil: DistilConfig,
     soft: NDArray[np.float32] | None,
     *,
-    rows: range,
+    rows: range | NDArray[np.int64],
     validation: range,
     seed: int,
     progress: Progress = SILENT,
     name: str = "student",
     checkpoints: Checkpoints | None = None,
     teacher: FeatureTeacher | None = None,
+    start: Callable[[Student], None] | None = None,
 ) -> FittedStudent:
     """Train on `rows` until the validation logloss stops falling; deterministic for a seed.
 
     `soft`: calibrated teacher logits per row of the source, NaN where there are none; None trains the control.
-    `teacher`: what shows its features to the terms that need them.
+    `teacher`: what shows its features to the terms that need them. `start`: puts into a student made by chance what
+    it is to start from.
     """
     torch.manual_seed(seed)
     model = Student(source.schema, config)
-    hints = make_hints(model, teacher, source, rows)
+    if start is not None:
+        start(model)
+    index = np.arange(rows.start, rows.stop) if isinstance(rows, range) else rows
+    hints = make_hints(model, teacher, source, index)
     optimized = optimizers(model, config.lr, hints)
     whole = soft is not None and distil.over_requests
     projections = dict(hints.named_parameters()) if hints else {}
@@ -117,11 +124,11 @@ def fit_student(  # noqa: PLR0913 - one call site per model; a bag of options wo
     fit = train(
         model,
         step,
-        lambda epoch, skip: soft_batches(source, rows, config.batch_size, seed * 1000 + epoch, soft, whole, skip),
+        lambda epoch, skip: soft_batches(source, index, config.batch_size, seed * 1000 + epoch, soft, whole, skip),
         lambda: validation_metrics(model, source, validation),
         epochs=config.epochs,
         patience=config.patience,
-        rows=len(rows),
+        rows=len(index),
         progress=progress,
         name=name,
         resume=Resume(checkpoints, optimized, lambda: projections) if checkpoints else None,

@@ -55,7 +55,7 @@ def passes(recipe: Recipe) -> float:
     # The whole teacher, and those of the soft labels: blocks teachers of (blocks - 1) / blocks of the rows each, or
     # one of 1 / blocks, one of 2 / blocks, .. of them.
     parts = {"cross_fitted": blocks - 1.0, "out_of_time": (blocks - 1) / 2, "in_sample": 1.0}
-    return 1.0 + parts[recipe.soft_labels.protocol]
+    return 1.0 + recipe.soft_labels.members * parts[recipe.soft_labels.protocol]
 
 
 def teacher_row_seconds(recipe: Recipe) -> float:

@@ -3,6 +3,7 @@
 import hashlib
 import json
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +18,15 @@ from recsys_kd.data.dataset import Dataset
 from recsys_kd.distil.calibration import Platt, fit_platt
 from recsys_kd.distil.checkpoint import Checkpoints
 from recsys_kd.distil.loop import Fit, score_rows, scored
+from recsys_kd.distil.mixing import fit_gate
+from recsys_kd.distil.slices import calibrate_slices
 from recsys_kd.distil.soft_labels import load_soft_labels, make_soft_labels, save_soft_labels
 from recsys_kd.distil.student_training import fit_student
 from recsys_kd.distil.teacher_training import fit_teacher
 from recsys_kd.errors import InputError
 from recsys_kd.flow.cache import CHECKPOINT
+from recsys_kd.flow.floats import Warm
+from recsys_kd.flow.starts import begin
 from recsys_kd.models.ensemble import Ensemble
 from recsys_kd.models.plugins import BUILT_IN, find_teacher
 from recsys_kd.models.student import Student
@@ -121,6 +126,11 @@ def check_teacher(recipe: Recipe) -> None:
             f"distil.losses: {names} looks inside the teacher, and one of kind '{recipe.teacher.kind}' shows only its "
             "scores; remove it, or set teacher.kind: dcnv2"
         )
+    if recipe.student.init == "teacher_pca" and recipe.teacher.kind != "dcnv2":
+        raise NoFeatures(
+            f"student.init: `teacher_pca` needs the teacher's tables, and one of kind '{recipe.teacher.kind}' shows "
+            "only its scores; remove it, or set teacher.kind: dcnv2"
+        )
     if recipe.compress.ratio is not None and recipe.teacher.kind != "dcnv2":
         raise RatioOfNothing(
             f"compress.ratio: {recipe.compress.ratio:g} is a share of the teacher's bytes, and one of kind "
@@ -158,25 +168,49 @@ def soft_labels(recipe: Recipe, dataset: Dataset, teacher: Path | None, folder: 
     else:
         epochs = recipe.teacher.epochs if teacher is None else read_fit(teacher)["best"] + 1
         config = recipe.teacher.model_copy(update={"epochs": epochs})
+        said = np.full((len(rows), recipe.soft_labels.members), np.nan, dtype=np.float32)
 
         def fit_and_score(train: NDArray[np.int64], score: NDArray[np.int64], name: str) -> tuple[Floats, str]:
             if recipe.teacher.kind != "dcnv2":
                 plugged = find_teacher(recipe.teacher.kind)(dataset, train, validation, recipe.seed)
                 return score_rows(plugged, dataset, score), recipe.teacher.kind
-            where = folder / f"teacher-{len(list(folder.glob('teacher-*')))}"
-            kept = Checkpoints(folder / CHECKPOINT / where.name)
-            fitted = fit_teacher(dataset, config, train, validation, recipe.seed, progress, f"teacher, {name}", kept)
-            return score_rows(fitted.model, dataset, score), fitted.model.save(where)
+            digests = []
+            for member in range(recipe.soft_labels.members):
+                # Seeds of a study's members must not be those of its other seeds.
+                seed, words = recipe.seed + 1000 * member, f"teacher, {name}" + f", member {member + 1}" * (member > 0)
+                where = folder / f"teacher-{len(list(folder.glob('teacher-*')))}"
+                kept = Checkpoints(folder / CHECKPOINT / where.name)
+                fitted = fit_teacher(dataset, config, train, validation, seed, progress, words, kept)
+                said[score - rows.start, member] = score_rows(fitted.model, dataset, score)
+                digests.append(fitted.model.save(where))
+            return said[score - rows.start].mean(axis=1), "+".join(digests)
 
         if recipe.soft_labels.protocol == "in_sample":
             progress.note("warning: in_sample soft labels come from a teacher that has seen these very labels")
         times, requests = (np.asarray(dataset.column(c)[rows.start : rows.stop], np.int64) for c in _GROUPS)
         logits, digests = make_soft_labels(recipe.soft_labels, rows, recipe.seed, times, requests, fit_and_score)
+        if recipe.soft_labels.mix == "gated":
+            logits = _gated(dataset, rows, said, progress)
     save_soft_labels(folder / "soft_labels.parquet", row_id, logits, digests, dataset.schema.fingerprint)
 
 
-def calibrated_soft_labels(dataset: Dataset, folder: Path, seen_until: int = 0) -> Floats:
+def _gated(dataset: Dataset, rows: range, said: Floats, progress: Progress) -> Floats:
+    """Return the members' logits [N, M] mixed by a gate [N], NaN where none has scored a row."""
+    known = np.isfinite(said).all(axis=1)
+    label, weight = (np.asarray(dataset.column(c)[rows.start : rows.stop], np.float32) for c in ("label", "weight"))
+    gate = fit_gate(said[known], label[known], weight[known])
+    low, high = np.quantile(gate.weights(said[known]).max(axis=1), (0.05, 0.95))
+    progress.note(f"soft labels: the gate gives the member it believes most a weight of {low:.2f} to {high:.2f}")
+    mixed = np.full(len(said), np.nan, dtype=np.float32)
+    mixed[known] = gate(said[known])
+    return mixed
+
+
+def calibrated_soft_labels(dataset: Dataset, folder: Path, seen_until: int = 0, slices: tuple[str, ...] = ()) -> Floats:
     """Return calibrated teacher logits aligned with all rows [N], NaN where there is none.
+
+    What they are calibrated on are the rows they label, which their teachers have not learned. slices: categorical
+    fields, for whose values they are then calibrated once more, one field after the other.
 
     Rows before `seen_until`, ms UTC, have taught the teacher: what it says of them is not taken.
     """
@@ -188,9 +222,12 @@ def calibrated_soft_labels(dataset: Dataset, folder: Path, seen_until: int = 0) 
     known = np.isfinite(logits)
     label = np.asarray(dataset.column("label")[rows.start : rows.stop], dtype=np.float32)
     weight = np.asarray(dataset.column("weight")[rows.start : rows.stop], dtype=np.float32)
-    platt = fit_platt(logits[known], label[known], weight[known])
+    found = fit_platt(logits[known], label[known], weight[known])(logits)
+    for name in slices:
+        of_row = dataset.category(name)[rows.start : rows.stop]
+        found = calibrate_slices(found, label, np.where(known, weight, np.float32(0)), of_row)
     out = np.full(len(dataset), np.nan, dtype=np.float32)
-    out[rows.start : rows.stop] = platt(logits)
+    out[rows.start : rows.stop] = found
     return out
 
 
@@ -202,24 +239,29 @@ def train_student(
     progress: Progress,
     name: str,
     teacher: Path | None = None,
+    warm: Warm | None = None,
 ) -> None:
     """Train a student (or, without soft labels, the control), calibrate it on validation, and save it.
 
-    `teacher`: the stage folder of the teacher whose features the recipe's losses look at, if they do.
+    `teacher`: the stage folder of the teacher whose features or tables the recipe asks for, if it does. `warm`: the
+    past student to go on from, with the rows that it has not seen.
     """
+    if warm is not None:
+        progress.note(f"{name}: goes on from {warm.digest[:12]} with {len(warm.rows(dataset)):,} new rows")
     validation = dataset.splits["validation"]
     fitted = fit_student(
         dataset,
-        recipe.student,
+        recipe.student if warm is None else warm.config(recipe.student),
         recipe.distil,
         soft,
-        rows=dataset.splits["train"],
+        rows=dataset.splits["train"] if warm is None else warm.rows(dataset),
         validation=validation,
         seed=recipe.seed,
         progress=progress,
         name=name,
         checkpoints=Checkpoints(folder / CHECKPOINT),
         teacher=Teacher.load(teacher / "teacher") if teacher and recipe.distil.over_features else None,
+        start=begin(recipe, dataset, teacher) if warm is None else partial(warm.into, dataset=dataset),
     )
     platt = calibrate(fitted.model, dataset)
     save_file(fitted.model.state_dict(), folder / "student.safetensors")

@@ -27,6 +27,7 @@ from recsys_kd.flow.evaluation import (
     score_test,
     scoring_time,
 )
+from recsys_kd.flow.floats import find_warm, keep_float
 from recsys_kd.flow.folders import check_folders
 from recsys_kd.flow.guard import with_reason
 from recsys_kd.flow.proof import score_one
@@ -148,7 +149,9 @@ def run(
     stages = Stages(recipe.work, progress)
     dataset, data_digest = read(recipe, stages)
     check_budget(recipe, dataset)
-    trained = train(recipe, dataset, data_digest, stages)
+    before = registry.state(recipe.name).aliases.get("champion")
+    warm = find_warm(recipe, dataset, before.digest if before else None, progress)
+    trained = train(recipe, dataset, data_digest, stages, warm)
     compressed = compress(recipe, dataset, trained, stages, "student")
     twin = compress(recipe, dataset, trained, stages, "control")
     state = registry.state(recipe.name)  # champion and epoch as of one moment: see `promote`
@@ -156,6 +159,8 @@ def run(
     digests = {"data": data_digest, "recipe": recipe_digest(recipe), "teacher": trained.teacher.digest}
     parents = [champion.digest] if champion else []
     artifact = compression.publish_artifact(recipe.store, recipe.name, compressed, dataset, digests, parents)
+    if recipe.student.warm_start:
+        keep_float(recipe, dataset, student_of(trained.student), artifact.digest, warm)
     logits, fallback = score_all(trained, compressed, twin, artifact, dataset)
     live = champion_logits(registry, champion, recipe, dataset, artifact, progress)
     if live is not None:

@@ -46,6 +46,10 @@ def _with(section: str, **update: Any) -> Callable[[Recipe], Recipe]:
     return change
 
 
+def _wider(recipe: Recipe) -> Recipe:
+    return _with("distil", rounds=2, assistant_width=2 * recipe.student.width)(recipe)
+
+
 def _alone(loss: LossName) -> Way:
     return Way(f"labels and {loss} alone, weight 1", _with("distil", losses={loss: 1.0}))
 
@@ -55,7 +59,14 @@ ARMS: dict[str, Way] = {
     RECIPE: Way("the recipe as it is", lambda recipe: recipe),
     **{name: _alone(name) for name in get_args(LossName)},
     "single_head": Way("soft labels on the serving head itself", _with("distil", head="single")),
+    "ensemble": Way("soft labels of two teachers, the mean of their logits", _with("soft_labels", members=2)),
+    "gated": Way("the same two, weighed by a gate per sample", _with("soft_labels", members=2, mix="gated")),
+    "born_again": Way("a second round, labelled by students of the same width", _with("distil", rounds=2)),
+    "assistant": Way("the same, by students twice as wide", _wider),
+    "teacher_start": Way("tables start from the teacher's, not by chance", _with("student", init="auto")),
 }
+ONLY_OF_OURS = OVER_FEATURES | {"ensemble", "gated", "teacher_start"}
+"""Arms that need teachers which a night trains itself."""
 
 
 def arms_of(recipe: Recipe, asked: Sequence[str]) -> dict[str, Way]:
@@ -66,7 +77,7 @@ def arms_of(recipe: Recipe, asked: Sequence[str]) -> dict[str, Way]:
     if asked:
         return {name: ARMS[name] for name in dict.fromkeys(asked)}
     inside = recipe.teacher.kind == "dcnv2"
-    return {name: way for name, way in ARMS.items() if inside or name not in OVER_FEATURES}
+    return {name: way for name, way in ARMS.items() if inside or name not in ONLY_OF_OURS}
 
 
 @dataclass(frozen=True)

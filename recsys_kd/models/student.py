@@ -6,6 +6,7 @@ Two heads share the body: the serving head learns the labels, the auxiliary head
 the served probability calibrated (arXiv 2408.14678).
 """
 
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import numpy as np
@@ -71,6 +72,12 @@ class Student(nn.Module):
         self.serving_head = nn.Linear(self.hidden[-1], 1)
         self.auxiliary_head = nn.Linear(self.hidden[-1], 1)
         self.auxiliary_scale = nn.Parameter(torch.ones(1))
+
+    @torch.no_grad()
+    def start_from(self, embeddings: Mapping[str, NDArray[np.float32]]) -> None:
+        """Take over the first numbers of every row [rows, k], by vocabulary; others stay as they are."""
+        for name, rows in embeddings.items():
+            self.tables[key(name)][:, : rows.shape[1]] = torch.from_numpy(rows)
 
     def _add_field(self, field: Field, d: int, first: int, fan_in: int) -> None:
         columns = d if field.is_lookup or field.kind == "vector" else field.dim

@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
-from recsys_kd.settings.base import StrictConfig, Units
+from recsys_kd.settings.base import Name, StrictConfig, Units
 
 
 class TeacherConfig(StrictConfig):
@@ -45,11 +45,26 @@ class SoftLabelConfig(StrictConfig):
     protocol: Literal["out_of_time", "cross_fitted", "in_sample"] = "cross_fitted"
     blocks: int = Field(3, ge=2, le=32)
     """Time blocks (out of time: each is scored by a teacher of the blocks before it) or folds."""
+    members: int = Field(1, ge=1, le=16)
+    """Teachers per block or fold, each of another seed."""
+    mix: Literal["mean", "gated"] = "mean"
+    """Their label: the mean of their logits, or one whose weights are chosen per sample by a gate fitted to labels."""
+    slices: tuple[Name, ...] = ()
+    """Categorical fields; soft labels are calibrated for each of their values, one field after the other."""
 
     @property
     def teachers(self) -> int:
         """How many teachers are trained for the soft labels alone."""
-        return {"cross_fitted": self.blocks, "out_of_time": self.blocks - 1, "in_sample": 1}[self.protocol]
+        parts = {"cross_fitted": self.blocks, "out_of_time": self.blocks - 1, "in_sample": 1}[self.protocol]
+        return self.members * parts
+
+    @model_validator(mode="after")
+    def _can_be_gated(self) -> "SoftLabelConfig":
+        if self.mix == "gated" and self.members == 1:
+            raise ValueError("mix: `gated` chooses among teachers, and members is 1; give members: 2 or more")
+        if self.mix == "gated" and self.protocol == "in_sample":
+            raise ValueError("mix: `gated` is fitted to rows that no teacher has learned; in_sample leaves none")
+        return self
 
 
 class StudentConfig(StrictConfig):
@@ -65,6 +80,12 @@ class StudentConfig(StrictConfig):
     lr: float = Field(3e-3, gt=0)
     embedding_l2: float = Field(1e-3, ge=0)
     id_dropout: float = Field(0.02, ge=0, lt=1)
+    init: Literal["auto", "random", "teacher_pca"] = "random"
+    """Tables start by chance, or as the principal components of the teacher's (auto: if the night trains its tables).
+
+    The control's always start by chance."""
+    warm_start: bool = False
+    """Go on from the champion's float student with the rows since its last, where the store holds it."""
 
 
 LossName = Literal[
@@ -87,11 +108,15 @@ class DistilConfig(StrictConfig):
     """L = L_hard + the sum of weight * term; see `recsys_kd.distil.objective`."""
 
     losses: dict[LossName, Annotated[float, Field(gt=0)]] = Field(default={"soft_bce": 1.0})
-    """Terms and their weights; none at all trains the student as the control."""
+    """Terms and their weights; none at all trains the student on labels alone."""
     temperature: float = Field(1.0, gt=0)
     """Of the terms on logits; their gradients keep their size, T^2 is inside."""
     top: int = Field(5, ge=1, le=100)
     """`relaxed_ranking`: places of a request that are learned one by one."""
+    rounds: int = Field(1, ge=1, le=4)
+    """Above 1, students label the rows for the next round's; see `recsys_kd.flow.assistants`."""
+    assistant_width: int | None = Field(None, ge=1, le=1024)
+    """Width of those students; the student's own where absent."""
     head: Literal["auxiliary", "single"] = "auxiliary"
     """Soft labels train a head of their own (the served probability stays calibrated), or the serving head."""
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from pydantic import Field, ValidationError, field_validator
+from pydantic import Field, ValidationError, field_validator, model_validator
 
 from recsys_kd.settings.base import BadRecipe, Name, StrictConfig
 from recsys_kd.settings.compression import CompressConfig
@@ -40,6 +40,14 @@ class Recipe(StrictConfig):
     evaluate: EvaluateConfig = EvaluateConfig()
     ab: AbConfig = AbConfig()
     gate: GateConfig = GateConfig()
+
+    @model_validator(mode="after")
+    def _slices_are_categories(self) -> "Recipe":
+        known = [f.name for f in self.data.fields if f.kind == "categorical"]
+        for name in self.soft_labels.slices:
+            if name not in known:
+                raise ValueError(f"soft_labels.slices: '{name}' is no categorical field; give any of {known}")
+        return self
 
     @field_validator("registry")
     @classmethod

@@ -3,11 +3,20 @@
 import sys
 
 from tests.attacks import flips
-from tests.benchmarks import bench_ab, bench_jobs, bench_read, bench_real, bench_score, bench_serve, bench_teacher
+from tests.benchmarks import (
+    bench_ab,
+    bench_jobs,
+    bench_read,
+    bench_real,
+    bench_score,
+    bench_serve,
+    bench_teacher,
+    bench_warm,
+)
 
 ALL = {
     "read": bench_read, "teacher": bench_teacher, "real": bench_real, "score": bench_score, "ab": bench_ab,
-    "jobs": bench_jobs, "serve": bench_serve, "flips": flips,
+    "jobs": bench_jobs, "serve": bench_serve, "warm": bench_warm, "flips": flips,
 }  # fmt: skip
 
 if __name__ == "__main__":

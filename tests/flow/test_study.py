@@ -46,7 +46,11 @@ def test_arms_are_named_where_one_is_unknown_and_fit_the_teacher(recipe):
     with pytest.raises(UnknownArm, match="--arms: 'listwyse' is none of recipe, soft_bce"):
         arms_of(recipe, ["listwyse"])
     logged = recipe.model_copy(update={"teacher": TeacherConfig(kind="precomputed", column="x")})
-    assert set(arms_of(recipe, [])) - set(arms_of(logged, [])) == OVER_FEATURES
+    assert set(arms_of(recipe, [])) - set(arms_of(logged, [])) == OVER_FEATURES | {
+        "ensemble",
+        "gated",
+        "teacher_start",
+    }
 
 
 def test_the_command_prints_one_document_and_writes_its_page(shop, recipe, tmp_path):
