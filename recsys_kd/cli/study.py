@@ -9,11 +9,13 @@ from rich.console import Console
 from rich.table import Table
 
 from recsys_kd.cli.display import progress
+from recsys_kd.cli.toy import toy
 
 if TYPE_CHECKING:
     from recsys_kd.flow.study import Study
 
 app = typer.Typer(no_args_is_help=True, help="Studies: what each choice is worth on your log.")
+app.command()(toy)
 
 
 @app.callback()
