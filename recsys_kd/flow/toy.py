@@ -113,10 +113,10 @@ class Toy:
             f"Why the article's chain loses 15: its student stops too early, which alone costs {early:.1f} points. "
             f"Zeroing weights below {THRESHOLD} removes {self.removed:.0%} of them and costs {cut:.1f} more, rounding "
             f"to {STEP} costs {rounded:.1f} more, as long as weights happen to be about 1. But both sizes are "
-            f"absolute: with features in units {_UNITS:g} times smaller the same function has smaller first weights, and "
-            f"both steps leave {mean['other units']:.1f}% of {mean['student']:.1f}%. Nothing is fitted after either step. "
-            "Our chain trains until validation stops rising, takes features by their own spread, gives every row a "
-            "scale of its own, and fits once more, which it keeps if validation is the better for it."
+            f"absolute: with features in units {_UNITS:g} times smaller the same function has smaller first "
+            f"weights, and both steps leave {mean['other units']:.1f}% of {mean['student']:.1f}%. Nothing is fitted "
+            "after either step. Our chain trains until validation stops rising, takes features by their own spread, "
+            "gives every row a scale of its own, and fits once more, which it keeps if validation is better for it."
         )
 
     def lines(self) -> list[str]:
@@ -173,11 +173,11 @@ def chain(recipe: Recipe, dataset: Dataset, trained: Trained, stages: Stages) ->
 
 def article(recipe: Recipe, dataset: Dataset, ours: CompiledStudent) -> tuple[dict[str, CompiledStudent], float]:
     """Return the article's students, and the share of weights that its threshold removes from the first of them."""
-    config, splits = recipe.student.model_copy(update=_HURRIED), dataset.splits
-    rows = {"rows": splits["train"], "validation": splits["validation"]}
-    hurried = fit_student(dataset, config, recipe.distil, None, **rows, seed=recipe.seed).model
+    config = recipe.student.model_copy(update=_HURRIED)
+    train_rows, validation = dataset.splits["train"], dataset.splits["validation"]
+    fitted = fit_student(dataset, config, recipe.distil, None, rows=train_rows, validation=validation, seed=recipe.seed)
     plain = recipe.compress.model_copy(update={"recovery": recipe.compress.recovery.model_copy(update={"epochs": 0})})
-    start = compression.compress(hurried, dataset, plain, 0).pruned
+    start = compression.compress(fitted.model, dataset, plain, 0).pruned
     cut = changed(start, zeroed)
     weights = np.concatenate([start.arrays[name].ravel() for name in _weights(start)])
     made = {
@@ -196,7 +196,8 @@ def zeroed(weights: Floats) -> Floats:
 
 def in_steps(weights: Floats) -> Floats:
     """Return weights rounded to multiples of 0.01: the article's quantization."""
-    return (np.rint(weights / STEP) * STEP).astype(np.float32)
+    rounded: Floats = (np.rint(weights / STEP) * STEP).astype(np.float32)
+    return rounded
 
 
 def _weights(student: CompiledStudent) -> list[str]:
