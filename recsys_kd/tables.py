@@ -13,7 +13,6 @@ from typing import Literal, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from recsys_kd.errors import InputError
 from recsys_kd.index import KeyIndex
 from recsys_kd.schema import Schema, Side
 
@@ -21,10 +20,6 @@ OVERHEAD = 2
 """Bytes of the scale in every row."""
 LARGEST = 60000.0
 """Largest magnitude that half precision is trusted with."""
-
-
-class NonFiniteTable(InputError):
-    """A table to be quantized holds NaN or infinite values."""
 
 
 class RowTable(Protocol):
@@ -113,46 +108,7 @@ def _scales(data: NDArray[np.uint8]) -> NDArray[np.float16]:
     return np.ascontiguousarray(data[:, -OVERHEAD:]).view(np.float16)
 
 
-_CLIPS = {8: (1.0,), 4: (1.0, 0.9, 0.8, 0.7, 0.6)}
 _Values = NDArray[np.float32]
-
-
-def quantize_rows(weight: _Values, bits: Bits = 8) -> CodedRows:
-    """Return `weight` [rows, dim] as codes with a scale per row.
-
-    At 8 bits a row's range is that of its largest magnitude, its scale rounded up: an error is at most scale/2. At 4
-    bits the range is narrowed where that lowers the row's squared error. Codes are chosen against the rounded scale.
-    Source: symmetric row-wise formats as FBGEMM's, with half-precision scale; the search is the one of Guan et al.,
-    arXiv 1911.02079, on a grid.
-    Raises: NonFiniteTable if any value is NaN, infinite or beyond float16's range.
-    """
-    if weight.size and not np.abs(weight).max() <= LARGEST:
-        raise NonFiniteTable("table to quantize holds NaN, infinite or huge values: training diverged, lower `lr`")
-    largest = np.abs(weight).max(axis=1, keepdims=True, initial=0.0)
-    best = np.full((len(weight), 1), np.inf)
-    codes: NDArray[np.uint8] = np.zeros(weight.shape, np.uint8)
-    scale: NDArray[np.float16] = np.zeros((len(weight), 1), np.float16)
-    for clip in _CLIPS[bits]:
-        tried = _scale_for(largest * np.float32(clip), bits)
-        found = np.rint(weight / tried.astype(np.float32) + np.float32(middle(bits))).clip(0, 2**bits - 1)
-        values = (found - np.float32(middle(bits))) * tried.astype(np.float32)
-        error = np.square(values - weight).sum(axis=1, keepdims=True)
-        better = error < best
-        best, scale = np.where(better, error, best), np.where(better, tried, scale)
-        codes = np.where(better, found.astype(np.uint8), codes)
-    if bits == 4:
-        even = np.pad(codes, ((0, 0), (0, codes.shape[1] % 2)))
-        codes = even[:, ::2] | (even[:, 1::2] << np.uint8(4))
-    packed = np.ascontiguousarray(scale).view(np.uint8)
-    return CodedRows(np.concatenate([codes, packed], axis=1), bits, weight.shape[1])
-
-
-def _scale_for(reach: _Values, bits: Bits) -> NDArray[np.float16]:
-    """Return the smallest half-precision scale at which codes still reach `reach` [rows, 1] on either side of zero."""
-    half = np.float32(middle(bits))
-    scale = (reach / half).astype(np.float16)
-    short = scale.astype(np.float32) * half < reach
-    return np.maximum(np.where(short, np.nextafter(scale, np.float16(np.inf)), scale), np.finfo(np.float16).tiny)
 
 
 @dataclass(frozen=True)

@@ -9,8 +9,9 @@ from numpy.typing import NDArray
 from recsys_kd.compress.coding import CodedTable, Metrics, Traffic, code_table
 from recsys_kd.compress.fold import Floats, FoldedStudent
 from recsys_kd.compress.plan import CompressionPlan, TablePlan
+from recsys_kd.compress.quantize import quantize_rows
 from recsys_kd.index import KeyIndex, span_bits
-from recsys_kd.tables import LARGEST, CompiledStudent, Float32Table, RowTable, code_matrix, matrix_bytes, quantize_rows
+from recsys_kd.tables import LARGEST, CompiledStudent, Float32Table, RowTable, code_matrix, matrix_bytes
 
 
 def code_tables(
