@@ -68,7 +68,7 @@ def scale_for(reach: Floats, bits: Bits) -> NDArray[np.float16]:
 
 def _rounded(weight: Floats, scale: NDArray[np.float16], bits: Bits) -> Floats:
     """Return codes [rows, dim], still as float32."""
-    found = weight / scale.astype(np.float32)
+    found: Floats = np.divide(weight, scale.astype(np.float32))
     found += np.float32(middle(bits))
     np.rint(found, out=found)
     if bits == 4:  # a narrowed range leaves some beyond its ends
