@@ -19,7 +19,7 @@ demo: setup
 	@$(BIN)/recsys-kd demo build/demo
 
 test: setup
-	@$(BIN)/python -m pytest
+	@$(BIN)/python -m pytest -n 2 --dist loadfile
 
 bench: setup
 	@$(BIN)/python -m tests.benchmarks

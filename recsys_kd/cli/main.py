@@ -73,11 +73,12 @@ def run(
     as_json: Json = False,
 ) -> None:
     """Run one model's night: read, teach, distil, compress, evaluate, gate, register."""
-    from recsys_kd.flow.dry_run import plan as dry_plan
-    from recsys_kd.flow.night import run as run_night
     from recsys_kd.settings import load_recipe
 
-    loaded = load_recipe(recipe)
+    loaded = load_recipe(recipe)  # before torch is imported: a mistake in a recipe is told at once
+    from recsys_kd.flow.dry_run import plan as dry_plan
+    from recsys_kd.flow.night import run as run_night
+
     if dry_run:
         found = dry_plan(loaded)
         say(json.dumps(found.to_json()) if as_json else "\n".join(found.lines()))

@@ -81,7 +81,7 @@ def smallest(tables: Sequence[CodedTable], fixed_bytes: int) -> int:
 def nothing_kept(tables: Sequence[CodedTable], fold: Literal["item", "field"]) -> CompressionPlan:
     """Return the plan of `smallest`."""
     none = np.zeros(0, dtype=np.int64)
-    return CompressionPlan({t.name: TablePlan(none, _SMALLEST) for t in tables}, fold, 0, 0.0, None)
+    return CompressionPlan({t.name: TablePlan(none, _SMALLEST) for t in tables}, fold, 0, _per_row(tables, 0.0), None)
 
 
 @dataclass(frozen=True)

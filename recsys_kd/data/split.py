@@ -48,15 +48,16 @@ def split_bounds(stamp: NDArray[np.generic], rank: NDArray[np.generic] | None, c
     bounds = {name: range(a, b) for name, a, b in zip(_NAMES, edges[:-1], edges[1:], strict=True)}
     for name, rows in bounds.items():
         if len(rows) == 0:
-            raise EmptySplit(_explain(name, stamp, config))
+            raise empty_split(name, stamp, config)
     return bounds
 
 
-def _explain(name: str, stamp: NDArray[np.generic], config: SplitConfig) -> str:
+def empty_split(name: str, stamp: NDArray[np.generic], config: SplitConfig) -> EmptySplit:
+    """Return the refusal of a split without rows in a log whose rows are of these times, ms UTC."""
     if config.column:
-        return f"split.column: no row of column '{config.column}' says '{name}'; every split needs rows"
+        return EmptySplit(f"split.column: no row of column '{config.column}' says '{name}'; every split needs rows")
     first, last = (dt.datetime.fromtimestamp(t / 1000, dt.UTC).isoformat() for t in (stamp.min(), stamp.max()))
-    return (
+    return EmptySplit(
         f"split: no rows for '{name}': the log runs from {first} to {last}, with split.validation_days "
         f"{config.validation_days:g} and split.test_days {config.test_days:g}; choose them to fit"
     )

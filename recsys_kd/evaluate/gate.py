@@ -39,7 +39,8 @@ def not_worse(name: str, what: str, delta: Interval, sign: int, margin: float) -
     """
     worst = min(sign * delta.low, sign * delta.high)
     passed = bool(worst > -margin)
-    words = "stays within" if passed else "may fall outside"
+    best = max(sign * delta.low, sign * delta.high)
+    words = "stays within" if passed else "may fall outside" if best > -margin else "is outside"
     than = name.split(" against ", 1)[1].removeprefix("the ")
     sentence = (
         f"{what} is {delta.value:+.4f} from the {than} ({delta.low:+.4f} to {delta.high:+.4f}): "

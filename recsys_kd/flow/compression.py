@@ -16,6 +16,7 @@ from recsys_kd.compress.coding import CodedTable, RowCode
 from recsys_kd.compress.export import code_tables, compile_student, quantized, served_arrays, stored_bytes
 from recsys_kd.compress.fold import FloatTable, FoldedStudent, ItemFeatures, fold_student
 from recsys_kd.compress.plan import (
+    BadBudget,
     CompressionPlan,
     TablePlan,
     budget_error,
@@ -39,6 +40,8 @@ from recsys_kd.tables import CompiledStudent
 GOLDEN_REQUESTS, GOLDEN_CANDIDATES = 3, 4
 _SCORE_ROWS, _PROBE_ROWS, _CALIBRATION_ROWS = 32_768, 32_768, 262_144
 _PLANS = 10
+_SLACK = 64
+"""Bytes."""
 LONGEST = -1.1754943508222875e-38
 
 
@@ -130,13 +133,16 @@ def _empty_overhead(folded: FoldedStudent, coded: list[CodedTable], dataset: Dat
 
 
 def check_budget(student: Student, dataset: Dataset, config: CompressConfig, teacher_bytes: int) -> None:
-    """Raise BadBudget where even a student without a row of its own for any id is too large."""
+    """Raise BadBudget where even a student without a row of its own for any id is too large.
+
+    A manifest's numbers are some bytes longer or shorter once they are measured: so many are left free.
+    """
     budget = budget_of(config, teacher_bytes)
     if budget is None:
         return
     folded = fold(student, dataset, config)
     coded = [_uncoded(name, table) for name, table in folded.tables.items()]
-    needed = smallest(coded, fixed_bytes(folded, _empty_overhead(folded, coded, dataset, config)))
+    needed = smallest(coded, fixed_bytes(folded, _empty_overhead(folded, coded, dataset, config))) + _SLACK
     if needed > budget:
         raise budget_error(needed, budget)
 
@@ -172,11 +178,13 @@ def _fitting_plan(
     """
     overhead, best = _empty_overhead(folded, coded, dataset, config), None
     fits, over = None, None
-    for _ in range(_PLANS):
-        plan = make_plan(coded, fixed_bytes(folded, overhead), config, budget)
-        served = calibrated(quantized(compile_student(folded, coded, plan, keys_of(dataset)), plan), IDENTITY)
-        weight = weigh(served, dataset, plan)
-        weighed = dataclasses.replace(plan, predicted_bytes=weight)
+    for attempt in range(_PLANS):
+        try:
+            plan = make_plan(coded, fixed_bytes(folded, overhead), config, budget)
+        except BadBudget:
+            break
+        weighed = _weighed(folded, coded, dataset, plan)
+        weight = weighed.predicted_bytes
         if budget is None:
             return weighed
         if weight <= budget and (best is None or weight > best.predicted_bytes):
@@ -184,10 +192,30 @@ def _fitting_plan(
         if 0 <= budget - weight <= max(100, budget // 200):
             break
         fits, over = (overhead, over) if weight <= budget else (fits, overhead)
-        overhead = overhead + weight - budget if fits is None or over is None else (fits + over) // 2
-    if best is None:
-        raise budget_error(weight, budget or 0)
-    return best
+        if fits is None:
+            # Twice as much every time: a plan that is over by one byte may be the next one too.
+            overhead += (weight - budget) << attempt
+        else:
+            overhead = overhead + weight - budget if over is None else (fits + over) // 2
+    return best or _no_rows(folded, coded, dataset, config, budget or 0)
+
+
+def _weighed(
+    folded: FoldedStudent, coded: list[CodedTable], dataset: Dataset, plan: CompressionPlan
+) -> CompressionPlan:
+    """Return a plan with the bytes that its artifact takes on disk."""
+    served = calibrated(quantized(compile_student(folded, coded, plan, keys_of(dataset)), plan), IDENTITY)
+    return dataclasses.replace(plan, predicted_bytes=weigh(served, dataset, plan))
+
+
+def _no_rows(
+    folded: FoldedStudent, coded: list[CodedTable], dataset: Dataset, config: CompressConfig, budget: int
+) -> CompressionPlan:
+    """Return what is left where the first rows alone, and what names them, are over the budget. Raises: BadBudget."""
+    plan = _weighed(folded, coded, dataset, dataclasses.replace(nothing_kept(coded, config.fold), budget_bytes=budget))
+    if plan.predicted_bytes > budget:
+        raise budget_error(plan.predicted_bytes, budget)
+    return plan
 
 
 def evenly(rows: range, most: int) -> NDArray[np.int64]:

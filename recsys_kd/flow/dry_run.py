@@ -5,6 +5,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 
 from recsys_kd.data.bounds import Bound, bounds
@@ -12,6 +13,7 @@ from recsys_kd.data.files import BadFile
 from recsys_kd.data.footer import BadFooter
 from recsys_kd.data.layout import column_of
 from recsys_kd.data.read import Log, open_log
+from recsys_kd.data.split import EmptySplit, empty_split
 from recsys_kd.data.vocabulary import EmptyVocabulary
 from recsys_kd.flow.compression import budget_of
 from recsys_kd.flow.estimate import memory_bytes, seconds
@@ -20,6 +22,7 @@ from recsys_kd.flow.models import check_teacher
 from recsys_kd.schema import ITEM, USER
 from recsys_kd.settings import FieldConfig, Recipe
 
+_DAY_MS = 86_400_000
 _PER_DAY = {"s": 86_400, "ms": 86_400_000, "us": 86_400_000_000, "ns": 86_400_000_000_000}
 _USUAL_TRAIN_SHARE = 0.8
 
@@ -84,6 +87,8 @@ def plan(recipe: Recipe) -> Plan:
         name: {"rows_at_most": rows + 1, "teacher_bytes_at_most": 4 * width * (rows + 1)} for name, rows in most.items()
     }
     share = train_share(recipe, log.layout.types["timestamp"], found[log.layout.columns["timestamp"]])
+    if share == 0:
+        raise _nothing_to_train_on(recipe, log, found[log.layout.columns["timestamp"]])
     stages = seconds(recipe, log.rows, share)
     return Plan(
         len(log.files),
@@ -143,8 +148,23 @@ def _most_rows(recipe: Recipe, log: Log, found: dict[str, Bound]) -> dict[str, i
 
 def train_share(recipe: Recipe, kind: pa.DataType, stamps: Bound) -> float:
     """Return the share of rows for training, were they spread evenly over the log's days; `kind` of timestamps."""
-    if recipe.split.column or stamps.integers is None or not stamps.ranged:
+    times = _times_ms(recipe, kind, stamps)
+    if times is None:
         return _USUAL_TRAIN_SHARE
-    unit = kind.unit if pa.types.is_timestamp(kind) else recipe.data.timestamp_unit
-    days = (stamps.integers[1] - stamps.integers[0]) / (1 if pa.types.is_date32(kind) else _PER_DAY[unit])
+    days = (times[1] - times[0]) / _DAY_MS
     return max(0.0, 1 - (recipe.split.validation_days + recipe.split.test_days) / days) if days > 0 else 0.0
+
+
+def _times_ms(recipe: Recipe, kind: pa.DataType, stamps: Bound) -> tuple[int, int] | None:
+    """Return a log's first and last moment, ms UTC; None where its footers or its split by a column don't say."""
+    if recipe.split.column or stamps.integers is None or not stamps.ranged:
+        return None
+    unit = kind.unit if pa.types.is_timestamp(kind) else recipe.data.timestamp_unit
+    per_day = 1 if pa.types.is_date32(kind) else _PER_DAY[unit]
+    first, last = (stamp * _DAY_MS // per_day for stamp in stamps.integers)
+    return first, last
+
+
+def _nothing_to_train_on(recipe: Recipe, log: Log, stamps: Bound) -> EmptySplit:
+    times = _times_ms(recipe, log.layout.types["timestamp"], stamps)
+    return empty_split("train", np.array(times), recipe.split)

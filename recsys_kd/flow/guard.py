@@ -101,10 +101,10 @@ def auc_of(dataset: Dataset, rows: NDArray[np.int64], logit: Floats) -> float:
 
 
 def with_reason(verdict: Verdict, untaught: str | None) -> Verdict:
-    """Return a verdict that tells why the student is the control, which is not for the gate to judge."""
+    """Return a verdict that tells first why the student is the control, which is not for the gate to judge."""
     if untaught is None:
         return verdict
-    return replace(verdict, checks=(*verdict.checks, Check("teacher", False, None, None, untaught, gates=False)))
+    return replace(verdict, checks=(Check("teacher", False, None, None, untaught, gates=False), *verdict.checks))
 
 
 def _rows(rows: range) -> NDArray[np.int64]:

@@ -1,4 +1,5 @@
 import dataclasses
+import re
 
 import numpy as np
 import pytest
@@ -11,7 +12,17 @@ from recsys_kd.compress.fold import FloatTable, View
 from recsys_kd.compress.plan import BadBudget, TablePlan, parse_bytes, plan_for_bytes, plan_for_fraction
 from recsys_kd.compress.sensitivity import Head, logits_and_gradient
 from recsys_kd.distil.calibration import IDENTITY, Platt, fit_platt
-from recsys_kd.flow.compression import calibrated, evenly, fold, keys_of, metrics_of, score_sample, traffic_of
+from recsys_kd.flow.compression import (
+    calibrated,
+    check_budget,
+    compress,
+    evenly,
+    fold,
+    keys_of,
+    metrics_of,
+    score_sample,
+    traffic_of,
+)
 from recsys_kd.runtime.offline import OfflineModel
 from recsys_kd.settings import CompressConfig
 from tests.served import artifact, compressed, head, random_student
@@ -221,3 +232,15 @@ def test_calibration_is_the_last_step_and_is_fitted_to_the_served_student(datase
 def test_an_artifact_fills_its_budget_from_below(dataset, tmp_path, budget):
     made = artifact(dataset, tmp_path, bytes=budget)
     assert 0 <= budget - made.bytes_on_disk <= 0.03 * budget
+
+
+@pytest.mark.parametrize("more", [0, 86, 336])
+def test_a_budget_that_passes_before_training_is_met_after_it(dataset, more):
+    student = random_student(dataset)
+    with pytest.raises(BadBudget) as refused:
+        check_budget(student, dataset, CompressConfig(bytes=1), 0)
+    least = int(re.search(r"([\d,]+) bytes are needed", str(refused.value))[1].replace(",", ""))
+    config = CompressConfig(bytes=least + more)
+    check_budget(student, dataset, config, 0)
+    made = compress(student, dataset, config, 0)
+    assert made.plan.predicted_bytes <= least + more

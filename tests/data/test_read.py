@@ -242,7 +242,7 @@ def test_empty_files_are_counted(tmp_path):
             {"h": [[1]] * 400},
             {"fields": [{"name": "h", "side": "request", "kind": "bag", "vocabulary": "basket"}]},
             UnknownVocabulary,
-            ["'h'", "basket"],
+            ["data.fields[0].vocabulary", "'basket'"],
         ),
     ],
 )

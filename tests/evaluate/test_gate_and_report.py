@@ -9,7 +9,7 @@ import pytest
 from recsys_kd.data.counts import Counts
 from recsys_kd.evaluate.charts import ticks
 from recsys_kd.evaluate.evaluation import Interval, evaluate, measured_interval
-from recsys_kd.evaluate.gate import Subject, Verdict, calibrated, decide
+from recsys_kd.evaluate.gate import Subject, Verdict, calibrated, decide, not_worse
 from recsys_kd.evaluate.metrics import row_metrics
 from recsys_kd.evaluate.report import Report, Size, human_bytes, render, times, write_report
 from recsys_kd.evaluate.sample import Sample
@@ -132,6 +132,15 @@ def test_a_model_that_is_off_is_held_back_and_ece_begins_below_the_truth():
     assert not any(calibrated("ECE", f, 0.04).passed for f in found)
     assert "is above 0.04" in calibrated("ECE", found[0], 0.04).sentence
     assert not calibrated("ECE", Interval(np.nan, np.nan, np.nan), 0.04).passed
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "words", "passed"),
+    [(-0.01, 0.0, "stays within", True), (-0.03, 0.0, "may fall outside", False), (-0.04, -0.03, "is outside", False)],
+)
+def test_a_margin_is_told_as_surely_as_it_is_known(low, high, words, passed):
+    found = not_worse("auc against the teacher", "served auc", Interval((low + high) / 2, low, high), 1, 0.02)
+    assert found.passed is passed and f"it {words} the margin of 0.02" in found.sentence
 
 
 def test_a_verdict_survives_json_and_names_its_artifact():

@@ -7,6 +7,7 @@ import pytest
 
 from recsys_kd.data.bounds import bounds
 from recsys_kd.data.encode import encode
+from recsys_kd.data.split import EmptySplit
 from recsys_kd.data.synth import RECIPE
 from recsys_kd.data.vocabulary import EmptyVocabulary
 from recsys_kd.flow.dry_run import plan, train_share
@@ -58,13 +59,22 @@ def test_a_count_that_no_item_can_reach_is_refused_by_the_plan(shop):
         plan(with_data(load_recipe(shop.recipe), min_count=99_999))
 
 
+def test_days_that_leave_nothing_to_train_on_are_refused_by_the_plan(shop):
+    recipe = load_recipe(shop.recipe)
+    longer = recipe.model_copy(update={"split": recipe.split.model_copy(update={"test_days": 400.0})})
+    with pytest.raises(EmptySplit, match=r"no rows for 'train': the log runs from .* split\.test_days 400; choose"):
+        plan(longer)
+
+
 def test_files_without_rows_are_told(shop, tmp_path):
     (tmp_path / "log").mkdir()
     part = next((shop.folder / "log").rglob("*.parquet"))
     table = pq.read_table(part, partitioning=None)
     pq.write_table(table, tmp_path / "log" / "a.parquet")
     pq.write_table(table.slice(0, 0), tmp_path / "log" / "b.parquet")
-    found = plan(with_data(load_recipe(shop.recipe), path=tmp_path / "log"))
+    recipe = with_data(load_recipe(shop.recipe), path=tmp_path / "log")
+    hours = {"validation_days": 0.1, "test_days": 0.1}  # of the one day that is left
+    found = plan(recipe.model_copy(update={"split": recipe.split.model_copy(update=hours)}))
     words = "file(s), 1 more without rows, 0 excluded, 1 without page checksums"
     assert found.empty_files == 1 and f"{table.num_rows:,} rows in 1 {words}" in found.lines()[0]
     assert found.lines()[-1].startswith("estimate: ")
