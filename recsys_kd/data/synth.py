@@ -39,7 +39,7 @@ data:
     - {name: brand, side: item, kind: categorical}
     - {name: price, side: item, kind: dense}
 split: {validation_days: 1, test_days: 2}
-teacher: {kind: dcnv2, width: 64, hidden: [128, 64], cross_rank: 32, epochs: 4, bag: true}
+teacher: {kind: dcnv2, width: 64, hidden: [128, 64], cross_rank: 32, epochs: 3, bag: true}
 soft_labels: {protocol: cross_fitted, blocks: 3}
 student: {epochs: 5}
 compress: {ratio: 40}
