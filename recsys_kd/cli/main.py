@@ -113,7 +113,9 @@ def synth(
 ) -> None:
     """Write a synthetic shop's log, catalogue, truth and recipe."""
     from recsys_kd.data.synth import ShopConfig, synthesize
+    from recsys_kd.flow.folders import require_empty
 
+    require_empty(out)
     shop = synthesize(ShopConfig(rows=rows, days=days, users=users, items=items, seed=seed), out, progress())
     found = {"rows": shop.rows, "folder": str(shop.folder), "recipe": str(shop.recipe)}
     say(json.dumps(found) if as_json else f"{shop.rows:,} rows in {out}; next: recsys-kd run {shop.recipe}")
@@ -129,7 +131,9 @@ def import_(
     """Turn an interaction table (CSV, TSV, Parquet, libsvm) into a ranking log with a ready recipe."""
     from recsys_kd.data.interactions import import_interactions
     from recsys_kd.data.interactions_config import load_import
+    from recsys_kd.flow.folders import require_empty
 
+    require_empty(out)
     found = import_interactions(load_import(config, source), out, progress())
     if as_json:
         say(json.dumps({"read": found.read, "events": found.events, "dropped": found.dropped, "rows": found.rows}))

@@ -10,6 +10,7 @@ from recsys_kd.data.dataset import Dataset
 from recsys_kd.data.synth import Shop, ShopConfig, synthesize
 from recsys_kd.evaluate.metrics import auc
 from recsys_kd.flow.evaluation import test_sample
+from recsys_kd.flow.folders import require_empty
 from recsys_kd.flow.night import Night, run
 from recsys_kd.ids import mix
 from recsys_kd.progress import Progress
@@ -29,10 +30,17 @@ def oracle_auc(shop: Shop, dataset: Dataset) -> float:
 
 
 def demo(config: ShopConfig, folder: Path, progress: Progress) -> Night:
-    """Make the shop under `folder` unless it is there, and run its night."""
+    """Make the shop under `folder` unless it is there, and run its night.
+
+    Raises FolderInUse where the folder holds files that no demo has made.
+    """
     marker = folder / "shop.json"
     wanted = config.model_dump_json()
-    if not marker.exists() or marker.read_text() != wanted:
+    if not marker.exists():
+        require_empty(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        marker.write_text("")  # from here on the folder is the demo's, also where the shop is not whole
+    if marker.read_text() != wanted:
         for old in ("log", "truth", "work"):
             shutil.rmtree(folder / old, ignore_errors=True)
         shop = synthesize(config, folder, progress)

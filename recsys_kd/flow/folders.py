@@ -3,7 +3,7 @@
 import tempfile
 from pathlib import Path
 
-from recsys_kd.errors import OutsideError
+from recsys_kd.errors import InputError, OutsideError
 from recsys_kd.settings import Recipe
 
 
@@ -16,12 +16,32 @@ class FolderUnwritable(OutsideError):
         )
 
 
+class FolderInUse(InputError):
+    """A folder holds what would be mixed with what is written there."""
+
+
 def check_folders(recipe: Recipe) -> None:
-    """Raise FolderUnwritable for `store` or `work` where nothing could be written; nothing is left there."""
+    """Raise FolderUnwritable for `store` or `work` where nothing could be written; nothing is left there.
+
+    Raises FolderInUse where one of them lies in the log's folder.
+    """
+    log = recipe.data.path.resolve()
     for key, folder in (("store", recipe.store), ("work", recipe.work)):
+        if recipe.data.path.is_dir() and folder.resolve().is_relative_to(log):
+            raise FolderInUse(
+                f"{key}: {folder} lies in the log's folder {recipe.data.path}: its Parquet files would be read as "
+                f"the log; name another `{key}`, or keep the log in a folder of its own"
+            )
         there = next(p for p in (folder, *folder.absolute().parents) if p.exists())
         try:
             with tempfile.TemporaryFile(dir=there):
                 pass
         except OSError as error:
-            raise FolderUnwritable(key, folder, error.strerror or str(error)) from None
+            why = f"nothing can be made in {there}: {error.strerror or error}"
+            raise FolderUnwritable(key, folder, why) from None
+
+
+def require_empty(folder: Path) -> None:
+    """Raise FolderInUse where a folder holds anything: days of an older log would be read with the new ones."""
+    if folder.is_dir() and any(folder.iterdir()):
+        raise FolderInUse(f"{folder}: there are files already; name a new or an empty folder, or remove this one")
