@@ -109,5 +109,6 @@ struct rk_entry {
 
 enum { RK_DONE = 0, RK_NO_MEMORY = 1, RK_UNUSUAL = 2, RK_MISSED = 3 };  // missed: done, with fallback rows
 enum { RK_FIELDS = 64, RK_BAGS = 16 };  // more than these are unusual
+enum { RK_SHORT = 256 };  // candidates below which a call keeps the interpreter: they take some 10 us
 
 }  // extern "C"

@@ -161,10 +161,11 @@ inline int score(const rk_entry& entry, void* request, void* candidates, const r
     if (!read_keys(call.candidates, entry.strings, count, call.keys + model.keys + bags)) return RK_UNUSUAL;
     items = call.keys + model.keys + bags;
   }
-  void* state = PyEval_SaveThread();
+  // Handing the interpreter over costs another thread's wake-up, far more than a short request takes.
+  void* state = count < RK_SHORT ? nullptr : PyEval_SaveThread();
   const int failed = RK_FOR_ISA(rk_score)(&model, 1, call.keys, call.bag_ends, &count, call.keys + model.keys,
                                           call.numbers, items, nullptr, nullptr, probable, static_cast<float*>(out.data), misses);
-  PyEval_RestoreThread(state);
+  if (state) PyEval_RestoreThread(state);
   return failed ? RK_NO_MEMORY : RK_DONE;
 }
 
