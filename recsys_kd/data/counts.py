@@ -22,6 +22,10 @@ class TooManyDuplicates(InputError):
     """More rows repeat an earlier one than the recipe allows."""
 
 
+class ContradictingDuplicates(InputError):
+    """Rows of one event have different labels."""
+
+
 class NothingUsable(InputError):
     """No row is good."""
 
@@ -69,6 +73,8 @@ class Counts:
 
     missing_items: int = 0
     """Items of the log that the catalogue does not have: known by their id and what the log says of them."""
+    contradicting: int = 0
+    """Duplicates whose label is another than that of the row that is kept."""
 
     @property
     def bad(self) -> int:
@@ -107,14 +113,27 @@ class Counts:
         return told if row < 0 else f"{told}, the first is {value} in row {row}"
 
     def check_duplicates(self, limit: float, keys: Sequence[str]) -> None:
-        """Raise TooManyDuplicates if more than `limit` of the rows read repeat an earlier one."""
-        if self.deduplicated > limit * self.read:
+        """Raise TooManyDuplicates if `limit` of the rows read or more repeat an earlier one.
+
+        At half of them, a log that is there twice.
+        """
+        if self.deduplicated and self.deduplicated >= limit * self.read:
             apart = "" if len(keys) > len(_EVENT) else " Lists shown at one time differ by data.columns.request_id."
             raise TooManyDuplicates(
                 f"{self.deduplicated:,} of {self.read:,} rows ({self.deduplicated / self.read:.2%}) are duplicates, "
-                f"more than data.max_duplicates {limit:.0%}: {same_event(keys)}.{apart} Is a file there twice, or an "
+                f"and data.max_duplicates is {limit:.0%}: {same_event(keys)}.{apart} Is a file there twice, or an "
                 "event logged at each of its steps (shown, then clicked)? Write each event once, or raise "
                 "data.max_duplicates"
+            )
+
+    def check_contradictions(self, limit: float, keys: Sequence[str]) -> None:
+        """Raise ContradictingDuplicates if more than `limit` of the rows read repeat an event with another label."""
+        if self.contradicting > limit * self.read:
+            raise ContradictingDuplicates(
+                f"{self.contradicting:,} of {self.deduplicated:,} duplicates have another label than the row that is "
+                f"kept, more than data.max_quarantine {limit:.2%} of the rows: {same_event(keys)}, so the order of "
+                "reading would decide what was clicked. Is an event logged at each of its steps (shown, then clicked)? "
+                "Write each event once, with its last label"
             )
 
     def line(self) -> str:
@@ -131,6 +150,7 @@ class Counts:
         }
         lines = [f"{what}: {', '.join(f'{name} {n:,}' for name, n in found)}" for what, found in named.items() if found]
         counted = {
+            "duplicates have another label than the row that is kept": self.contradicting,
             "items of the log are not in the catalogue": self.missing_items,
             "file(s) hold no rows": self.empty_files,
             "file(s) can't be read whole and are excluded": len(self.excluded_files),
@@ -151,6 +171,7 @@ class Counts:
             "excluded_files": list(self.excluded_files),
             "bad_items": dict(self.bad_items),
             "missing_items": self.missing_items,
+            "contradicting": self.contradicting,
         }
 
     @staticmethod

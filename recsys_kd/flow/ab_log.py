@@ -112,6 +112,7 @@ def read_scored(config: DataConfig, wanted: Wanted, progress: Progress = SILENT)
         rows = _Rows(found, wanted, fields)
         for batch, canonical in usable(found, progress):
             rows.take(batch, canonical)
+    found.counts.check_contradictions(config.max_quarantine, found.event_columns)
     return rows.finish(log_digest(config), found, _left_out(found, kept))
 
 
@@ -251,5 +252,6 @@ def _left_out(found: Scan, quarantine: Path) -> list[str]:
         reasons = ", ".join(f"{rows:,} {reason}" for reason, rows in counts.quarantined.most_common())
         notes.append(f"quarantined: {reasons}; most from {counts.worst_told()}; all in {quarantine}")
     if counts.deduplicated:
-        notes.append(f"deduplicated {counts.deduplicated:,}: {same_event(found.event_columns)}")
+        other = f"; {counts.contradicting:,} had another label" if counts.contradicting else ""
+        notes.append(f"deduplicated {counts.deduplicated:,}: {same_event(found.event_columns)}{other}")
     return notes

@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 
 from recsys_kd.artifact.write import write_artifact
 from recsys_kd.cli.main import app
-from recsys_kd.data.counts import TooManyBadRows
+from recsys_kd.data.counts import ContradictingDuplicates, TooManyBadRows, TooManyDuplicates
 from recsys_kd.evaluate.inspect import IdleMetric, OneClass, RepeatedCandidate
 from recsys_kd.evaluate.offpolicy import BadPropensity
 from recsys_kd.flow.ab import SameModel, compare_log
@@ -214,6 +214,20 @@ def test_duplicates_are_told_with_what_they_are(tmp_path):
         "deduplicated 6: rows alike in user_id, item_id, timestamp and request_id are one event, of"
         in found.warnings[1]
     )
+
+
+def test_a_log_that_is_there_twice_is_refused_and_so_are_events_logged_at_each_of_their_steps(tmp_path):
+    twice = {k: np.concatenate([v, v]) for k, v in columns().items() if k != "shelf"}
+    words = r"2,400 of 4,800 rows \(50.00%\) are duplicates.* Is a file there twice"
+    with pytest.raises(TooManyDuplicates, match=words):
+        compare_log(write(tmp_path, **twice, shelf=None), "old", ["new"])
+    # Every candidate is logged as shown, and those that were clicked a second time.
+    clicked = columns()["label"] == 1
+    steps = {k: np.concatenate([v, v[clicked]]) for k, v in columns().items() if k != "shelf"}
+    steps["label"][:2400] = 0
+    words = r"(\d+) of \1 duplicates have another label .* \(shown, then clicked\)\? Write each event once, with its la"
+    with pytest.raises(ContradictingDuplicates, match=words):
+        compare_log(write(tmp_path, **steps, shelf=None), "old", ["new"])
 
 
 def test_a_lists_lost_row_leaves_out_that_list_alone_and_says_so(tmp_path):
