@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from recsys_kd.errors import InputError, RecsysKdError
+from recsys_kd.settings import SMALLEST_PROPENSITY
 
 
 class RowsUnaccounted(RecsysKdError):
@@ -30,6 +31,8 @@ class NothingUsable(InputError):
     """No row is good."""
 
 
+TINY_PROPENSITY = "tiny_propensity"
+"""Reason of rows whose propensity is 0 or so small that no policy can have drawn with it."""
 LARGE = 0.05
 """Share of bad rows from which it is not a few rows that are wrong but what is said of their column."""
 _CAUSES = {
@@ -38,12 +41,19 @@ _CAUSES = {
     "wrong_type": "is it the column meant (data.columns, data.fields)?",
     "negative_label": "is it a label (data.columns.label)?",
     "out_of_range": "is it the column meant (data.columns; labels reach to data.label_max)?",
+    TINY_PROPENSITY: "is it the chance of what was shown (data.columns.propensity)?",
     "timestamp_out_of_window": "are data.timestamp_unit and data.window right?",
     "bad_vector": "is the field's `dim` right?",
 }
 """What to look at where a column is bad in many rows, per reason."""
 
-
+_MEND = {
+    TINY_PROPENSITY: (
+        f"a row weighs 1 / propensity, so one below {SMALLEST_PROPENSITY:g} would outweigh all others: log the chance "
+        "that it was drawn with, or clip it at a floor that the policy kept to"
+    )
+}
+"""How to mend the log, per reason, where more can be said than that."""
 _EVENT = ("user_id", "item_id", "timestamp")
 
 
@@ -97,7 +107,7 @@ class Counts:
         if self.bad > limit * self.read:
             reasons = ", ".join(f"{name} {count:,}" for name, count in self.quarantined.most_common())
             (_, column, reason), _ = self.worst.most_common(1)[0]
-            advice = "mend the log, or raise data.max_quarantine"
+            advice = f"{_MEND.get(reason, 'mend the log')}, or raise data.max_quarantine"
             if self.bad > LARGE * self.read:
                 advice = f"so many are no accident: look at column '{column}': {_CAUSES[reason]}"
             raise TooManyBadRows(

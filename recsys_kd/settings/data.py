@@ -8,6 +8,9 @@ from pydantic import BeforeValidator, Field, model_validator
 
 from recsys_kd.settings.base import Name, StrictConfig
 
+SMALLEST_PROPENSITY = 1e-8
+"""What a policy that draws evenly from a hundred million items shows one with; smaller is 0, or a mistake."""
+
 
 class Columns(StrictConfig):
     """Names of the canonical columns in the log; optional ones are absent unless named."""

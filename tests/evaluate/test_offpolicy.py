@@ -52,11 +52,18 @@ def test_a_log_without_propensities_is_refused():
         off_policy(Logged(HAND.reward, None, HAND.target, HAND.cluster))
 
 
-@pytest.mark.parametrize("bad", [0.0, 1e-9, -0.1, 1.5, np.nan])
-def test_impossible_propensities_are_refused_with_their_row(bad):
+@pytest.mark.parametrize(("bad", "told"), [(0.0, "0"), (1e-9, "1e-09"), (-0.1, "-0.1"), (1.5, "1.5"), (np.nan, "nan")])
+def test_impossible_propensities_are_refused_with_their_row_and_what_the_others_count_as(bad, told):
     broken = Logged(HAND.reward, f(0.25, bad, 0.5, 0.125), HAND.target, HAND.cluster)
-    with pytest.raises(BadPropensity, match=r"1 of 4 rows are not in 1e-06\.\.1, the first is .* in row 1"):
+    # The other three weigh 2, 1 and 4: 49 / 21 rows.
+    words = rf"1 of 4 rows are not in 1e-08\.\.1, the first is {told} in row 1, the smallest {told};.* count as 2, "
+    with pytest.raises(BadPropensity, match=words):
         off_policy(broken)
+
+
+def test_the_smallest_propensity_that_is_allowed_is_the_same_in_logs_and_here():
+    smallest = np.array([1e-8], dtype=np.float32).astype(np.float64)
+    off_policy(Logged(f(1.0), smallest, f(1.0), np.zeros(1, dtype=np.int64)))
 
 
 def test_a_target_that_is_no_probability_is_refused():
