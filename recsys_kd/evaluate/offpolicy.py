@@ -77,7 +77,7 @@ class OffPolicy:
     lift: dict[str, Interval]
     overlap: Overlap
     weights: Floats
-    warnings: tuple[str, ...]
+    warnings: tuple[str, ...] = ()
     off: tuple[str, ...] = ()
     """Estimates that are not self-normalized, and whose weights do not average 1: neither value nor lift holds."""
 
@@ -176,20 +176,18 @@ def off_policy(log: Logged, notes: tuple[str, ...] = (), confidence: float = 0.9
     weight = log.target / check_propensity(log.propensity, log.target)
     found = summarize(estimates(log), _mean(log.reward, np.ones(len(weight)), log), weight, confidence)
     off = () if found.overlap.whole else ("IPS", "clipped IPS")
-    return replace(found, warnings=(*found.warnings, *notes), off=off)
+    return replace(found, warnings=(*_warnings(found.overlap), *notes), off=off)
 
 
 def summarize(found: Mapping[str, Measured], logged: Measured, weight: Floats, confidence: float) -> OffPolicy:
-    """Return estimates with intervals, their lift over the log, and warnings on thin overlap."""
+    """Return estimates with intervals, their lift over the log, and the overlap of some weights; without warnings."""
     clusters = 0 if logged.influence is None else len(logged.influence)
-    overlap = overlap_of(weight)
     return OffPolicy(
         with_interval(logged, clusters, confidence),
         {name: with_interval(m, clusters, confidence) for name, m in found.items()},
         {name: _lift(m, logged, clusters, confidence) for name, m in found.items()},
-        overlap,
+        overlap_of(weight),
         weight,
-        tuple(_warnings(overlap)),
     )
 
 

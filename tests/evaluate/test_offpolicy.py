@@ -141,6 +141,23 @@ def test_slate_values_by_hand():
     assert found["SNIPS, positions"].value == pytest.approx(2 / 3 + 1.5 / 1.5)
 
 
+def test_little_overlap_is_told_of_every_slot_that_has_it():
+    # Weights average 1: every second list weighs 2 at the second slot, the first forty weigh 25 at the third.
+    lists, ones = np.arange(1000), np.ones((1000, 3))
+    target = np.stack([ones[:, 0] / 2, np.where(lists % 2 == 0, 0.5, 0.0), np.where(lists < 40, 1.0, 0.0)], axis=1)
+    propensity = np.stack([ones[:, 0] / 2, ones[:, 0] / 4, np.where(lists < 40, 0.04, 0.9)], axis=1)
+    assert [w.split(";")[0] for w in slate_value(ones, propensity, target, lists).warnings] == [
+        "positions: little overlap at slot 3 of 3: 1,000 lists count as 40 there, the largest weight is 25",
+        "cascade: little overlap at slot 3 of 3: 1,000 lists count as 20 there, the largest weight is 50",
+    ]
+    # Sixty lists alone weigh anything at the first slot, and so at every one of the cascade.
+    target[:, 0], propensity[:, 0] = np.where(lists < 60, 1.0, 0.0), np.where(lists < 60, 0.06, 0.5)
+    found = slate_value(ones, propensity, target, lists).warnings
+    assert found[0].startswith("positions: little overlap at slots 1, 3 of 3: 1,000 lists count as 60, 40 there")
+    assert found[1].startswith("cascade: little overlap at slots 1, 2, 3 of 3: 1,000 lists count as 60, 30, 20 there")
+    assert found[2].startswith("cascade: weights at slot 3 of 3 average 16.667, not 1") and len(found) == 3
+
+
 def slates(rng, lists=1500, slots=3, actions=4):
     """Return values of lists whose clicks depend on their own item and slot alone, and the true value."""
     click = rng.uniform(0.1, 0.5, (slots, actions))
