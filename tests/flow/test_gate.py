@@ -131,11 +131,12 @@ def test_rows_that_are_left_out_are_told_and_are_in_the_file_that_was_named(mode
 
 def test_slices_are_those_of_the_recipe_too_and_by_a_metric_that_is_measured(models, dataset, shop, log, tmp_path):
     recipe = yaml.safe_load(shop.recipe.read_text()) | {"ab": {"slices": ["device"]}}
-    (shop.folder / "slices.yaml").write_text(yaml.safe_dump(recipe))
+    recipe["data"] |= {name: str(shop.recipe.parent / recipe["data"][name]) for name in ("path", "catalogue")}
+    (tmp_path / "slices.yaml").write_text(yaml.safe_dump(recipe))
     wanted = {"margin": 0.5, "against": "control", "names": ["device"]}
     changes = {"against": {"control": {"logloss": 0.5}}, "metrics": ["auc"], "slices": wanted}
     given = arguments(models, dataset, shop, log, tmp_path, **changes)
-    given[given.index(str(shop.recipe))] = str(shop.folder / "slices.yaml")
+    given[given.index(str(shop.recipe))] = str(tmp_path / "slices.yaml")
     checks = json.loads(CliRunner().invoke(app, [*given, "--json"]).stdout)["checks"]
     told = {c["name"]: c["sentence"] for c in checks if c["name"].startswith("slice")}
     assert {"slice device desktop", "slice device phone", "slice device tablet"} == set(told)
