@@ -24,6 +24,7 @@ def gate(  # noqa: PLR0913 - one per option
     scores: Annotated[
         list[str] | None, typer.Option(help="What score columns hold: logit, probability, or COLUMN=logit.")
     ] = None,
+    quarantine: Annotated[Path | None, typer.Option(help="Write rows that can't be used to this file.")] = None,
     out: Annotated[Path, typer.Option(help="Where to write the verdict.")] = Path("verdict.json"),
     promote: Annotated[bool, typer.Option("--promote", help="Make it champion where it passes.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout.")] = False,
@@ -39,11 +40,14 @@ def gate(  # noqa: PLR0913 - one per option
     if any(len(p) != 2 for p in pairs):
         raise typer.BadParameter(f"--against is NAME=REF, got '{against[[len(p) for p in pairs].index(1)]}'")
     kind = parse_scores(scores or ())
-    judged = run_gate(load_policy(policy), log, candidate, dict(pairs), recipe, store, since, kind, progress())
+    judged = run_gate(
+        load_policy(policy), log, candidate, dict(pairs), recipe, store, since, kind, progress(), quarantine
+    )
     write_verdict(judged.verdict, out)
     pointer = make_champion(judged, store, getpass.getuser()) if promote and judged.verdict.passed else None
     if as_json:
-        typer.echo(json.dumps({**judged.verdict.to_json(), "champion": pointer and pointer.number}))
+        more = {"champion": pointer and pointer.number, "warnings": judged.notes}
+        typer.echo(json.dumps({**judged.verdict.to_json(), **more}))
     else:
         show(judged, out)
         if pointer is not None:
@@ -65,6 +69,8 @@ def show(judged: "Judged", out: Path) -> None:
     for check in judged.verdict.checks:
         mark = "info" if not check.gates else ("ok" if check.passed else "NO")
         typer.echo(f"{mark:>4}  {check.sentence}")
+    for note in judged.notes:
+        typer.echo(f"warning: {note}")
     verdict = judged.verdict
     typer.echo(f"artifact {verdict.artifact_digest[:12]} on log {verdict.measured_on[:12]}, until {verdict.expires}")
     typer.echo(f"{'passed the gate' if verdict.passed else 'held back by the gate'}; verdict in {out}")

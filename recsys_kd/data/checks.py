@@ -11,9 +11,10 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from recsys_kd.data.convert import Converted, Ints, Mask, TextKeys, is_text, keys_of, numbers, sound_text, times
+from recsys_kd.data.counts import TINY_PROPENSITY
 from recsys_kd.data.layout import CHANCE, Layout
 from recsys_kd.ids import mix
-from recsys_kd.settings import DataConfig, FieldConfig, milliseconds
+from recsys_kd.settings import SMALLEST_PROPENSITY, DataConfig, FieldConfig, milliseconds
 
 _CALENDAR = (-62_135_596_800_000, 253_402_300_800_000)
 """Years 1 to 9999 in ms: a time beyond is a number in another unit, and would take the whole test split for itself."""
@@ -135,9 +136,10 @@ class RowChecker:
     def _number(self, name: str, array: pa.Array) -> Floats:
         values = self._take(name, numbers(array), "nan").values.astype(np.float32, copy=False)
         self._mark(np.isnan(values), "nan", name)
-        low_is_bad = values <= 0 if name == "propensity" else values < 0
         high = 1.0 if name == "propensity" else np.finfo(np.float32).max
-        self._mark(low_is_bad | (values > high), "out_of_range", name)
+        self._mark((values < 0) | (values > high), "out_of_range", name)
+        if name == "propensity":
+            self._mark(values < np.float32(SMALLEST_PROPENSITY), TINY_PROPENSITY, name)
         return values
 
     def _dense(self, name: str, field: FieldConfig | None, array: pa.Array) -> Floats:

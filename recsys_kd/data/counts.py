@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from recsys_kd.errors import InputError, RecsysKdError
+from recsys_kd.settings import SMALLEST_PROPENSITY
 
 
 class RowsUnaccounted(RecsysKdError):
@@ -22,10 +23,16 @@ class TooManyDuplicates(InputError):
     """More rows repeat an earlier one than the recipe allows."""
 
 
+class ContradictingDuplicates(InputError):
+    """Rows of one event have different labels."""
+
+
 class NothingUsable(InputError):
     """No row is good."""
 
 
+TINY_PROPENSITY = "tiny_propensity"
+"""Reason of rows whose propensity is 0 or so small that no policy can have drawn with it."""
 LARGE = 0.05
 """Share of bad rows from which it is not a few rows that are wrong but what is said of their column."""
 _CAUSES = {
@@ -34,12 +41,19 @@ _CAUSES = {
     "wrong_type": "is it the column meant (data.columns, data.fields)?",
     "negative_label": "is it a label (data.columns.label)?",
     "out_of_range": "is it the column meant (data.columns; labels reach to data.label_max)?",
+    TINY_PROPENSITY: "is it the chance of what was shown (data.columns.propensity)?",
     "timestamp_out_of_window": "are data.timestamp_unit and data.window right?",
     "bad_vector": "is the field's `dim` right?",
 }
 """What to look at where a column is bad in many rows, per reason."""
 
-
+_MEND = {
+    TINY_PROPENSITY: (
+        f"a row weighs 1 / propensity, so one below {SMALLEST_PROPENSITY:g} would outweigh all others: log the chance "
+        "that it was drawn with, or clip it at a floor that the policy kept to"
+    )
+}
+"""How to mend the log, per reason, where more can be said than that."""
 _EVENT = ("user_id", "item_id", "timestamp")
 
 
@@ -69,6 +83,8 @@ class Counts:
 
     missing_items: int = 0
     """Items of the log that the catalogue does not have: known by their id and what the log says of them."""
+    contradicting: int = 0
+    """Duplicates whose label is another than that of the row that is kept."""
 
     @property
     def bad(self) -> int:
@@ -91,7 +107,7 @@ class Counts:
         if self.bad > limit * self.read:
             reasons = ", ".join(f"{name} {count:,}" for name, count in self.quarantined.most_common())
             (_, column, reason), _ = self.worst.most_common(1)[0]
-            advice = "mend the log, or raise data.max_quarantine"
+            advice = f"{_MEND.get(reason, 'mend the log')}, or raise data.max_quarantine"
             if self.bad > LARGE * self.read:
                 advice = f"so many are no accident: look at column '{column}': {_CAUSES[reason]}"
             raise TooManyBadRows(
@@ -107,14 +123,27 @@ class Counts:
         return told if row < 0 else f"{told}, the first is {value} in row {row}"
 
     def check_duplicates(self, limit: float, keys: Sequence[str]) -> None:
-        """Raise TooManyDuplicates if more than `limit` of the rows read repeat an earlier one."""
-        if self.deduplicated > limit * self.read:
+        """Raise TooManyDuplicates if `limit` of the rows read or more repeat an earlier one.
+
+        At half of them, a log that is there twice.
+        """
+        if self.deduplicated and self.deduplicated >= limit * self.read:
             apart = "" if len(keys) > len(_EVENT) else " Lists shown at one time differ by data.columns.request_id."
             raise TooManyDuplicates(
                 f"{self.deduplicated:,} of {self.read:,} rows ({self.deduplicated / self.read:.2%}) are duplicates, "
-                f"more than data.max_duplicates {limit:.0%}: {same_event(keys)}.{apart} Is a file there twice, or an "
+                f"and data.max_duplicates is {limit:.0%}: {same_event(keys)}.{apart} Is a file there twice, or an "
                 "event logged at each of its steps (shown, then clicked)? Write each event once, or raise "
                 "data.max_duplicates"
+            )
+
+    def check_contradictions(self, limit: float, keys: Sequence[str]) -> None:
+        """Raise ContradictingDuplicates if more than `limit` of the rows read repeat an event with another label."""
+        if self.contradicting > limit * self.read:
+            raise ContradictingDuplicates(
+                f"{self.contradicting:,} of {self.deduplicated:,} duplicates have another label than the row that is "
+                f"kept, more than data.max_quarantine {limit:.2%} of the rows: {same_event(keys)}, so the order of "
+                "reading would decide what was clicked. Is an event logged at each of its steps (shown, then clicked)? "
+                "Write each event once, with its last label"
             )
 
     def line(self) -> str:
@@ -131,6 +160,7 @@ class Counts:
         }
         lines = [f"{what}: {', '.join(f'{name} {n:,}' for name, n in found)}" for what, found in named.items() if found]
         counted = {
+            "duplicates have another label than the row that is kept": self.contradicting,
             "items of the log are not in the catalogue": self.missing_items,
             "file(s) hold no rows": self.empty_files,
             "file(s) can't be read whole and are excluded": len(self.excluded_files),
@@ -151,6 +181,7 @@ class Counts:
             "excluded_files": list(self.excluded_files),
             "bad_items": dict(self.bad_items),
             "missing_items": self.missing_items,
+            "contradicting": self.contradicting,
         }
 
     @staticmethod

@@ -91,7 +91,7 @@ def _repeated_in(path: Path) -> tuple[NDArray[np.uint64], int]:
 class Deduplicator:
     """Pass 2: says which rows repeat an event that came before; `hashes` are those found by `HashSpill`.
 
-    Memory: 8 bytes per key column and 9 more per repeated event, however often it is repeated.
+    Memory: 8 bytes per key column and 13 more per repeated event, however often it is repeated.
     """
 
     def __init__(self, hashes: Keys) -> None:
@@ -101,20 +101,25 @@ class Deduplicator:
         """Per key column, the key of the first event of every hash."""
         self.others: set[tuple[int, ...]] = set()
         """Keys of events whose hash is that of a different event, 2^-64 a pair."""
-        self.dropped = 0
+        self.label = np.zeros(len(hashes), dtype=np.float32)
+        self.dropped, self.contradicting = 0, 0
+        """Rows that repeat an event, and those of them whose label is another than the one that stays."""
 
-    def duplicates(self, hashes: Keys, key_columns: tuple[Keys, ...]) -> NDArray[np.bool_]:
-        """Return a mask [N] of later occurrences; the first stays."""
+    def duplicates(
+        self, hashes: Keys, key_columns: tuple[Keys, ...], label: NDArray[np.float32] | None = None
+    ) -> NDArray[np.bool_]:
+        """Return a mask [N] of later occurrences; the first stays. label [N], to count those that contradict it."""
         mask = np.zeros(len(hashes), dtype=bool)
         if len(self.hashes) == 0:
             return mask
         at = np.searchsorted(self.hashes, hashes).clip(max=len(self.hashes) - 1)
         rows = np.flatnonzero(self.hashes[at] == hashes)
-        mask[rows] = self._again(at[rows], [column[rows] for column in key_columns])
+        labels = np.zeros(len(rows), dtype=np.float32) if label is None else label[rows]
+        mask[rows] = self._again(at[rows], [column[rows] for column in key_columns], labels)
         self.dropped += int(mask.sum())
         return mask
 
-    def _again(self, at: NDArray[np.intp], keys: list[Keys]) -> NDArray[np.bool_]:
+    def _again(self, at: NDArray[np.intp], keys: list[Keys], label: NDArray[np.float32]) -> NDArray[np.bool_]:
         """Return which events [n], with hashes `self.hashes[at]`, came before."""
         self.first = self.first or [np.zeros(len(self.hashes), dtype=np.int64) for _ in keys]
         slots, position = np.unique(at, return_index=True)
@@ -123,11 +128,13 @@ class Deduplicator:
         for first, key in zip(self.first, keys, strict=True):
             first[slots] = key[position]
         self.known[slots] = True
+        self.label[slots] = label[position]
         again = np.ones(len(at), dtype=bool)
         again[position] = False
         different = np.zeros(len(at), dtype=bool)
         for first, key in zip(self.first, keys, strict=True):
             different |= first[at] != key
+        self.contradicting += int((again & ~different & (label != self.label[at])).sum())
         for i in np.flatnonzero(different):
             event = tuple(int(key[i]) for key in keys)
             again[i] = event in self.others

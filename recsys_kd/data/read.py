@@ -272,7 +272,8 @@ def shown(value: pa.Scalar, most: int = 60) -> str:
 def usable(found: Scan, progress: Progress = SILENT) -> Iterator[tuple[pa.RecordBatch, Canonical]]:
     """Second pass: yield the rows that are neither bad nor duplicates, in the same order.
 
-    At its end `deduplicated` is what this pass has dropped by exact key: `scan` can only count equal hashes.
+    At its end `deduplicated` is what this pass has dropped by exact key (`scan` can only count equal hashes), and
+    `contradicting` what of it had another label.
     """
     log, seen = found.log, Deduplicator(found.repeated)
     checker = RowChecker(log.config, log.layout, dict(found.text))
@@ -286,7 +287,7 @@ def usable(found: Scan, progress: Progress = SILENT) -> Iterator[tuple[pa.Record
                     (batch, rows) if keep is None else (batch.take(pa.array(np.flatnonzero(keep))), select(rows, keep))
                 )
                 task.advance(batch.num_rows)
-    found.counts.deduplicated = seen.dropped
+    found.counts.deduplicated, found.counts.contradicting = seen.dropped, seen.contradicting
 
 
 def _kept(rows: Canonical, seen: Deduplicator) -> NDArray[np.bool_] | None:
@@ -295,7 +296,7 @@ def _kept(rows: Canonical, seen: Deduplicator) -> NDArray[np.bool_] | None:
     if len(seen.hashes) == 0:
         return good
     index = np.arange(len(rows.user)) if good is None else np.flatnonzero(good)
-    again = seen.duplicates(rows.hashes()[index], tuple(c[index] for c in rows.event_keys))
+    again = seen.duplicates(rows.hashes()[index], tuple(c[index] for c in rows.event_keys), rows.label[index])
     keep = np.ones(len(rows.user), dtype=bool) if good is None else good
     keep[index[again]] = False
     return keep

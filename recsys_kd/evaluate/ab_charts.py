@@ -9,6 +9,9 @@ from numpy.typing import NDArray
 
 from recsys_kd.evaluate.charts import BOTTOM, HEIGHT, LEFT, RIGHT, TOP, WIDTH, Scale, axes, curve, picture, ticks, words
 
+LABEL_EMS = 30.0
+"""Widest label of a forest: the chart's width in letters of 14 px, which narrow screens show."""
+_NARROW, _WIDE = frozenset(" .,:;'|!()[]/Iijlft"), frozenset("MWm%@")
 PALETTE = ("var(--c1)", "var(--c3)", "var(--c2)", "var(--c4)")
 
 
@@ -30,6 +33,20 @@ def colours_of(names: Sequence[str]) -> dict[str, str]:
     return {name: PALETTE[i % len(PALETTE)] for i, name in enumerate(names)}
 
 
+def _ems(text: str) -> float:
+    """Return about how wide a text is, in widths of its font; of common fonts the widest counts."""
+    return sum(0.4 if c in _NARROW else 1.0 if c in _WIDE or c > "\u1100" else 0.63 for c in text)
+
+
+def fitted(text: str, most: float = LABEL_EMS) -> str:
+    """Return a text no wider than that, cut in its middle: names of one column differ at their ends."""
+    kept, short = len(text), text
+    while _ems(short) > most:
+        kept -= 1
+        short = f"{text[: (kept + 1) // 2]}\u2026{text[len(text) - kept // 2 :]}"
+    return short
+
+
 def forest(bars: Sequence[Bar], unit: str, marks: Mapping[float, str] | None = None) -> str:
     """Return differences with their intervals, one line each, under their groups; a line at 0 and at every mark."""
     known = [b for b in bars if np.isfinite([b.low, b.value, b.high]).all()]
@@ -44,7 +61,7 @@ def forest(bars: Sequence[Bar], unit: str, marks: Mapping[float, str] | None = N
     body = _grid(x, top, height, marks or {})
     y = float(top)
     for group in groups:
-        body += words("tick", 14, y + 11, "start", group)
+        body += f"<g><title>{escape(group)}</title>{words('tick over', 14, y + 11, 'start', fitted(group))}</g>"
         y += 16
         for bar in (b for b in known if b.group == group):
             body += _bar(bar, x, y + row / 2)

@@ -9,12 +9,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from recsys_kd.evaluate.bootstrap import replicate_values
-from recsys_kd.evaluate.effects import Effect, Level, needed, outcome, percentiles, raw_effect, unknown_metrics
+from recsys_kd.evaluate.effects import Effect, Level, needed, outcome, percentiles, raw_effect, superiority_p
 from recsys_kd.evaluate.evaluation import Interval, plain_values
 from recsys_kd.evaluate.inference import critical, holm, power_at
-from recsys_kd.evaluate.inspect import IdleMetric, UnknownMetric, inspect_sample
+from recsys_kd.evaluate.inspect import IdleMetric, UndirectedMetric, UnknownMetric, inspect_sample
 from recsys_kd.evaluate.lists import psi, uninformative
-from recsys_kd.evaluate.measure import Model, measure_model
+from recsys_kd.evaluate.measure import Model, direction, measure_model
 from recsys_kd.evaluate.metrics import CalibrationPoint
 from recsys_kd.evaluate.sample import Sample
 from recsys_kd.evaluate.slices import SliceEffect, slice_effects
@@ -82,12 +82,8 @@ def compare(
     notes = inspect_sample(scores, sample)
     level = Level(evaluate.confidence, config.power, sample.clusters)
     models = {name: measure_model(z, sample, evaluate.k, evaluate.ece_bins) for name, z in scores.items()}
-    unknown = unknown_metrics(config, set(models[control].metrics))
-    if unknown:
-        raise UnknownMetric(unknown[0], sorted(models[control].metrics))
     idle = uninformative(sample, evaluate.k)
-    for metric in (m for m in config.decide if m in idle):
-        raise IdleMetric(metric, idle[metric])
+    _check_deciding(config, set(models[control].metrics), idle)
     treatments = tuple(name for name in scores if name != control)
     effects = decided(_effects(models, control, treatments, config, level), config, level)
     parts = slice_effects(slices or {}, scores, control, sample, config, evaluate)
@@ -114,6 +110,17 @@ def compare(
         warnings=(*notes, *warnings_of(effects, parts, config, level)),
         uninformative=idle,
     )
+
+
+def _check_deciding(config: AbConfig, known: set[str], idle: Mapping[str, str]) -> None:
+    """Raise UnknownMetric, UndirectedMetric or IdleMetric where a metric can't decide."""
+    for metric in config.decide:
+        if metric not in known:
+            raise UnknownMetric(metric, sorted(known))
+        if direction(metric) == 0:
+            raise UndirectedMetric(metric)
+        if metric in idle:
+            raise IdleMetric(metric, idle[metric])
 
 
 def _of(effects: tuple[Effect, ...], treatment: str, metric: str) -> Effect:
@@ -150,7 +157,8 @@ def _effects(
 def decided(effects: list[Effect], config: AbConfig, level: Level) -> tuple[Effect, ...]:
     """Return the effects with Holm's p-values over the deciding ones, their margins, and what follows."""
     family = [e for e in effects if e.metric in config.decide]
-    adjusted = dict(zip([(e.treatment, e.metric) for e in family], holm([e.p for e in family]), strict=True))
+    p = holm([superiority_p(e, config.decide[e.metric], level) for e in family])
+    adjusted = dict(zip([(e.treatment, e.metric) for e in family], p, strict=True))
     out = []
     for effect in effects:
         margin = config.decide.get(effect.metric)

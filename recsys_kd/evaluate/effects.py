@@ -10,10 +10,19 @@ from recsys_kd.evaluate.evaluation import Interval
 from recsys_kd.evaluate.inference import critical, p_value, smallest_effect, users_needed
 from recsys_kd.evaluate.measure import direction
 from recsys_kd.evaluate.sums import Measured, standard_error
-from recsys_kd.settings import AbConfig, Margin
+from recsys_kd.settings import Margin
 
 Outcome = Literal["better", "no worse", "worse", "undecided", "not decided on"]
 NAN = float("nan")
+
+
+@dataclass(frozen=True)
+class Level:
+    """How sure to be, with how many users."""
+
+    confidence: float
+    power: float
+    users: int
 
 
 @dataclass(frozen=True)
@@ -38,7 +47,7 @@ class Effect:
     outcome: Outcome
 
 
-def raw_effect(treatment: str, metric: str, control: Measured, treated: Measured, level: "Level") -> Effect:
+def raw_effect(treatment: str, metric: str, control: Measured, treated: Measured, level: Level) -> Effect:
     """Return an effect by the delta method; p-values are not adjusted yet and nothing is decided."""
     value = treated.value - control.value
     error = NAN
@@ -63,15 +72,6 @@ def raw_effect(treatment: str, metric: str, control: Measured, treated: Measured
     )
 
 
-@dataclass(frozen=True)
-class Level:
-    """How sure to be, with how many users."""
-
-    confidence: float
-    power: float
-    users: int
-
-
 def percentiles(value: float, replicates: NDArray[np.float64], confidence: float) -> Interval:
     """Return the percentile interval of a bootstrap; NaN ends where a twentieth of the replicates is undefined."""
     known = replicates[np.isfinite(replicates)]
@@ -79,6 +79,16 @@ def percentiles(value: float, replicates: NDArray[np.float64], confidence: float
         return Interval(value, NAN, NAN)
     low, high = np.quantile(known, [(1 - confidence) / 2, (1 + confidence) / 2])
     return Interval(value, float(low), float(high))
+
+
+def superiority_p(effect: Effect, margin: Margin, level: Level) -> float:
+    """Return the two-sided p-value of the treatment being neither worse, nor better by more than `better_by`.
+
+    With `better_by` 0 it is the effect's own p. Where the null is a range, its nearer end is what must be refuted.
+    """
+    gain = direction(effect.metric) * effect.delta.value
+    beyond = gain - margin.better_by if gain > 0 else gain
+    return 1.0 if gain > 0 and beyond <= 0 else p_value(beyond, effect.error, level.users)
 
 
 def outcome(effect: Effect, margin: Margin, alpha: float) -> Outcome:
@@ -105,8 +115,3 @@ def needed(effect: Effect, margin: Margin, level: Level) -> int | None:
     if not np.isfinite(effect.error) or effect.error == 0:
         return None
     return users_needed(level.users, margin.not_worse, effect.error, level.confidence, level.power)
-
-
-def unknown_metrics(config: AbConfig, known: set[str]) -> list[str]:
-    """Return the deciding metrics that were not measured."""
-    return [name for name in config.decide if name not in known]

@@ -9,6 +9,8 @@ from scipy.special import chdtrc, ndtr, ndtri, stdtr, stdtrit  # type: ignore[im
 from recsys_kd.errors import InputError
 
 Floats = NDArray[np.float64]
+BROKEN_SPLIT = 0.001
+"""p-value of the sample-ratio check below which groups are not to be compared. Source: Fabijan et al. 2019."""
 
 
 class BadShares(InputError):
@@ -62,7 +64,7 @@ def users_needed(users: int, effect: float, error: float, confidence: float, pow
 
 
 def sample_ratio(counts: Mapping[str, int], shares: Mapping[str, float]) -> float:
-    """Return the p-value of groups having had their promised shares (chi-square); below 0.001 the split is broken.
+    """Return the p-value of groups having had their promised shares (chi-square); below BROKEN_SPLIT it is broken.
 
     Raises: BadShares where names differ or a share is not positive. Source: Fabijan et al. 2019.
     """

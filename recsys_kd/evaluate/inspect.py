@@ -38,7 +38,8 @@ class UnknownMetric(InputError):
 
     def __init__(self, name: str, known: list[str]) -> None:
         super().__init__(
-            f"ab.decide: no metric '{name}'; measured are {', '.join(known)} (other k: evaluate.k; revenue: a price)"
+            f"ab.decide, or a policy's metrics: no metric '{name}'; measured are {', '.join(known)} (other k: "
+            "evaluate.k; revenue: a price)"
         )
 
 
@@ -47,6 +48,16 @@ class IdleMetric(InputError):
 
     def __init__(self, name: str, why: str) -> None:
         super().__init__(f"{name} can't decide: {why}, so every model has the same; take a smaller k (evaluate.k)")
+
+
+class UndirectedMetric(InputError):
+    """A metric that would decide describes a model, and is neither better nor worse where it is higher."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(
+            f"{name} can't decide: it tells what is shown, and whether more of it is better is for the shop to say; "
+            "take it out of ab.decide, or a policy's metrics: it is measured all the same"
+        )
 
 
 def inspect_sample(scores: Mapping[str, NDArray[np.float32]], sample: Sample) -> tuple[str, ...]:

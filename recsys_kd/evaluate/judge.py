@@ -1,6 +1,6 @@
 """A policy applied to what was measured: checks in words, and the verdict that the registry asks for."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -55,7 +55,7 @@ def _slices(policy: Policy, found: Mapping[str, Comparison]) -> list[Check]:
         return [Check("slices", False, None, -wanted.margin, why)]
     checks = []
     for part in comparison.slices:
-        if part.metric != policy.metrics[0] or (wanted.names and not part.slice.startswith(wanted.names)):
+        if part.metric != policy.slice_metric or not wanted.takes(part.slice):
             continue
         sign = direction(part.metric)
         best = max(sign * part.difference.low, sign * part.difference.high)
@@ -68,7 +68,10 @@ def _slices(policy: Policy, found: Mapping[str, Comparison]) -> list[Check]:
         )
         checks.append(Check(f"slice {part.slice}", passed, float(best), -wanted.margin, sentence))
     missing = [n for n in wanted.names if not any(c.name.startswith(f"slice {n}") for c in checks)]
-    return checks + [Check(f"slice {n}", False, None, None, f"no slice '{n}' could be measured") for n in missing]
+    checks += [Check(f"slice {n}", False, None, None, f"no slice '{n}' could be measured") for n in missing]
+    # Slices that were asked for and are too small, all of them, have not been shown to lose nothing.
+    why = f"no slice could be measured, and the policy asks that none loses {wanted.margin:g}"
+    return checks or [Check("slices", False, None, -wanted.margin, why)]
 
 
 def _of_artifact(policy: Policy, found: Mapping[str, Comparison], facts: Facts) -> list[Check]:
@@ -97,8 +100,3 @@ def _at_most(name: str, words: str, value: float, limit: float, unit: str) -> Ch
     passed = bool(value <= limit)
     compared = "within" if passed else "above"
     return Check(name, passed, float(value), limit, f"{words} {value:,.6g}{unit}, {compared} the {limit:,g} allowed")
-
-
-def failures(verdict: Verdict) -> Sequence[str]:
-    """Return the sentences of what failed."""
-    return [c.sentence for c in verdict.checks if c.gates and not c.passed]

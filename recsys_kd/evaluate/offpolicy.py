@@ -15,11 +15,10 @@ from recsys_kd.errors import InputError
 from recsys_kd.evaluate.evaluation import Interval
 from recsys_kd.evaluate.inference import critical
 from recsys_kd.evaluate.sums import Measured, ratio, standard_error
+from recsys_kd.settings import SMALLEST_PROPENSITY
 
 Floats = NDArray[np.float64]
 CLIP_QUANTILE, SWITCH = 0.99, 10.0
-SMALLEST = 1e-6
-"""Propensities below this can't be what a policy drew with: one row would weigh as much as a million."""
 THIN = 100.0
 SKEWED = 0.1
 """Share of rows that count below which weighted estimates miss too often: their errors are skewed, their intervals
@@ -78,25 +77,22 @@ class OffPolicy:
     lift: dict[str, Interval]
     overlap: Overlap
     weights: Floats
-    warnings: tuple[str, ...]
+    warnings: tuple[str, ...] = ()
     off: tuple[str, ...] = ()
     """Estimates that are not self-normalized, and whose weights do not average 1: neither value nor lift holds."""
 
 
 def check_propensity(propensity: Floats | None, target: Floats) -> Floats:
-    """Return propensities that can be divided by. Raises: NoPropensity, BadPropensity (0, above 1, tiny, NaN)."""
+    """Return propensities that can be divided by. Raises: NoPropensity, BadPropensity (0, below 1e-8, above 1, NaN)."""
     if propensity is None:
         raise NoPropensity(
             "the log has no propensity column: what another policy would earn can't be told from it; log the chance of "
             "each shown item (columns.propensity), or compare with A/B"
         )
-    bad = ~((propensity >= SMALLEST) & (propensity <= 1.0))
+    # As float32, in which logs are read: the smallest that is allowed is then no smaller than itself.
+    bad = ~((propensity >= np.float32(SMALLEST_PROPENSITY)) & (propensity <= 1.0))
     if bad.any():
-        row = int(np.flatnonzero(bad)[0])
-        raise BadPropensity(
-            f"propensity: {int(bad.sum()):,} of {len(bad):,} rows are not in {SMALLEST:g}..1, the first is "
-            f"{propensity[row]:g} in row {row}; a row weighs 1/propensity, mend the logging or leave such rows out"
-        )
+        raise BadPropensity(_told(propensity, target, bad))
     wrong = ~((target >= 0) & (target <= 1))
     if wrong.any():
         row = int(np.flatnonzero(wrong)[0])
@@ -104,12 +100,28 @@ def check_propensity(propensity: Floats | None, target: Floats) -> Floats:
     return propensity
 
 
+def _told(propensity: Floats, target: Floats, bad: NDArray[np.bool_]) -> str:
+    """Return what is wrong with some propensities, and how much of the log would count without their rows."""
+    row, low = int(np.flatnonzero(bad)[0]), np.fmin.reduce(propensity[bad])
+    others = effective_sample(target[~bad] / propensity[~bad])
+    return (
+        f"propensity: {int(bad.sum()):,} of {len(bad):,} rows are not in {SMALLEST_PROPENSITY:g}..1, the first is "
+        f"{propensity[row]:g} in row {row}, the smallest {low:g}; a row weighs 1/propensity. Leave such rows out (the "
+        f"others count as {others:,.0f}, their effective sample), or clip them at a floor that the policy kept to"
+    )
+
+
+def effective_sample(weight: Floats) -> float:
+    """Return how many equally weighted rows some weights count as: (sum w)^2 / sum w^2. Source: Kish 1965."""
+    square = np.square(weight).sum()
+    return float(weight.sum() ** 2 / square) if square > 0 else 0.0
+
+
 def overlap_of(weight: Floats) -> Overlap:
     """Return the diagnostics of importance weights [N]."""
-    total, square = weight.sum(), np.square(weight).sum()
     return Overlap(
         len(weight),
-        float(total**2 / square) if square > 0 else 0.0,
+        effective_sample(weight),
         float(weight.max(initial=0.0)),
         float(weight.mean()),
         float(weight.std(ddof=1) / np.sqrt(len(weight))) if len(weight) > 1 else float("nan"),
@@ -164,20 +176,18 @@ def off_policy(log: Logged, notes: tuple[str, ...] = (), confidence: float = 0.9
     weight = log.target / check_propensity(log.propensity, log.target)
     found = summarize(estimates(log), _mean(log.reward, np.ones(len(weight)), log), weight, confidence)
     off = () if found.overlap.whole else ("IPS", "clipped IPS")
-    return replace(found, warnings=(*found.warnings, *notes), off=off)
+    return replace(found, warnings=(*_warnings(found.overlap), *notes), off=off)
 
 
 def summarize(found: Mapping[str, Measured], logged: Measured, weight: Floats, confidence: float) -> OffPolicy:
-    """Return estimates with intervals, their lift over the log, and warnings on thin overlap."""
+    """Return estimates with intervals, their lift over the log, and the overlap of some weights; without warnings."""
     clusters = 0 if logged.influence is None else len(logged.influence)
-    overlap = overlap_of(weight)
     return OffPolicy(
         with_interval(logged, clusters, confidence),
         {name: with_interval(m, clusters, confidence) for name, m in found.items()},
         {name: _lift(m, logged, clusters, confidence) for name, m in found.items()},
-        overlap,
+        overlap_of(weight),
         weight,
-        tuple(_warnings(overlap)),
     )
 
 

@@ -20,6 +20,9 @@ from pydantic import Field, ValidationError
 from recsys_kd.errors import InputError
 from recsys_kd.settings import StrictConfig, explain, load_yaml
 
+NOT_JUDGED = 0.002
+"""Margin of a model that the policy names nowhere in `against`: a comparison needs one, and no check reads it."""
+
 
 class BadPolicy(InputError):
     """The policy file can't be used as it is."""
@@ -40,6 +43,10 @@ class SlicePolicy(StrictConfig):
     names: tuple[str, ...] = ()
     """Slices whose names start so; all of them where none is given."""
 
+    def takes(self, name: str) -> bool:
+        """Return whether a slice is one of these."""
+        return not self.names or name.startswith(self.names)
+
 
 class Policy(StrictConfig):
     """What the gate asks for; whatever is left out is not asked."""
@@ -57,9 +64,15 @@ class Policy(StrictConfig):
     valid_days: float = Field(7.0, gt=0, le=31)
 
     def margins(self, model: str) -> dict[str, float]:
-        """Return metric -> margin against one model."""
-        margin = self.against[model]
+        """Return metric -> margin against one model; where none is said, what is measured of it and not judged."""
+        margin = self.against.get(model, NOT_JUDGED)
         return margin if isinstance(margin, dict) else dict.fromkeys(self.metrics, margin)
+
+    @property
+    def slice_metric(self) -> str:
+        """The metric that slices are judged by: the first of `metrics` that is measured against their model."""
+        measured = self.margins(self.slices.against) if self.slices else {}
+        return next((m for m in self.metrics if m in measured), next(iter(measured), self.metrics[0]))
 
 
 def load_policy(path: Path) -> Policy:

@@ -71,6 +71,7 @@ def warnings_of(
         if part.adjusted_p < alpha and sign * part.difference.value < 0:
             notes.append(
                 f"{part.treatment} loses on {part.slice}: {part.metric} {part.difference.value:+.4g} "
-                f"({part.difference.low:+.3g} to {part.difference.high:+.3g}, corrected for all slices)"
+                f"({part.difference.low:+.3g} to {part.difference.high:+.3g} by Bonferroni, p {part.adjusted_p:.2g} by "
+                "Holm, over all slices)"
             )
     return tuple(notes)

@@ -12,10 +12,12 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from recsys_kd.data.checks import Canonical
-from recsys_kd.data.counts import same_event
+from recsys_kd.data.convert import numbers
+from recsys_kd.data.counts import TINY_PROPENSITY, same_event
 from recsys_kd.data.files import catalogue_files, content_key, list_files
 from recsys_kd.data.layout import CHANCE, chance_of, column_of
 from recsys_kd.data.read import Scan, open_log, scan, select, usable
@@ -67,6 +69,8 @@ class ScoredLog:
     names: dict[str, Names]
     before: dict[str, NDArray[np.int64]]
     notes: list[str] = field(default_factory=list)
+    smallest_propensity: float | None = None
+    """Of rows that are left out because theirs is too small; None where there are none."""
 
     def __len__(self) -> int:
         return len(self.label)
@@ -112,7 +116,18 @@ def read_scored(config: DataConfig, wanted: Wanted, progress: Progress = SILENT)
         rows = _Rows(found, wanted, fields)
         for batch, canonical in usable(found, progress):
             rows.take(batch, canonical)
-    return rows.finish(log_digest(config), found, _left_out(found, kept))
+    found.counts.check_contradictions(config.max_quarantine, found.event_columns)
+    scored = rows.finish(log_digest(config), found, _left_out(found, kept))
+    scored.smallest_propensity = _smallest_propensity(found, kept)
+    return scored
+
+
+def _smallest_propensity(found: Scan, quarantine: Path) -> float | None:
+    if not found.counts.quarantined[TINY_PROPENSITY]:
+        return None
+    column = found.log.layout.columns["propensity"]
+    table = pq.read_table(quarantine, columns=[column], filters=[("reason", "=", TINY_PROPENSITY)])
+    return float(numbers(table[column].combine_chunks()).values.min())
 
 
 def _kept(bad: Path, wanted: Path | None) -> Path:
@@ -251,5 +266,6 @@ def _left_out(found: Scan, quarantine: Path) -> list[str]:
         reasons = ", ".join(f"{rows:,} {reason}" for reason, rows in counts.quarantined.most_common())
         notes.append(f"quarantined: {reasons}; most from {counts.worst_told()}; all in {quarantine}")
     if counts.deduplicated:
-        notes.append(f"deduplicated {counts.deduplicated:,}: {same_event(found.event_columns)}")
+        other = f"; {counts.contradicting:,} had another label" if counts.contradicting else ""
+        notes.append(f"deduplicated {counts.deduplicated:,}: {same_event(found.event_columns)}{other}")
     return notes

@@ -10,14 +10,16 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
+from recsys_kd.data.counts import TINY_PROPENSITY
 from recsys_kd.errors import InputError
-from recsys_kd.evaluate.offpolicy import Logged, OffPolicy, check_propensity, off_policy
+from recsys_kd.evaluate.offpolicy import Logged, OffPolicy, Overlap, check_propensity, off_policy
 from recsys_kd.evaluate.offpolicy_model import fit_rewards
 from recsys_kd.evaluate.offpolicy_table import policy_table
 from recsys_kd.evaluate.positions import UnseenPosition, corrected_gain
 from recsys_kd.evaluate.sample import dense
 from recsys_kd.evaluate.slates import slate_value
 from recsys_kd.flow.ab_log import ScoredLog
+from recsys_kd.settings import SMALLEST_PROPENSITY
 
 SUFFIX = "_propensity"
 MOST_LOST = 0.1
@@ -56,12 +58,26 @@ def policy_values(
         target, user = log.numbers[column].astype(np.float64), log.user.astype(np.int64)
         rows = Logged(log.label.astype(np.float64), logged, target, user)
         found[name] = off_policy(*_with_model(log, rows), confidence)
+        notes += [f"off-policy, {name}: {told}" for told in _without_tiny(log, found[name].overlap)]
         lists, note = whole_lists(log)
         notes += [f"off-policy, {name}: {note}"] if note else []
         if lists is not None:
             value = slate_value(rows.reward[lists], logged[lists], target[lists], user[lists[:, 0]], confidence)
             found[f"{name}, whole lists"] = value
     return found, tuple(notes)
+
+
+def _without_tiny(log: ScoredLog, overlap: Overlap) -> list[str]:
+    """Return what it means that rows with the smallest propensities are left out, where some are."""
+    if log.smallest_propensity is None:
+        return []
+    return [
+        f"{log.counts['quarantined'][TINY_PROPENSITY]:,} rows are left out, for their propensity is below "
+        f"{SMALLEST_PROPENSITY:g} (the smallest is {log.smallest_propensity:g}): each would outweigh all others. The "
+        f"{overlap.rows:,} others count as {overlap.effective:,.0f} (effective sample), and speak for what the log's "
+        f"policy shows with {log.numbers['propensity'].min():.3g} and more. If such rows were drawn, log the chance "
+        "that they were drawn with, or clip it at a floor that the policy kept to"
+    ]
 
 
 def _unweighted(log: ScoredLog) -> list[str]:

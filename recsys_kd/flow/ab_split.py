@@ -4,11 +4,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from recsys_kd.evaluate.inference import sample_ratio
+from recsys_kd.evaluate.inference import BROKEN_SPLIT, sample_ratio
 from recsys_kd.flow.ab_log import ScoredLog
 from recsys_kd.settings import GroupsConfig
-
-BROKEN_SPLIT = 0.001
 
 
 @dataclass(frozen=True)
@@ -21,7 +19,7 @@ class GroupShares:
 
     @property
     def broken(self) -> bool:
-        """Whether differences between the groups can't be trusted. Source: Fabijan et al. 2019."""
+        """Whether differences between the groups can't be trusted."""
         return self.p < BROKEN_SPLIT or self.in_several > 0
 
     @property

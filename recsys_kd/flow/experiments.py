@@ -7,12 +7,11 @@ from numpy.typing import NDArray
 
 from recsys_kd.data.synth import examination
 from recsys_kd.evaluate.evaluation import Interval
-from recsys_kd.evaluate.inference import critical, sample_ratio
+from recsys_kd.evaluate.inference import BROKEN_SPLIT, critical, sample_ratio
 from recsys_kd.evaluate.sums import ratio
 from recsys_kd.flow.online import Ints, OnlineShop, Policy, Requests
 from recsys_kd.ids import mix
 
-BROKEN_SPLIT = 0.001
 STEPS = (0.01, 0.05, 0.25, 0.5)
 
 

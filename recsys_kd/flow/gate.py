@@ -13,14 +13,12 @@ from recsys_kd.evaluate.comparison import Comparison, compare
 from recsys_kd.evaluate.gate import Verdict
 from recsys_kd.evaluate.judge import CANDIDATE, Facts, judge
 from recsys_kd.evaluate.policy import Policy
-from recsys_kd.flow.ab import instant, sample_of
-from recsys_kd.flow.ab_columns import data_config, names_in
-from recsys_kd.flow.ab_log import ScoredLog, Wanted, read_scored
-from recsys_kd.flow.ab_refs import Ref, resolve
-from recsys_kd.flow.ab_scores import Declared, check_columns
+from recsys_kd.flow.ab_log import ScoredLog
+from recsys_kd.flow.ab_read import read_for, resolve_all, sample_of
+from recsys_kd.flow.ab_refs import Ref
+from recsys_kd.flow.ab_scores import Declared
 from recsys_kd.flow.ab_slices import slices_of
 from recsys_kd.flow.latency import latency_of
-from recsys_kd.flow.lineage import check_unseen
 from recsys_kd.progress import SILENT, Progress
 from recsys_kd.registry.protocol import Pointer, PromotionRefused
 from recsys_kd.registry.where import open_registry
@@ -44,7 +42,8 @@ class Judged:
     verdict: Verdict
     comparisons: Mapping[str, Comparison]
     candidate: Ref
-    promoted: Pointer | None = None
+    notes: tuple[str, ...] = ()
+    """Rows that are left out, and models whose training days are not known."""
 
 
 def gate(  # noqa: PLR0913 - a log, its readers and its models
@@ -57,39 +56,37 @@ def gate(  # noqa: PLR0913 - a log, its readers and its models
     since: str | None = None,
     scores: Declared = "auto",
     progress: Progress = SILENT,
+    quarantine: Path | None = None,
 ) -> Judged:
     """Measure the candidate on a log beside the others (policy's name -> ref, as `ab` takes them) and judge it.
 
+    Prices and columns of slices are those of the recipe (`ab:`). Bad rows go where `flow.ab.compare_log` puts them.
     Raises: NotAnArtifact, and what `flow.ab.compare_log` raises.
     """
     loaded = load_recipe(recipe) if recipe else None
-    evaluate = loaded.evaluate if loaded else EvaluateConfig()
-    columns = names_in(log)
-    subject = resolve(candidate, columns, store)
+    ab, evaluate = (loaded.ab, loaded.evaluate) if loaded else (AbConfig(), EvaluateConfig())
+    refs = {ref.name: ref for ref in resolve_all([candidate, *others.values()], log, store)}
+    subject = refs[candidate]
     if subject.manifest is None or subject.path is None:
         raise NotAnArtifact(
             f"'{candidate}' is a log column; a verdict is about an artifact: give its folder or version"
         )
-    refs = {name: resolve(ref, columns, store) for name, ref in others.items()}
-    read = tuple({r.name: r for r in (subject, *refs.values())}.values())
-    data = data_config(log, loaded)
-    check_columns(read, data, scores, {})
-    wanted = Wanted(read, scores=scores, since=instant(since) if since else None)
-    found = read_scored(data, wanted, progress)
-    check_unseen(list(read), found.stamp)
-    compared = {name: _compare(found, subject, ref, policy, name, evaluate) for name, ref in refs.items()}
-    facts = facts_of(subject, found, policy)
-    return Judged(judge(policy, compared, facts), compared, subject)
+    reading = read_for(tuple(refs.values()), log, loaded, since, scores, quarantine, progress)
+    compared = {
+        name: _compare(reading.log, subject, refs[ref], policy, name, ab, evaluate) for name, ref in others.items()
+    }
+    return Judged(judge(policy, compared, facts_of(subject, reading.log, policy)), compared, subject, reading.notes)
 
 
 def _compare(
-    log: ScoredLog, subject: Ref, other: Ref, policy: Policy, name: str, evaluate: EvaluateConfig
+    log: ScoredLog, subject: Ref, other: Ref, policy: Policy, name: str, ab: AbConfig, evaluate: EvaluateConfig
 ) -> Comparison:
-    margins = policy.margins(name) if name in policy.against else dict.fromkeys(policy.metrics, 0.002)
-    config = AbConfig(decide={m: Margin(not_worse=margin) for m, margin in margins.items()})
-    wants_slices = policy.slices is not None and policy.slices.against == name
+    margins = policy.margins(name)
+    config = ab.model_copy(update={"decide": {m: Margin(not_worse=margin) for m, margin in margins.items()}})
     scores = {name: log.scores[other.name], CANDIDATE: log.scores[subject.name]}
-    return compare(scores, name, sample_of(log, config)[0], config, evaluate, slices_of(log) if wants_slices else None)
+    wanted = policy.slices if policy.slices and policy.slices.against == name else None
+    masks = {part: mask for part, mask in slices_of(log).items() if wanted.takes(part)} if wanted else None
+    return compare(scores, name, sample_of(log, ab)[0], config, evaluate, masks)
 
 
 def facts_of(subject: Ref, log: ScoredLog, policy: Policy) -> Facts:

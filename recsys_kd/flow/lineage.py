@@ -7,10 +7,23 @@ from numpy.typing import NDArray
 
 from recsys_kd.errors import InputError
 from recsys_kd.flow.ab_refs import Ref
+from recsys_kd.settings import milliseconds
 
 
 class SeenInTraining(InputError):
     """The log shares days with those that a model was trained or tuned on."""
+
+
+class BadTime(InputError):
+    """A time is not ISO 8601."""
+
+
+def instant(text: str) -> int:
+    """Return milliseconds UTC of an ISO 8601 text. Raises: BadTime."""
+    try:
+        return milliseconds(text)
+    except ValueError:
+        raise BadTime(f"--since: '{text}' is not a time; write it as 2026-01-31 or 2026-01-31T12:00") from None
 
 
 def day_of(stamp: int) -> str:

@@ -5,7 +5,15 @@
 
 from recsys_kd.settings.base import BadRecipe, Fraction, Name, StrictConfig, Units
 from recsys_kd.settings.compression import CompressConfig, RecoveryConfig
-from recsys_kd.settings.data import Columns, DataConfig, FieldConfig, SplitConfig, Window, milliseconds
+from recsys_kd.settings.data import (
+    SMALLEST_PROPENSITY,
+    Columns,
+    DataConfig,
+    FieldConfig,
+    SplitConfig,
+    Window,
+    milliseconds,
+)
 from recsys_kd.settings.documents import load_yaml
 from recsys_kd.settings.explain import explain
 from recsys_kd.settings.gate import AbConfig, EvaluateConfig, GateConfig, GroupsConfig, Margin
@@ -23,6 +31,7 @@ from recsys_kd.settings.recipe import Recipe, load_recipe, parse_recipe
 __all__ = [
     "OVER_FEATURES",
     "OVER_REQUESTS",
+    "SMALLEST_PROPENSITY",
     "AbConfig",
     "BadRecipe",
     "Columns",

@@ -8,6 +8,9 @@ from pydantic import BeforeValidator, Field, model_validator
 
 from recsys_kd.settings.base import Name, StrictConfig
 
+SMALLEST_PROPENSITY = 1e-8
+"""What a policy that draws evenly from a hundred million items shows one with; smaller is 0, or a mistake."""
+
 
 class Columns(StrictConfig):
     """Names of the canonical columns in the log; optional ones are absent unless named."""
@@ -107,7 +110,8 @@ class DataConfig(StrictConfig):
     max_quarantine: float = Field(0.001, ge=0, le=1)
     """The run stops above this quarantined fraction of the rows read, or of a catalogue's items."""
     max_duplicates: float = Field(0.5, ge=0, le=1)
-    """The run stops above this fraction of rows that repeat an earlier one (user, item, time, request)."""
+    """The run stops at this fraction of rows that repeat an earlier one (user, item, time, request): at half of them, a
+    log that is there twice."""
     require_checksums: bool = False
     """Refuse Parquet files without page checksums (flipped bytes in such files can't be seen)."""
     on_bad_file: Literal["stop", "exclude"] = "stop"

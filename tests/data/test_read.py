@@ -132,12 +132,29 @@ def test_where_most_rows_are_bad_the_column_is_to_be_looked_at_and_not_the_limit
 def test_a_log_that_is_mostly_duplicates_stops_and_says_what_a_duplicate_is(tmp_path):
     columns = {k: np.tile(v, 3) for k, v in log().items()}
     words = (
-        r"800 of 1,200 rows \(66.67%\) are duplicates, more than data.max_duplicates 50%: rows alike in user_id, "
+        r"800 of 1,200 rows \(66.67%\) are duplicates, and data.max_duplicates is 50%: rows alike in user_id, "
         "item_id, timestamp and request_id are one event, of which the first read is kept"
     )
     with pytest.raises(TooManyDuplicates, match=words):
         reading(tmp_path, columns)
     assert reading(tmp_path, columns, max_duplicates=0.7).counts.used == 400
+
+
+def test_a_log_that_is_there_exactly_twice_stops_and_one_without_duplicates_never_does(tmp_path):
+    twice = {k: np.tile(v, 2) for k, v in log().items()}
+    with pytest.raises(TooManyDuplicates, match=r"400 of 800 rows \(50.00%\) are duplicates.* Is a file there twice"):
+        reading(tmp_path, twice)
+    assert reading(tmp_path, twice, max_duplicates=0.51).counts.used == 400
+    assert reading(tmp_path, log(), max_duplicates=0).counts.used == 400
+
+
+def test_duplicates_with_another_label_than_the_row_that_is_kept_are_counted_and_told(tmp_path):
+    columns = log()
+    again = {k: v[:30].copy() for k, v in columns.items()}
+    again["label"][:7] = 1 - again["label"][:7]
+    counts = reading(tmp_path, {k: np.concatenate([v, again[k]]) for k, v in columns.items()}).counts
+    assert (counts.deduplicated, counts.contradicting, counts.used) == (30, 7, 400)
+    assert "7 duplicates have another label than the row that is kept" in counts.notes()
 
 
 def test_a_repeated_event_is_used_once_across_files(tmp_path):

@@ -134,6 +134,32 @@ def test_an_unknown_metric_is_named_with_those_there_are():
         compare({"a": noisy(logit, 1, 1), "b": noisy(logit, 1, 2)}, "a", sample, config, EvaluateConfig())
 
 
+@pytest.mark.parametrize("metric", ["popularity@3", "coverage@3"])
+def test_a_metric_that_is_neither_better_nor_worse_can_not_decide(metric):
+    logit, sample = shop()
+    scores, config = {"a": noisy(logit, 1, 1), "b": noisy(logit, 1, 2)}, AbConfig(decide={metric: Margin()})
+    with pytest.raises(inspect.UndirectedMetric, match=f"{metric} can't decide: it tells what is shown"):
+        compare(scores, "a", sample, config, EvaluateConfig(k=(3,)))
+
+
+def test_holms_p_asks_for_as_much_as_better_by():
+    logit, sample = shop()
+    scores = {"old": noisy(logit, 1.0, 1), "new": noisy(logit, 0.2, 2)}
+
+    def effect(better_by, metric="auc"):
+        config = AbConfig(decide={metric: Margin(not_worse=0.05, better_by=better_by)}, replicates=100)
+        return compare(scores, "old", sample, config).effect("new", metric)
+
+    plain = effect(0.0)
+    assert plain.adjusted_p == plain.p and plain.outcome == "better"
+    # At the interval's own lower end p is 0.05, and beyond the change itself there is nothing to be shown.
+    assert effect(plain.delta.low).adjusted_p == pytest.approx(0.05)
+    assert effect(plain.delta.low * 0.9).outcome == "better" and effect(plain.delta.low * 1.1).outcome == "no worse"
+    assert effect(plain.delta.value * 1.01).adjusted_p == 1.0
+    # Logloss is better where it falls.
+    assert effect(-effect(0.0, "logloss").delta.high, "logloss").adjusted_p == pytest.approx(0.05)
+
+
 def test_the_page_is_self_contained_escaped_and_says_what_the_json_says():
     logit, sample = shop()
     scores = {"a<b>": noisy(logit, 1.0, 1), "new": noisy(logit, 0.2, 2)}

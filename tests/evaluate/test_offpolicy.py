@@ -52,11 +52,18 @@ def test_a_log_without_propensities_is_refused():
         off_policy(Logged(HAND.reward, None, HAND.target, HAND.cluster))
 
 
-@pytest.mark.parametrize("bad", [0.0, 1e-9, -0.1, 1.5, np.nan])
-def test_impossible_propensities_are_refused_with_their_row(bad):
+@pytest.mark.parametrize(("bad", "told"), [(0.0, "0"), (1e-9, "1e-09"), (-0.1, "-0.1"), (1.5, "1.5"), (np.nan, "nan")])
+def test_impossible_propensities_are_refused_with_their_row_and_what_the_others_count_as(bad, told):
     broken = Logged(HAND.reward, f(0.25, bad, 0.5, 0.125), HAND.target, HAND.cluster)
-    with pytest.raises(BadPropensity, match=r"1 of 4 rows are not in 1e-06\.\.1, the first is .* in row 1"):
+    # The other three weigh 2, 1 and 4: 49 / 21 rows.
+    words = rf"1 of 4 rows are not in 1e-08\.\.1, the first is {told} in row 1, the smallest {told};.* count as 2, "
+    with pytest.raises(BadPropensity, match=words):
         off_policy(broken)
+
+
+def test_the_smallest_propensity_that_is_allowed_is_the_same_in_logs_and_here():
+    smallest = np.array([1e-8], dtype=np.float32).astype(np.float64)
+    off_policy(Logged(f(1.0), smallest, f(1.0), np.zeros(1, dtype=np.int64)))
 
 
 def test_a_target_that_is_no_probability_is_refused():
@@ -132,6 +139,23 @@ def test_slate_values_by_hand():
     assert found["IPS, cascade"].value == pytest.approx((2 + 2 + 0.5) / 2)
     assert found["IPS, whole list"].value == pytest.approx((2 + 2 + 0.5) / 2)
     assert found["SNIPS, positions"].value == pytest.approx(2 / 3 + 1.5 / 1.5)
+
+
+def test_little_overlap_is_told_of_every_slot_that_has_it():
+    # Weights average 1: every second list weighs 2 at the second slot, the first forty weigh 25 at the third.
+    lists, ones = np.arange(1000), np.ones((1000, 3))
+    target = np.stack([ones[:, 0] / 2, np.where(lists % 2 == 0, 0.5, 0.0), np.where(lists < 40, 1.0, 0.0)], axis=1)
+    propensity = np.stack([ones[:, 0] / 2, ones[:, 0] / 4, np.where(lists < 40, 0.04, 0.9)], axis=1)
+    assert [w.split(";")[0] for w in slate_value(ones, propensity, target, lists).warnings] == [
+        "positions: little overlap at slot 3 of 3: 1,000 lists count as 40 there, the largest weight is 25",
+        "cascade: little overlap at slot 3 of 3: 1,000 lists count as 20 there, the largest weight is 50",
+    ]
+    # Sixty lists alone weigh anything at the first slot, and so at every one of the cascade.
+    target[:, 0], propensity[:, 0] = np.where(lists < 60, 1.0, 0.0), np.where(lists < 60, 0.06, 0.5)
+    found = slate_value(ones, propensity, target, lists).warnings
+    assert found[0].startswith("positions: little overlap at slots 1, 3 of 3: 1,000 lists count as 60, 40 there")
+    assert found[1].startswith("cascade: little overlap at slots 1, 2, 3 of 3: 1,000 lists count as 60, 30, 20 there")
+    assert found[2].startswith("cascade: weights at slot 3 of 3 average 16.667, not 1") and len(found) == 3
 
 
 def slates(rng, lists=1500, slots=3, actions=4):

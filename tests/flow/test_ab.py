@@ -13,9 +13,8 @@ from typer.testing import CliRunner
 
 from recsys_kd.artifact.write import write_artifact
 from recsys_kd.cli.main import app
-from recsys_kd.data.counts import TooManyBadRows
+from recsys_kd.data.counts import ContradictingDuplicates, TooManyBadRows, TooManyDuplicates
 from recsys_kd.evaluate.inspect import IdleMetric, OneClass, RepeatedCandidate
-from recsys_kd.evaluate.offpolicy import BadPropensity
 from recsys_kd.flow.ab import SameModel, compare_log
 from recsys_kd.flow.ab_log import NothingLeft
 from recsys_kd.flow.ab_policy import FractionalPosition
@@ -179,8 +178,11 @@ HOSTILE = [
      RepeatedCandidate, "a request logged twice counts twice"),
     ({"new_propensity": np.where(ROW % 100 == 3, 1.5, 0.25)},
      TooManyBadRows, "'new_propensity', out_of_range, 24 rows, the first is 1.5 in row 3"),
-    ({"propensity": np.where(ROW % 100 == 3, 0.0, 0.25)}, TooManyBadRows, "'propensity', out_of_range, 24 rows"),
-    ({"propensity": np.where(ROW == 3, 1e-9, 0.25)}, BadPropensity, "1 of 2,400 rows are not in 1e-06..1"),
+    ({"propensity": np.where(ROW % 100 == 3, 0.0, 0.25)}, TooManyBadRows,
+     "'propensity', tiny_propensity, 24 rows, the first is 0.0 in row 3.* weighs 1 / propensity, .* or clip it"),
+    ({"propensity": np.where(ROW % 100 == 3, 1e-9, 0.25)}, TooManyBadRows,
+     "'propensity', tiny_propensity, 24 rows, the first is 1e-09 in row 3.* weighs 1 / propensity, .* or clip it"),
+    ({"propensity": np.where(ROW % 100 == 3, 1.5, 0.25)}, TooManyBadRows, "'propensity', out_of_range, 24 rows"),
     ({"position": ROW % 6 + 0.5}, FractionalPosition, "position: 0.5 in row 0 is no whole number"),
     ({"label": ROW * 0}, OneClass, "all 2,400 rows are not clicked"),
 ]  # fmt: skip
@@ -200,6 +202,18 @@ def test_rows_that_are_left_out_are_told_with_column_value_file_and_where_they_a
     assert told in found.warnings[1] and pq.read_table(kept)["row"].to_pylist() == [9]
 
 
+@pytest.mark.parametrize(("tiny", "told"), [(0.0, "0"), (1e-9, "1e-09")])
+def test_a_propensity_of_nothing_leaves_out_its_row_and_says_what_is_left(tmp_path, tiny, told):
+    found = compare_log(write(tmp_path, propensity=np.where(ROW == 3, tiny, 0.25)), "old", ["new"])
+    assert found.comparison.rows == 2399 and found.policies["new"].overlap.largest == 2.0
+    effective = f"{found.policies['new'].overlap.effective:,.0f}"
+    words = (
+        f"off-policy, new: 1 rows are left out, for their propensity is below 1e-08 (the smallest is {told}): each "
+        f"would outweigh all others. The 2,399 others count as {effective} (effective sample)"
+    )
+    assert any(w.startswith(words) and "clip it at a floor" in w for w in found.comparison.warnings)
+
+
 def test_bad_rows_stay_in_a_temporary_folder_where_no_file_is_named(tmp_path):
     log = write(tmp_path, old=np.where(ROW == 9, np.nan, columns()["old"]))
     told = compare_log(log, "old", ["new"]).comparison.warnings[1]
@@ -214,6 +228,20 @@ def test_duplicates_are_told_with_what_they_are(tmp_path):
         "deduplicated 6: rows alike in user_id, item_id, timestamp and request_id are one event, of"
         in found.warnings[1]
     )
+
+
+def test_a_log_that_is_there_twice_is_refused_and_so_are_events_logged_at_each_of_their_steps(tmp_path):
+    twice = {k: np.concatenate([v, v]) for k, v in columns().items() if k != "shelf"}
+    words = r"2,400 of 4,800 rows \(50.00%\) are duplicates.* Is a file there twice"
+    with pytest.raises(TooManyDuplicates, match=words):
+        compare_log(write(tmp_path, **twice, shelf=None), "old", ["new"])
+    # Every candidate is logged as shown, and those that were clicked a second time.
+    clicked = columns()["label"] == 1
+    steps = {k: np.concatenate([v, v[clicked]]) for k, v in columns().items() if k != "shelf"}
+    steps["label"][:2400] = 0
+    words = r"(\d+) of \1 duplicates have another label .* \(shown, then clicked\)\? Write each event once, with its la"
+    with pytest.raises(ContradictingDuplicates, match=words):
+        compare_log(write(tmp_path, **steps, shelf=None), "old", ["new"])
 
 
 def test_a_lists_lost_row_leaves_out_that_list_alone_and_says_so(tmp_path):

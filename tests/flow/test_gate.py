@@ -1,6 +1,7 @@
 """`recsys-kd gate`: a policy file, an artifact and a log make a verdict, and the registry takes no other."""
 
 import json
+import shutil
 
 import numpy as np
 import pyarrow as pa
@@ -10,13 +11,17 @@ import yaml
 from typer.testing import CliRunner
 
 from recsys_kd.cli.main import app
+from recsys_kd.evaluate.comparison import compare
 from recsys_kd.evaluate.gate import Verdict
-from recsys_kd.evaluate.policy import BadPolicy, load_policy
+from recsys_kd.evaluate.judge import Facts, judge
+from recsys_kd.evaluate.policy import BadPolicy, Policy, SlicePolicy, load_policy
+from recsys_kd.evaluate.sample import Sample
 from recsys_kd.flow.gate import NotAnArtifact, gate
 from recsys_kd.flow.lineage import day_of
 from recsys_kd.registry.protocol import PromotionRefused
 from recsys_kd.registry.rules import check_verdict
 from recsys_kd.registry.sqlite import SqliteRegistry
+from recsys_kd.settings import AbConfig, Margin
 from tests.flow.test_ab import models as models
 
 POLICY = {
@@ -60,6 +65,11 @@ def arguments(models, dataset, shop, log, folder, **changes):
     ]  # fmt: skip
 
 
+def written(document):
+    """Return a verdict as its file holds it, of what `--json` prints."""
+    return {k: v for k, v in document.items() if k not in ("champion", "warnings")}
+
+
 def test_a_passing_verdict_names_artifact_and_log_expires_and_promotes(models, dataset, shop, log, tmp_path):
     store, ((artifact, _), _) = models
     done = CliRunner().invoke(app, [*arguments(models, dataset, shop, log, tmp_path), "--promote"])
@@ -88,12 +98,12 @@ def test_every_broken_rule_is_told_and_the_exit_code_is_1(models, dataset, shop,
     assert failed == {"auc against teacher", "against champion", "calibration", "bytes", "p50", "teacher's age"}
     version = SqliteRegistry(models[0] / "registry.sqlite").version("synthetic-shop", 1)
     with pytest.raises(PromotionRefused, match=r"the gate held it back: .*auc is -0.* outside the margin of 1e-06"):
-        check_verdict(version, Verdict.from_json({k: v for k, v in verdict.items() if k != "champion"}))
+        check_verdict(version, Verdict.from_json(written(verdict)))
 
 
 def test_a_verdict_that_was_changed_by_hand_is_refused(models, dataset, shop, log, tmp_path):
     done = CliRunner().invoke(app, [*arguments(models, dataset, shop, log, tmp_path, max_ece=1e-9), "--json"])
-    data = {k: v for k, v in json.loads(done.stdout).items() if k != "champion"}
+    data = written(json.loads(done.stdout))
     version = SqliteRegistry(models[0] / "registry.sqlite").version("synthetic-shop", 1)
     with pytest.raises(PromotionRefused, match="checks do not say what it says"):
         check_verdict(version, Verdict.from_json({**data, "passed": True}))
@@ -101,6 +111,48 @@ def test_a_verdict_that_was_changed_by_hand_is_refused(models, dataset, shop, lo
     nowhere = {**data, "passed": True, "checks": checks, "log_digest": "", "data_digest": ""}
     with pytest.raises(PromotionRefused, match="names no log"):
         check_verdict(version, Verdict.from_json(nowhere))
+
+
+def test_rows_that_are_left_out_are_told_and_are_in_the_file_that_was_named(models, dataset, shop, log, tmp_path):
+    day = max(log.iterdir()).name
+    table = pq.read_table(log / day / "part-0.parquet", partitioning=None)
+    score = table["teacher"].to_numpy().copy()
+    score[3] = np.nan
+    dirty, kept = tmp_path / "dirty", tmp_path / "bad" / "rows.parquet"
+    shutil.copytree(log, dirty)
+    table = table.set_column(table.schema.get_field_index("teacher"), "teacher", pa.array(score))
+    pq.write_table(table, dirty / day / "part-0.parquet", write_page_checksum=True)
+    given = [*arguments(models, dataset, shop, dirty, tmp_path), "--quarantine", str(kept)]
+    found = json.loads(CliRunner().invoke(app, [*given, "--json"]).stdout)["warnings"]
+    assert found[1].startswith("quarantined: 1 nan; most from ") and found[1].endswith(f"all in {kept}")
+    assert pq.read_table(kept)["row"].to_pylist() == [3]
+    assert f"warning: {found[1]}" in CliRunner().invoke(app, given).stdout.splitlines()
+
+
+def test_slices_are_those_of_the_recipe_too_and_by_a_metric_that_is_measured(models, dataset, shop, log, tmp_path):
+    recipe = yaml.safe_load(shop.recipe.read_text()) | {"ab": {"slices": ["device"]}}
+    recipe["data"] |= {name: str(shop.recipe.parent / recipe["data"][name]) for name in ("path", "catalogue")}
+    (tmp_path / "slices.yaml").write_text(yaml.safe_dump(recipe))
+    wanted = {"margin": 0.5, "against": "control", "names": ["device"]}
+    changes = {"against": {"control": {"logloss": 0.5}}, "metrics": ["auc"], "slices": wanted}
+    given = arguments(models, dataset, shop, log, tmp_path, **changes)
+    given[given.index(str(shop.recipe))] = str(tmp_path / "slices.yaml")
+    checks = json.loads(CliRunner().invoke(app, [*given, "--json"]).stdout)["checks"]
+    told = {c["name"]: c["sentence"] for c in checks if c["name"].startswith("slice")}
+    assert {"slice device desktop", "slice device phone", "slice device tablet"} == set(told)
+    assert all(": logloss " in sentence for sentence in told.values())
+
+
+def test_slices_that_can_not_be_measured_hold_back():
+    facts = Facts("a" * 64, "d" * 64, "l" * 64, 1, None, 1.0, 1.0, None)
+    label = np.tile([1, 0], 50).astype(np.float32)
+    sample = Sample(label, np.ones(100, np.float32), np.arange(100) // 4, np.arange(100) // 4)
+    score = np.random.default_rng(0).normal(size=100).astype(np.float32)
+    few = compare({"champion": score, "candidate": score}, "champion", sample, AbConfig(decide={"auc": Margin()}),
+                  slices={"new users": np.arange(100) < 50})  # fmt: skip
+    asked = Policy(name="strict", against={"champion": 0.1}, slices=SlicePolicy())
+    (check,) = (c for c in judge(asked, {"champion": few}, facts).checks if c.name == "slices")
+    assert not check.passed and check.sentence == "no slice could be measured, and the policy asks that none loses 0.02"
 
 
 def test_a_column_of_scores_can_not_be_judged(shop, log, tmp_path):
