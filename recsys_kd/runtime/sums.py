@@ -29,12 +29,14 @@ def _expand(student: CompiledStudent, term: Term, e: Floats, linear: Floats) -> 
     return np.concatenate([e @ student.arrays[f"first.{term.name}"].T, e, scalar[:, None]], axis=1)
 
 
+def _added(student: CompiledStudent, term: Term, values: Floats) -> Floats:
+    """Return what the values read for a term add: they are that already where rows are folded."""
+    return values if term.layout == "folded" else _expand(student, term, values[:, :-1], values[:, -1])
+
+
 def row_term(student: CompiledStudent, term: Term, rows: Rows) -> Floats:
     """Return what one looked-up row per entry adds, [N, H + d + 1]."""
-    values = view(student, term, lookup(student, term, rows))
-    if term.layout == "folded":
-        return values
-    return _expand(student, term, values[:, :-1], values[:, -1])
+    return _added(student, term, view(student, term, lookup(student, term, rows)))
 
 
 def bag_term(student: CompiledStudent, term: Term, bag: Bag) -> Floats:
@@ -47,7 +49,7 @@ def bag_term(student: CompiledStudent, term: Term, bag: Bag) -> Floats:
         sums = np.add.reduceat(lookup(student, term, bag.values), bag.offsets[full], axis=0)
         # A view is linear, so the mean of views is the view of the mean.
         pooled[full] = view(student, term, (sums / lengths[full, None]).astype(np.float32))
-    return _expand(student, term, pooled[:, :-1], pooled[:, -1])
+    return _added(student, term, pooled)
 
 
 def dense_term(student: CompiledStudent, term: Term, x: Floats) -> Floats:

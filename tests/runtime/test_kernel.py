@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from recsys_kd.flow import conformance_models
 from recsys_kd.ids import hash_string
 from recsys_kd.index import KeyIndex
 from recsys_kd.runtime.encode import Features
@@ -74,6 +75,15 @@ def test_the_kernel_scores_and_counts_like_its_twin(shape, kernel):
         want = two.score(request, candidates, features, logits=True)
         assert np.abs(got - want).max(initial=0.0) < 1e-5
     assert one.fallback_counts == two.fallback_counts and one.fallback_counts
+
+
+@native
+def test_a_history_of_folded_rows_scores_like_its_twin():
+    model, asked = conformance_models.student(seed=0), conformance_models.request(user=3)
+    want = Ranker(model, use=NUMPY).score(asked, np.arange(120), logits=True)
+    assert np.abs(Ranker(model).score(asked, np.arange(120), logits=True) - want).max() < 1e-5
+    other = Ranker(model, use=NUMPY).score(asked | {"history": [4, 5]}, np.arange(120), logits=True)
+    assert np.abs(other - want).min() > 1e-3
 
 
 @native
