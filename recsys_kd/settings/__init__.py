@@ -12,6 +12,7 @@ from recsys_kd.settings.gate import AbConfig, EvaluateConfig, GateConfig, Groups
 from recsys_kd.settings.models import (
     OVER_FEATURES,
     OVER_REQUESTS,
+    BatchSize,
     DistilConfig,
     LossName,
     SoftLabelConfig,
@@ -25,6 +26,7 @@ __all__ = [
     "OVER_REQUESTS",
     "AbConfig",
     "BadRecipe",
+    "BatchSize",
     "Columns",
     "CompressConfig",
     "DataConfig",

@@ -141,7 +141,9 @@ def test_a_missing_column_is_told_by_its_key_its_value_its_file_and_the_columns_
         frame = pd.DataFrame({"row": [f"u{i}" for i in range(7)], "what": 1, "when": 1, "count": 1, "who": 1})
         frame.to_csv(tmp_path / "u.csv", index=False)
         config = config.model_copy(update={"users": config.users.model_copy(update={"path": tmp_path / "u.csv"})})
-    file, held = ("u.csv", "row, what, when, count, who") if key == "users.columns" else ("s.csv", "who, what, when, count")
+    file, held = (
+        ("u.csv", "row, what, when, count, who") if key == "users.columns" else ("s.csv", "who, what, when, count")
+    )
     with pytest.raises(MissingSourceColumn) as found:
         import_interactions(config, tmp_path / "o")
     said = f"{key}: no column 'absent' in {tmp_path}/{file}; its columns are: {held}; name one of these"
