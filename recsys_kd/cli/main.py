@@ -82,9 +82,10 @@ def run(
         found = dry_plan(loaded, progress())
         say(json.dumps(found.to_json()) if as_json else "\n".join(found.lines()))
         return
-    from recsys_kd.flow.checks import check
+    from recsys_kd.flow.checks import check, check_log
 
     check(loaded)  # before torch is imported, which takes seconds: a mistake in a recipe is told at once
+    check_log(loaded)
     from recsys_kd.flow.night import run as run_night
 
     if registry is not None:

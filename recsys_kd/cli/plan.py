@@ -18,11 +18,12 @@ def plan(
 ) -> None:
     """Train the student (or reuse the night's) and choose bytes, fold, rows and bits by measurements on validation."""
     from recsys_kd.compress.plan import parse_bytes
-    from recsys_kd.flow.checks import check
+    from recsys_kd.flow.checks import check, check_log
     from recsys_kd.settings import load_recipe
 
     loaded, most = load_recipe(recipe), None if bytes_ is None else parse_bytes(bytes_)
     check(loaded)  # before torch is imported
+    check_log(loaded)
     from recsys_kd.flow.planning import Wanted
     from recsys_kd.flow.planning import plan as make_plan
 

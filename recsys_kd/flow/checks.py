@@ -2,6 +2,7 @@
 
 from recsys_kd.compress.plan import parse_bytes
 from recsys_kd.data.files import catalogue_files, list_files
+from recsys_kd.data.log import open_log
 from recsys_kd.errors import InputError
 from recsys_kd.flow.folders import check_folders
 from recsys_kd.models.plugins import BUILT_IN, find_teacher
@@ -39,6 +40,11 @@ def check(recipe: Recipe) -> None:
         parse_bytes(recipe.compress.bytes)
     list_files(recipe.data.path)
     catalogue_files(recipe.data.catalogue)
+
+
+def check_log(recipe: Recipe) -> None:
+    """Check that the log's files have the columns that the recipe names. Raises what `data.log.open_log` raises."""
+    open_log(recipe.data, recipe.split, {"teacher": recipe.teacher.column} if recipe.teacher.column else None)
 
 
 def check_teacher(recipe: Recipe) -> None:
