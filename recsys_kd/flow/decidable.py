@@ -3,8 +3,8 @@
 A difference of two models has an interval of at best +-z * spread / sqrt(n), n the rows of the rarer outcome: the
 narrowest spreads seen, served against teacher, were 0.048 (AUC, the demo), 0.055 (GAUC, the same), 0.12 (NDCG@10, the
 same) and 0.27 (HitRate@10, MovieLens-1M). Small logs have small trainings, whose models differ more: on logs of some
-hundred test rows the spread of AUC was 0.3 to 0.9. So a margin that the best spread can't show is refused, and one that
-leaves no room for a worse spread is warned of.
+hundred test rows the spread of AUC was 0.3 to 0.9. So a margin that is less than half of the best interval is refused,
+since only a student far better than its teacher could pass; one that leaves no room for a worse spread is warned of.
 """
 
 from collections.abc import Mapping
@@ -19,8 +19,9 @@ LEAST_OUTCOMES = 10
 FEW_OUTCOMES, FEW_USERS = 100, 30
 """Under so many validation rows of one outcome, or users of the test days, a warning is due."""
 SPREAD = {"auc": 0.045, "gauc": 0.05, "ndcg": 0.1, "hit_rate": 0.25}
-ROOM = 4.0
-"""How many times wider than the best an interval usually is where the days are few."""
+ROOM, HOPELESS = 4.0, 2.0
+"""How many times wider than the best an interval often is where the days are few; best intervals over the margin from
+which a night is refused."""
 
 
 class TooFewOutcomes(InputError):
@@ -28,7 +29,7 @@ class TooFewOutcomes(InputError):
 
 
 class Undecidable(InputError):
-    """No interval over the test days can be as narrow as the gate's margin."""
+    """Every interval over the test days is far wider than the gate's margin."""
 
 
 def check_outcomes(splits: Mapping[str, Evidence]) -> None:
@@ -68,7 +69,7 @@ def check_decidable(recipe: Recipe, splits: Mapping[str, Evidence]) -> list[str]
             f"split.test_days: all {found.rows:,} rows of the test days ({found.days}) are of one user, and intervals "
             "are clustered by user: there is none; give the log more users, or check data.columns.user_id"
         )
-    if best > margin:
+    if best > HOPELESS * margin:
         raise Undecidable(
             f"gate.teacher_margin: {margin:g} can't be shown: {held}, so the interval of {recipe.gate.metric} is "
             f"+-{best:.2g} at best, and the night would be held back, however good its model; {advice}"

@@ -81,11 +81,11 @@ def test_files_without_rows_are_told(shop, tmp_path):
     pq.write_table(table, tmp_path / "log" / "a.parquet")
     pq.write_table(table.slice(0, 0), tmp_path / "log" / "b.parquet")
     recipe = with_data(load_recipe(shop.recipe), path=tmp_path / "log")
-    hours = {"validation_days": 0.1, "test_days": 0.2}  # of the one day that is left
+    hours = {"validation_days": 0.1, "test_days": 0.1}  # of the one day that is left
     found = plan(recipe.model_copy(update={"split": recipe.split.model_copy(update=hours)}))
     words = "file(s), 1 more without rows, 0 excluded, 1 without page checksums"
     assert found.empty_files == 1 and f"{table.num_rows:,} rows in 1 {words}" in found.lines()[0]
-    assert found.lines()[-1].startswith("estimate: ")
+    assert sum(line.startswith("estimate: ") for line in found.lines()) == 1
 
 
 def test_the_demos_night_is_foretold_within_a_third(tmp_path):
@@ -114,7 +114,7 @@ def test_rows_cost_their_arithmetic_and_their_lookups(tmp_path):
 
 @pytest.mark.parametrize("kind", ["s", "timestamp", "date", "text"])
 def test_every_splits_rows_outcomes_and_users_are_counted_as_the_night_will_find_them(tmp_path, kind):
-    stamp = (np.arange(400) * 86_400 * 10) // 399 + 1_700_000_000 // 86_400 * 86_400
+    stamp = (np.arange(400) * 86_400 * 10) // 400 + 1_700_000_000 // 86_400 * 86_400
     columns = log(timestamp={
         "s": stamp,
         "timestamp": pa.array(stamp * 1000, pa.timestamp("ms")),
@@ -177,7 +177,7 @@ def test_days_whose_labels_are_all_the_same_are_refused_by_the_plan_too(tmp_path
 
 
 def test_a_margin_that_the_test_days_can_not_show_is_refused_and_a_narrow_one_warned_of(tmp_path):
-    foretold, told = refused(small(tmp_path), Undecidable)
+    foretold, told = refused(small(tmp_path, gate={"teacher_margin": 0.005}), Undecidable)
     positives = int((log()["label"] * (log()["timestamp"] > log()["timestamp"][-1] - 86_400)).sum())
     best = 1.96 * 0.045 / positives**0.5  # +-z * spread / sqrt(n)
     assert foretold == told and f"hold {positives} positive rows of" in told and f"is +-{best:.2g} at best" in told
@@ -209,7 +209,7 @@ def test_a_budget_of_bytes_that_can_not_be_met_is_refused_by_the_plan_in_the_nig
     words = r"compress\.bytes: 3KB: a budget of 3,000 bytes can't be met: (at least )?([\d,]+) bytes are needed before"
     least, needed = (int(re.match(words, text)[2].replace(",", "")) for text in (foretold, told))
     assert "at least" in foretold and "at least" not in told
-    assert 0.9 * needed < least <= needed
+    assert needed - 1200 < least <= needed  # golden queries hold the log's own ids and histories
     enough = recipe.model_copy(update={"compress": type(recipe.compress)(bytes=needed, fold=fold)})
     assert plan(enough).tables and run(enough, SILENT).artifact.bytes_on_disk <= needed
 
