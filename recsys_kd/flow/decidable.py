@@ -7,7 +7,7 @@ hundred test rows the spread of AUC was 0.3 to 0.9. So a margin that is less tha
 since only a student far better than its teacher could pass; one that leaves no room for a worse spread is warned of.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from statistics import NormalDist
 
 from recsys_kd.data.evidence import Evidence
@@ -59,45 +59,50 @@ def check_decidable(recipe: Recipe, splits: Mapping[str, Evidence]) -> list[str]
     Raises: ConstantLabel, TooFewOutcomes, Undecidable, naming the split, its days, its counts and what to do.
     """
     check_outcomes(splits)
-    found, margin = splits["test"], recipe.gate.teacher_margin
-    best = narrowest(recipe, found)
-    held = f"the test days ({found.days}) hold {found.positives:,} positive rows of {found.rows:,}"
-    needed = round(found.rarer * (ROOM * best / margin) ** 2)
-    advice = f"some {needed:,} rows of the rarer outcome (split.test_days), or a margin of {ROOM * best:.2g}, would do"
+    found = splits["test"]
     if found.users < 2:
         raise Undecidable(
             f"split.test_days: all {found.rows:,} rows of the test days ({found.days}) are of one user, and intervals "
             "are clustered by user: there is none; give the log more users, or check data.columns.user_id"
         )
+    return [*_of_teacher(recipe, found), *_of_champion(recipe, found), *_few(splits)]
+
+
+def _of_teacher(recipe: Recipe, found: Evidence) -> Iterator[str]:
+    best, margin = narrowest(recipe, found), recipe.gate.teacher_margin
+    needed = round(found.rarer * (ROOM * best / margin) ** 2)
+    told = (
+        f"the test days ({found.days}) hold {found.positives:,} positive rows of {found.rows:,}, so the interval of "
+        f"{recipe.gate.metric} is +-{best:.2g} at best"
+    )
+    advice = f"some {needed:,} rows of the rarer outcome (split.test_days), or a margin of {ROOM * best:.2g}, would do"
     if best > HOPELESS * margin:
         raise Undecidable(
-            f"gate.teacher_margin: {margin:g} can't be shown: {held}, so the interval of {recipe.gate.metric} is "
-            f"+-{best:.2g} at best, and the night would be held back, however good its model; {advice}"
+            f"gate.teacher_margin: {margin:g} can't be shown: {told}, and the night would be held back, however good "
+            f"its model; {advice}"
         )
-    warnings = []
     if ROOM * best > margin:
-        warnings.append(
-            f"gate.teacher_margin: {margin:g} leaves little room: {held}, so the interval of {recipe.gate.metric} is "
-            f"+-{best:.2g} at best, and often some times as wide; {advice}"
-        )
-    if best > recipe.gate.champion_margin:
-        warnings.append(
-            f"gate.champion_margin: {recipe.gate.champion_margin:g} can't be shown with these test days (+-{best:.2g} "
-            "at best): later nights will be held back unless they are better than the champion"
-        )
-    return warnings + _few(splits)
+        yield f"gate.teacher_margin: {margin:g} leaves little room: {told}, and often some times as wide; {advice}"
 
 
-def _few(splits: Mapping[str, Evidence]) -> list[str]:
-    warnings, found = [], splits["validation"]
+def _of_champion(recipe: Recipe, found: Evidence) -> Iterator[str]:
+    best, margin = narrowest(recipe, found), recipe.gate.champion_margin
+    if best > margin:
+        yield (
+            f"gate.champion_margin: {margin:g} can't be shown by {found.positives:,} positive rows of {found.rows:,} "
+            f"(+-{best:.2g} at best): later nights will be held back unless they are better than the champion"
+        )
+
+
+def _few(splits: Mapping[str, Evidence]) -> Iterator[str]:
+    found = splits["validation"]
     if found.rarer < FEW_OUTCOMES:
-        warnings.append(
+        yield (
             f"split.validation_days: {found.rarer:,} rows of the rarer outcome ({found.days}) decide when training "
             f"stops and how scores are calibrated; {FEW_OUTCOMES} or more are steadier"
         )
     if splits["test"].users < FEW_USERS:
-        warnings.append(
+        yield (
             f"split.test_days: {splits['test'].users:,} users: intervals are clustered by user, and with fewer than "
             f"{FEW_USERS} they are too narrow to be trusted"
         )
-    return warnings
