@@ -31,7 +31,7 @@ def _advice(verdict: Verdict, recipe: Recipe, evaluation: Evaluation, train_rows
             yield from _of_teacher(recipe, evaluation, metric, train_rows)
         elif check.name.endswith("against today's champion"):
             delta = evaluation.deltas["served - champion"][metric]
-            yield from _too_wide("gate.champion_margin", delta, recipe.gate.champion_margin)
+            yield from _too_wide(recipe, "champion_margin", delta)
             if delta.high <= -recipe.gate.champion_margin:
                 yield "look at what changed in the log since the champion's night; the champion stays live meanwhile"
         elif check.name == "calibration":
@@ -45,7 +45,7 @@ def _advice(verdict: Verdict, recipe: Recipe, evaluation: Evaluation, train_rows
 
 def _of_teacher(recipe: Recipe, evaluation: Evaluation, metric: str, train_rows: int) -> Iterator[str]:
     delta = evaluation.deltas["served - teacher"][metric]
-    yield from _too_wide("gate.teacher_margin", delta, recipe.gate.teacher_margin)
+    yield from _too_wide(recipe, "teacher_margin", delta)
     if delta.value > -recipe.gate.teacher_margin:
         return
     lost = {part: -evaluation.deltas[part][metric].value for part in ("student - teacher", "served - student")}
@@ -60,13 +60,15 @@ def _of_teacher(recipe: Recipe, evaluation: Evaluation, metric: str, train_rows:
     yield "more student.epochs and student.patience"
 
 
-def _too_wide(key: str, delta: Interval, margin: float) -> Iterator[str]:
+def _too_wide(recipe: Recipe, name: str, delta: Interval) -> Iterator[str]:
     """Yield what helps where the mean is within the margin and only its interval reaches beyond."""
+    margin: float = getattr(recipe.gate, name)
     if delta.value > -margin and isfinite(delta.low):
         wide = (delta.value - delta.low) / (delta.value + margin)
         yield (
-            f"the loss is within {key} and its interval is too wide to show it: some {wide**2:.1f} times the test days "
-            f"(split.test_days) would do, or a margin of {_up(-delta.low):g}"
+            f"the loss is within gate.{name} and its interval is too wide to show it: some {wide**2:.1f} times the "
+            f"test rows ({'split.column' if recipe.split.column else 'split.test_days'}) would do, or a margin of "
+            f"{_up(-delta.low):g}"
         )
 
 

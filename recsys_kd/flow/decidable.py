@@ -12,7 +12,7 @@ from statistics import NormalDist
 
 from recsys_kd.data.evidence import Evidence
 from recsys_kd.errors import InputError
-from recsys_kd.settings import Recipe
+from recsys_kd.settings import Recipe, SplitConfig
 
 LEAST_OUTCOMES = 10
 """Positives, and negatives, of validation and test: with fewer, even an AUC of 0.7 is known to +-0.14 at best."""
@@ -32,7 +32,12 @@ class Undecidable(InputError):
     """Every interval over the test days is far wider than the gate's margin."""
 
 
-def check_outcomes(splits: Mapping[str, Evidence]) -> None:
+def rows_key(split: SplitConfig, name: str) -> str:
+    """Return the key of a recipe that says how many rows a split has."""
+    return "split.column" if split.column else f"split.{name}_days"
+
+
+def check_outcomes(split: SplitConfig, splits: Mapping[str, Evidence]) -> None:
     """Raise ConstantLabel or TooFewOutcomes for labels that nothing can be learned from or judged by."""
     for name, found in splits.items():
         found.check_varies(name)
@@ -42,8 +47,8 @@ def check_outcomes(splits: Mapping[str, Evidence]) -> None:
             raise TooFewOutcomes(
                 f"data.columns.label: the {name} days ({found.days}) have {found.positives:,} positive and "
                 f"{found.negatives:,} negative rows, and with fewer than {LEAST_OUTCOMES} of either nothing can be "
-                f"decided; give split.{name}_days more days or the log more of them, or name a column that holds both "
-                "outcomes (a label above half of data.label_max is positive)"
+                f"decided; give them more rows ({rows_key(split, name)}), or name a column that holds both outcomes (a "
+                "label above half of data.label_max is positive)"
             )
 
 
@@ -58,14 +63,15 @@ def check_decidable(recipe: Recipe, splits: Mapping[str, Evidence]) -> list[str]
 
     Raises: ConstantLabel, TooFewOutcomes, Undecidable, naming the split, its days, its counts and what to do.
     """
-    check_outcomes(splits)
+    check_outcomes(recipe.split, splits)
     found = splits["test"]
     if found.users < 2:
         raise Undecidable(
-            f"split.test_days: all {found.rows:,} rows of the test days ({found.days}) are of one user, and intervals "
-            "are clustered by user: there is none; give the log more users, or check data.columns.user_id"
+            f"{rows_key(recipe.split, 'test')}: all {found.rows:,} rows of the test days ({found.days}) are of one "
+            "user, and intervals are clustered by user: there is none; give the log more users, or check "
+            "data.columns.user_id"
         )
-    return [*_of_teacher(recipe, found), *_of_champion(recipe, found), *_few(splits)]
+    return [*_of_teacher(recipe, found), *_of_champion(recipe, found), *_few(recipe.split, splits)]
 
 
 def _of_teacher(recipe: Recipe, found: Evidence) -> Iterator[str]:
@@ -75,7 +81,8 @@ def _of_teacher(recipe: Recipe, found: Evidence) -> Iterator[str]:
         f"the test days ({found.days}) hold {found.positives:,} positive rows of {found.rows:,}, so the interval of "
         f"{recipe.gate.metric} is +-{best:.2g} at best"
     )
-    advice = f"some {needed:,} rows of the rarer outcome (split.test_days), or a margin of {ROOM * best:.2g}, would do"
+    more = f"some {needed:,} rows of the rarer outcome ({rows_key(recipe.split, 'test')})"
+    advice = f"{more}, or a margin of {ROOM * best:.2g}, would do"
     if best > HOPELESS * margin:
         raise Undecidable(
             f"gate.teacher_margin: {margin:g} can't be shown: {told}, and the night would be held back, however good "
@@ -94,15 +101,15 @@ def _of_champion(recipe: Recipe, found: Evidence) -> Iterator[str]:
         )
 
 
-def _few(splits: Mapping[str, Evidence]) -> Iterator[str]:
+def _few(split: SplitConfig, splits: Mapping[str, Evidence]) -> Iterator[str]:
     found = splits["validation"]
     if found.rarer < FEW_OUTCOMES:
         yield (
-            f"split.validation_days: {found.rarer:,} rows of the rarer outcome ({found.days}) decide when training "
-            f"stops and how scores are calibrated; {FEW_OUTCOMES} or more are steadier"
+            f"{rows_key(split, 'validation')}: {found.rarer:,} validation rows of the rarer outcome ({found.days}) "
+            f"decide when training stops and how scores are calibrated; {FEW_OUTCOMES} or more are steadier"
         )
     if splits["test"].users < FEW_USERS:
         yield (
-            f"split.test_days: {splits['test'].users:,} users: intervals are clustered by user, and with fewer than "
-            f"{FEW_USERS} they are too narrow to be trusted"
+            f"{rows_key(split, 'test')}: {splits['test'].users:,} users: intervals are clustered by user, and with "
+            f"fewer than {FEW_USERS} they are too narrow to be trusted"
         )

@@ -111,7 +111,7 @@ def read(recipe: Recipe, stages: Stages) -> tuple[Dataset, str]:
         stages.progress.note(line)
     if dataset.quarantine:
         stages.progress.note(f"bad rows are in {dataset.quarantine}")
-    check_outcomes(of_dataset(dataset))
+    check_outcomes(recipe.split, of_dataset(dataset))
     return dataset, (folder / "digest").read_text()
 
 

@@ -59,7 +59,7 @@ def test_a_student_that_compression_cost_most_is_told_to_take_more_bytes(tmp_pat
 def test_an_interval_that_is_too_wide_names_the_days_and_the_margin_that_would_do(tmp_path):
     # -0.002 +- 0.016 within 0.01: twice as wide as the 0.008 that are left, so four times the days.
     said = advice(tmp_path, lost(0.001, 0.001, half=0.016))
-    assert "some 4.0 times the test days (split.test_days) would do, or a margin of 0.019" in said
+    assert "some 4.0 times the test rows (split.test_days) would do, or a margin of 0.019" in said
     assert judged(tmp_path, lost(0.001, 0.001, half=0.016), gate={"teacher_margin": 0.019}).passed
 
 

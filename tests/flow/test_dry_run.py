@@ -163,7 +163,7 @@ def test_days_with_next_to_no_positives_are_refused_before_any_training(tmp_path
     foretold, told = refused(small(tmp_path, columns), TooFewOutcomes)
     day = "2023-11-21 to 2023-11-22" if part == "test" else "2023-11-20 to 2023-11-21"
     counts = f"the {part} days ({day}) have 3 positive and {mine.sum() - 3} negative rows"
-    assert foretold == told and counts in told and f"give split.{part}_days more days" in told
+    assert foretold == told and counts in told and f"give them more rows (split.{part}_days)" in told
 
 
 @pytest.mark.parametrize(("part", "label"), [("train", 1.0), ("validation", 0.0), ("test", 1.0)])
