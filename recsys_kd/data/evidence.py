@@ -13,6 +13,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from recsys_kd.data.checks import Canonical, RowChecker
+from recsys_kd.data.counts import NothingUsable
 from recsys_kd.data.dataset import SPLITS, Dataset
 from recsys_kd.data.layout import Layout
 from recsys_kd.data.log import Log, file_batches
@@ -140,9 +141,14 @@ def of_log(log: Log, split: SplitConfig, last: int | None, progress: Progress = 
     """Return what every split of a log's files will hold, bad rows of the four columns left out.
 
     last: when the log's last row is thought to be, ms UTC; another pass is made where it is not. Raises: BadFile,
-    BadSplitValue.
+    BadSplitValue, NothingUsable.
     """
     tally = _pass(log, split, last, progress)
+    if tally.seen == _NEVER[1]:
+        raise NothingUsable(
+            f"data.path: {log.config.path}: no row has a sound user, item, time and label; look at data.columns, "
+            "data.timestamp_unit and data.window"
+        )
     if not split.column and tally.seen != last:
         tally = _pass(log, split, tally.seen, progress)
     return tally.found()

@@ -25,6 +25,8 @@ from recsys_kd.schema import ITEM, USER
 from recsys_kd.settings import FieldConfig, Recipe
 
 _DAY_MS = 86_400_000
+_FAR_MS = 253_402_300_800_000
+"""Year 9999: no time of a log, but of a wrong unit or a bad row."""
 _PER_DAY = {"s": 86_400, "ms": 86_400_000, "us": 86_400_000_000, "ns": 86_400_000_000_000}
 
 
@@ -128,11 +130,10 @@ def _check_budget(recipe: Recipe, log: Log, rows: dict[str, int]) -> None:
 def _splits(recipe: Recipe, log: Log, stamps: Bound, progress: Progress) -> dict[str, Evidence]:
     """Return what each split holds. Raises: EmptySplit."""
     found = of_log(log, recipe.split, _last_ms(recipe, log.layout.types["timestamp"], stamps), progress)
-    used = [part for part in found.values() if part.rows]
+    ends = np.array([t for part in found.values() if part.rows for t in (part.first, part.last)])
     for name, part in found.items():
         if part.rows == 0:
-            ends = [t for other in used for t in (other.first, other.last)]
-            raise empty_split(name, np.array(ends or [0]), recipe.split)
+            raise empty_split(name, ends, recipe.split)
     return found
 
 
@@ -183,4 +184,5 @@ def _last_ms(recipe: Recipe, kind: pa.DataType, stamps: Bound) -> int | None:
     if stamps.integers is None or not stamps.ranged:
         return None
     unit = kind.unit if pa.types.is_timestamp(kind) else recipe.data.timestamp_unit
-    return stamps.integers[1] * _DAY_MS // (1 if pa.types.is_date32(kind) else _PER_DAY[unit])
+    last = stamps.integers[1] * _DAY_MS // (1 if pa.types.is_date32(kind) else _PER_DAY[unit])
+    return last if abs(last) < _FAR_MS else None

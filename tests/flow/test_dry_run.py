@@ -8,6 +8,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from recsys_kd.compress.plan import BudgetTooSmall
+from recsys_kd.data.counts import NothingUsable
 from recsys_kd.data.encode import encode
 from recsys_kd.data.evidence import ConstantLabel, of_dataset
 from recsys_kd.data.split import EmptySplit
@@ -226,3 +227,19 @@ def test_a_ratio_that_can_not_be_met_names_the_nearest_one_that_can(shop, tmp_pa
     above = recipe.model_copy(update={"compress": type(recipe.compress)(ratio=nearest * 1.01)})
     with pytest.raises(BudgetTooSmall, match=rf"the highest ratio that can be met is {nearest:g},"):
         run(above, SILENT)
+
+
+def test_a_far_time_in_a_bad_row_does_not_move_the_splits(tmp_path):
+    columns = log()
+    columns["timestamp"][-1] = 4_000_000_000  # the year 2096: outside of the window, and the footers' greatest
+    path = write(tmp_path / "log.parquet", columns)
+    data = {"path": str(path), "columns": {"request_id": "request_id"}, "window": {"end": "2030-01-01"}}
+    recipe = parse_recipe({"name": "s", "data": data, "gate": {"teacher_margin": 0.2}}, "r.yaml", tmp_path)
+    encoded = encode(recipe.data.model_copy(update={"max_quarantine": 1.0}), recipe.split, tmp_path / "out")
+    assert {n: p.rows for n, p in plan(recipe).splits.items()} == {n: len(r) for n, r in encoded.splits.items()}
+
+
+def test_a_log_without_a_sound_row_is_refused_by_the_plan(tmp_path):
+    recipe = small(tmp_path, {"label": np.full(400, -1.0)})
+    with pytest.raises(NothingUsable, match=r"no row has a sound user, item, time and label; look at data\.columns"):
+        plan(recipe)
