@@ -96,9 +96,9 @@ def plan(recipe: Recipe, progress: Progress = SILENT) -> Plan:
     tables = {
         name: {"rows_at_most": rows + 1, "teacher_bytes_at_most": 4 * width * (rows + 1)} for name, rows in most.items()
     }
-    _check_budget(recipe, log, {name: t["rows_at_most"] for name, t in tables.items()})
     splits = _splits(recipe, log, found[log.layout.columns["timestamp"]], progress)
     warnings = check_decidable(recipe, splits)
+    _check_budget(recipe, log, {name: t["rows_at_most"] for name, t in tables.items()})
     stages = seconds(recipe, log.rows, splits["train"].rows / sum(part.rows for part in splits.values()))
     return Plan(
         len(log.files),

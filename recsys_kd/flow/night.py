@@ -141,9 +141,9 @@ def run(
     registry = open_registry(recipe)
     stages = Stages(recipe.work, progress)
     dataset, data_digest = read(recipe, stages)
-    check_budget(recipe, dataset, models.teacher_bytes(recipe, dataset.schema))
     for warning in check_decidable(recipe, of_dataset(dataset)):
         progress.note(f"warning: {warning}")
+    check_budget(recipe, dataset, models.teacher_bytes(recipe, dataset.schema))
     before = registry.state(recipe.name).aliases.get("champion")
     warm = find_warm(recipe, dataset, before.digest if before else None, progress)
     trained = train(recipe, dataset, data_digest, stages, warm)

@@ -54,5 +54,5 @@ def test_teacher_control_and_student_take_steps_of_one_size(dataset, asked, rows
 
 
 def test_a_batch_size_is_a_number_of_rows_or_auto(tmp_path):
-    with pytest.raises(BadRecipe, match=r"teacher\.batch_size: .*'large'.*one of auto"):
+    with pytest.raises(BadRecipe, match=r"teacher\.batch_size: .*'large'.*at least 1 or auto"):
         parse_recipe({"name": "s", "data": {"path": "l"}, "teacher": {"batch_size": "large"}}, "r.yaml", tmp_path)
