@@ -7,6 +7,7 @@ import subprocess
 import sys
 
 import pytest
+import yaml
 
 from recsys_kd.registry.sqlite import SqliteRegistry
 from tests.attacks.small import small_artifact
@@ -102,3 +103,51 @@ def test_a_version_whose_folder_holds_another_sound_artifact_is_not_verified(tmp
             cli.main()
         assert left.value.code == code
     assert "refused by check 'digest'" in capsys.readouterr().err
+
+
+BAD = [
+    ({"seeds": 3}, "seeds: unknown key"),
+    ({"compress": {"bytes": "lots"}}, "compress.bytes: 'lots' is not a size"),
+    ({"data": {"path": "absent"}}, "absent does not exist"),
+    ({"data": {"path": "log", "columns": {"label": "bought"}}}, "data.columns.label: no column 'bought'"),
+    ({"teacher": {"kind": "absent"}}, "teacher.kind: 'absent' is none of"),
+    ({"teacher": {"kind": "precomputed"}}, "teacher.column: kind `precomputed` needs"),
+    ({"store": "log/store"}, "lies in the log's folder"),
+]
+
+
+WITHOUT_TORCH = """
+import json, sys
+sys.modules["torch"] = None  # importing it is an error
+from recsys_kd.cli.main import main
+for recipe in sys.argv[1:]:
+    for command in ("run", "plan"):
+        sys.argv = ["recsys-kd", command, recipe]
+        try:
+            main()
+        except SystemExit as left:
+            print(left.code)
+"""
+
+
+def test_a_mistake_in_a_recipe_is_told_before_torch_is_imported(shop):
+    recipe = yaml.safe_load(shop.recipe.read_text())
+    paths = [shop.folder / f"bad-{i}.yaml" for i in range(len(BAD))]
+    for path, (change, _) in zip(paths, BAD, strict=True):
+        path.write_text(yaml.safe_dump({**recipe, **change}))
+    done = subprocess.run([sys.executable, "-c", WITHOUT_TORCH, *map(str, paths)], capture_output=True, text=True)
+    assert done.stdout.split() == ["2"] * 2 * len(BAD), done.stderr
+    said = done.stderr.splitlines()
+    assert len(said) == 2 * len(BAD)
+    for i, (_, words) in enumerate(BAD):
+        assert words in said[2 * i] and said[2 * i] == said[2 * i + 1]
+
+
+def test_commands_of_ours_do_without_what_others_add_to_the_command_line(monkeypatch, tmp_path, capsys):
+    monkeypatch.setattr(cli, "extensions", lambda group: pytest.fail("loaded an extension"))
+    monkeypatch.setattr(sys, "argv", ["recsys-kd", "run", str(tmp_path / "none.yaml")])
+    with pytest.raises(SystemExit) as left:
+        cli.main()
+    assert left.value.code == 2
+    known = {"run", "demo", "synth", "import", "score", "doctor", "ab", "gate", "plan", "simulate", "registry", "study"}
+    assert known == cli.OURS

@@ -75,14 +75,19 @@ def run(
     """Run one model's night: read, teach, distil, compress, evaluate, gate, register."""
     from recsys_kd.settings import load_recipe
 
-    loaded = load_recipe(recipe)  # before torch is imported: a mistake in a recipe is told at once
-    from recsys_kd.flow.dry_run import plan as dry_plan
-    from recsys_kd.flow.night import run as run_night
-
+    loaded = load_recipe(recipe)
     if dry_run:
-        found = dry_plan(loaded)
+        from recsys_kd.flow.dry_run import plan as dry_plan
+
+        found = dry_plan(loaded, progress())
         say(json.dumps(found.to_json()) if as_json else "\n".join(found.lines()))
         return
+    from recsys_kd.flow.checks import check, check_log
+
+    check(loaded)  # before torch is imported, which takes seconds: a mistake in a recipe is told at once
+    check_log(loaded)
+    from recsys_kd.flow.night import run as run_night
+
     if registry is not None:
         os.environ[where.VARIABLE] = registry  # not into the recipe, which reports print: it may hold a password
     show_night(run_night(loaded, progress(), command=f"recsys-kd run {recipe}", publish=publish), as_json)
@@ -181,6 +186,13 @@ def doctor(
         raise typer.Exit(3)
 
 
+OURS = frozenset(
+    [c.name or getattr(c.callback, "__name__", "") for c in app.registered_commands]
+    + [str(group.name) for group in app.registered_groups]
+)
+"""Commands of this package: what others add to the command line need not be imported for them."""
+
+
 def extensions(group: str) -> list[Callable[..., Any]]:
     """Return what installed distributions add to this command line, by entry point.
 
@@ -208,8 +220,9 @@ def fail(message: str, kind: str, code: int) -> NoReturn:
 def main() -> None:
     """Run the command line; errors of this package become one message and an exit code."""
     try:
-        for extend in extensions("recsys_kd.commands"):
-            extend(app)
+        if sys.argv[1:2] == [] or sys.argv[1] not in OURS:
+            for extend in extensions("recsys_kd.commands"):
+                extend(app)
         app()
     except RecsysKdError as error:
         fail(str(error), type(error).__name__, error.exit_code)

@@ -18,10 +18,14 @@ def plan(
 ) -> None:
     """Train the student (or reuse the night's) and choose bytes, fold, rows and bits by measurements on validation."""
     from recsys_kd.compress.plan import parse_bytes
-    from recsys_kd.flow.planning import Wanted
-    from recsys_kd.flow.planning import plan as make_plan
+    from recsys_kd.flow.checks import check, check_log
     from recsys_kd.settings import load_recipe
 
-    wanted = Wanted(None if bytes_ is None else parse_bytes(bytes_), p50_us, max_loss)
-    found = make_plan(load_recipe(recipe), wanted, progress())
+    loaded, most = load_recipe(recipe), None if bytes_ is None else parse_bytes(bytes_)
+    check(loaded)  # before torch is imported
+    check_log(loaded)
+    from recsys_kd.flow.planning import Wanted
+    from recsys_kd.flow.planning import plan as make_plan
+
+    found = make_plan(loaded, Wanted(most, p50_us, max_loss), progress())
     typer.echo(json.dumps(found.to_json()) if as_json else "\n".join(found.lines()))

@@ -13,7 +13,6 @@ from typing import Annotated, Any
 import typer
 
 from recsys_kd.registry import compare, where
-from recsys_kd.registry import store as stores
 from recsys_kd.registry.protocol import Registry
 
 app = typer.Typer(no_args_is_help=True, help="Versions, aliases, rollback and the audit log.")
@@ -128,6 +127,8 @@ def gc(
     as_json: Json = False,
 ) -> None:
     """Remove old artifacts; never one that an alias or a live service names."""
+    from recsys_kd.registry import store as stores
+
     found = stores.collect(_open(store, registry), store, model, keep, hours * 3600, getpass.getuser())
     row = {"removed": len(found.removed), "bytes": found.bytes, "in_use": len(found.in_use)}
     if as_json:
@@ -139,6 +140,8 @@ def gc(
 @app.command()
 def rebuild(model: Model, store: Store = STORE, registry: Where = None, as_json: Json = False) -> None:
     """Restore a model's lost registry from the artifact store."""
+    from recsys_kd.registry import store as stores
+
     found = stores.rebuild(where.open_registry(registry, store), store, model, getpass.getuser())
     if as_json:
         typer.echo(json.dumps(asdict(found)))

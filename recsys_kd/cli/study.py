@@ -34,10 +34,14 @@ def distil(
     import datetime as dt
 
     from recsys_kd.evaluate.ablation_report import render_study, write_study
-    from recsys_kd.flow.study import study
+    from recsys_kd.flow.checks import check, check_log
     from recsys_kd.settings import load_recipe
 
     loaded = load_recipe(recipe)
+    check(loaded)  # before torch is imported
+    check_log(loaded)
+    from recsys_kd.flow.study import study
+
     asked = [name.strip() for name in arms.split(",") if name.strip()]
     done = study(loaded, seeds, asked, progress())
     command = f"recsys-kd study distil {recipe} --seeds {seeds}" + (f" --arms {','.join(asked)}" if asked else "")

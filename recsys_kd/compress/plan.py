@@ -24,6 +24,14 @@ class BadBudget(InputError):
     """The byte budget can't be read, or can't be met."""
 
 
+class BudgetTooSmall(BadBudget):
+    """So many bytes are needed before any id has a row of its own, and the budget is less."""
+
+    def __init__(self, needed: int, budget: int, told: str) -> None:
+        super().__init__(told)
+        self.needed, self.budget = needed, budget
+
+
 def parse_bytes(text: str | int) -> int:
     """Return a number of bytes from `20MB`, `1.5 GiB` or a plain number. Raises: BadBudget."""
     match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([A-Za-z]*)\s*", str(text))
@@ -194,11 +202,13 @@ def _per_row(tables: Sequence[CodedTable], saved: float) -> float:
     return max(everything - saved, 0.0)
 
 
-def budget_error(needed: int, budget: int) -> BadBudget:
+def budget_error(needed: int, budget: int) -> BudgetTooSmall:
     """Return the refusal of a budget that can't be met."""
-    return BadBudget(
+    return BudgetTooSmall(
+        needed,
+        budget,
         f"compress: a budget of {budget:,} bytes can't be met: {needed:,} bytes are needed before any id has a row "
-        "of its own; raise `compress.bytes` (or lower `compress.ratio`), or make `student.hidden` smaller"
+        "of its own; raise `compress.bytes` (or lower `compress.ratio`), or make `student.hidden` smaller",
     )
 
 

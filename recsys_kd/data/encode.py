@@ -18,27 +18,25 @@ from numpy.typing import NDArray
 
 from recsys_kd.data.checks import Canonical
 from recsys_kd.data.columns import ColumnFiles, create, rows_of
-from recsys_kd.data.convert import TextKeys, is_text
+from recsys_kd.data.convert import TextKeys
 from recsys_kd.data.dataset import QUARANTINE, Dataset
 from recsys_kd.data.encode_fields import FieldWriter
+from recsys_kd.data.evidence import Evidence
 from recsys_kd.data.items import NULL_KEY, RawBag, RawField, bag_of, categories_of, read_catalogue, spread
 from recsys_kd.data.layout import Layout, column_of
+from recsys_kd.data.log import open_log
 from recsys_kd.data.ordered import Ordered, distinct, distinct_keys, ends_of, moments, sorted_set
-from recsys_kd.data.read import Scan, open_log, scan, usable
+from recsys_kd.data.outline import field_of, key_kind_of
+from recsys_kd.data.read import Scan, scan, usable
 from recsys_kd.data.split import split_bounds, split_rank
 from recsys_kd.data.vocabulary import EmptyVocabulary, frequent, too_rare
-from recsys_kd.errors import InputError, OutsideError
+from recsys_kd.errors import OutsideError
 from recsys_kd.ids import mix
 from recsys_kd.progress import SILENT, Progress
 from recsys_kd.schema import ITEM, USER, Field, KeyKind, Schema, Vocabulary
 from recsys_kd.settings import DataConfig, FieldConfig, SplitConfig
 
 Ints = NDArray[np.int64]
-_SPOKEN = {"train": "training", "validation": "validation", "test": "test"}
-
-
-class ConstantLabel(InputError):
-    """Every training label is the same: there is nothing to learn."""
 
 
 def encode(
@@ -156,9 +154,9 @@ class _Encoder:
         self.length = len(self.rows.order)
         self.columns = ["timestamp"]
         del stamp, request
-        sorted_time = self._column("timestamp")
+        self.stamp = self._column("timestamp")
         sorted_rank = np.concatenate([b for _, b in self.rows.blocks("split")]) if ranks else None
-        self.bounds = split_bounds(sorted_time, sorted_rank, self.split)
+        self.bounds = split_bounds(self.stamp, sorted_rank, self.split)
         self.train = self.bounds["train"]
 
     def _column(self, name: str, stored: str | None = None) -> NDArray[np.generic]:
@@ -173,16 +171,10 @@ class _Encoder:
         self.columns.append("label")
         label = self._column("label")
         for name, part in self.bounds.items():
-            rows = label[part.start : part.stop]
-            if rows.min() == rows.max():
-                advice = (
-                    "name a column that holds both outcomes (positives only: see `recsys-kd import`)"
-                    if name == "train"
-                    else "choose `split` so that every part holds both outcomes"
-                )
-                raise ConstantLabel(
-                    f"data.columns.label: all {len(rows):,} {_SPOKEN[name]} rows have label {rows[0]:g}; {advice}"
-                )
+            found = Evidence()
+            found.add(self.stamp[part.start : part.stop], label[part.start : part.stop])
+            found.check_varies(name)
+        del self.stamp
 
     # Items.
 
@@ -236,24 +228,18 @@ class _Encoder:
 
     def _vocabulary(self, name: str, known: Ints, counts: Ints, kind: pa.DataType, floor: bool = True) -> None:
         self.keys[name] = frequent(known, counts, self.config.min_count if floor else 1)
-        inner = getattr(kind, "value_type", None) if not pa.types.is_dictionary(kind) else None
-        self.schema_kinds[name] = _key_kind(inner or kind)
+        self.schema_kinds[name] = key_kind_of(kind)
 
     def _field(self, field: FieldConfig) -> Field:
-        if field.kind in ("categorical", "bag"):
-            return Field(
-                field.name, field.kind, field.side, field.vocabulary or field.name, max_length=field.max_length
-            )
-        if field.kind == "vector":
-            return Field(field.name, "vector", field.side, dim=field.dim, missing=field.missing)
+        if field.kind != "dense":
+            return field_of(field)
         if field.side == "item":
             raw = self.item_raw[field.name]
             assert not isinstance(raw, RawBag)
             mean, std = moments(iter([raw]))
         else:
             mean, std = moments(block for _, block in self.rows.blocks(f"f.{field.name}", self.train))
-        std = std if std > 1e-12 else 1.0
-        return Field(field.name, "dense", field.side, mean=mean, std=std, missing=field.missing)
+        return field_of(field, mean, std if std > 1e-12 else 1.0)
 
     # The data set's own columns.
 
@@ -293,7 +279,3 @@ class _Encoder:
         }
         shutil.rmtree(self.out / "raw")
         (self.out / "meta.json").write_text(json.dumps(meta))
-
-
-def _key_kind(kind: pa.DataType) -> KeyKind:
-    return "string" if is_text(kind) else "int64"

@@ -62,11 +62,11 @@ def read_events(config: ImportConfig) -> Source:
 
 def _complete(rows: pd.DataFrame, names: SourceColumns, where: str, dropped: Counter[str]) -> pd.DataFrame:
     """Return the rows that name user, item and time and, where there is a label, are positive."""
-    what = {"no user": names.user, "no item": names.item, "no time": names.order or names.time or ""}
-    for reason, column in what.items():
-        rows = _without(rows, _absent(need(rows, column, where)), reason, dropped)
+    for name in ("user", "item", "order" if names.order else "time"):
+        values = need(rows, getattr(names, name), f"columns.{name}", where)
+        rows = _without(rows, _absent(values), "no time" if name == "order" else f"no {name}", dropped)
     if names.label is not None:
-        values = pd.to_numeric(need(rows, names.label, where), errors="coerce")
+        values = pd.to_numeric(need(rows, names.label, "columns.label", where), errors="coerce")
         label = pd.Series(values.to_numpy(dtype=np.float64, na_value=np.nan), index=rows.index)
         rows = _without(rows, label.isna(), "no label", dropped)
         rows = _without(rows, label[rows.index] <= 0, "label not positive", dropped)

@@ -18,9 +18,10 @@ class Joined:
         """Read `side` for `ids`; `what` (users, items) is how messages call them. Raises: BadImport."""
         self.where = str(side.path)
         frame = read_table(side.path, (side.key,))
-        self.keys = self._checked(need(frame, side.key, self.where), side.key)
+        self.keys = self._checked(need(frame, side.key, f"{what}.key", self.where), side.key)
         check_kind(self.keys, ids, f"{self.where}: column '{side.key}'")
-        self.columns = {name: pa.array(need(frame, name, self.where)) for name in side.columns}
+        taken = {name: need(frame, name, f"{what}.columns", self.where) for name in side.columns}
+        self.columns = {name: pa.array(column) for name, column in taken.items()}
         self.at = self.keys.get_indexer(ids)
         self.unmatched = int((self.at < 0).sum())
         """Ids that the table has no row for."""

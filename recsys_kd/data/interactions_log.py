@@ -123,7 +123,8 @@ def given_lists(lists: TestLists, found: Source) -> Lists:
     """Read the given test requests. Raises: BadImport where users, items or lists are missing or of another kind."""
     where = str(lists.path)
     frame = read_table(lists.path, ("user_id", "item_id"))
-    others, positive, users = (need(frame, name, where) for name in (lists.negatives, "item_id", "user_id"))
+    others = need(frame, lists.negatives, "test_lists.negatives", where)
+    positive, users = (need(frame, name, "test_lists.path", where) for name in ("item_id", "user_id"))
     for name in ("user_id", "item_id", lists.negatives):
         if frame[name].isna().any():
             raise BadImport(f"{where}: {int(frame[name].isna().sum())} rows have no '{name}'; remove them")

@@ -2,6 +2,7 @@
 
 from collections import Counter
 from dataclasses import dataclass
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Literal
 
@@ -126,11 +127,14 @@ def _read_text(path: Path, ids: tuple[str, ...]) -> pd.DataFrame:
     return frame
 
 
-def need(frame: pd.DataFrame, column: str, where: str) -> pd.Series:
-    """Return a column. Raises: MissingSourceColumn naming those there are."""
+def need(frame: pd.DataFrame, column: str, key: str, where: str) -> pd.Series:
+    """Return a column that the import's `key` names. Raises: MissingSourceColumn with those that `where` has."""
     if column not in frame.columns:
+        held = [str(name) for name in frame.columns]
+        near = get_close_matches(column, held, 1)
+        perhaps = f" (perhaps '{near[0]}')" if near else ""
         raise MissingSourceColumn(
-            f"{where}: no column '{column}'; the columns are: {', '.join(map(str, frame.columns))}"
+            f"{key}: no column '{column}' in {where}{perhaps}; its columns are: {', '.join(held)}; name one of these"
         )
     return frame[column]
 
@@ -138,8 +142,8 @@ def need(frame: pd.DataFrame, column: str, where: str) -> pd.Series:
 def clean(frame: pd.DataFrame, rules: tuple[DropRule, ...], where: str) -> Cleaned:
     """Apply the rules in order; a row is counted under the first that drops it."""
     read, dropped = len(frame), Counter[str]()
-    for rule in rules:
-        mask = rule.mask(need(frame, rule.column, where))
+    for at, rule in enumerate(rules):
+        mask = rule.mask(need(frame, rule.column, f"drop[{at}].column", where))
         dropped[rule.reason] += int(mask.sum())
         frame = frame[~mask]
     return Cleaned(frame, read, dropped)

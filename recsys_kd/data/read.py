@@ -5,50 +5,21 @@ what the first has counted is what the second yields.
 """
 
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from recsys_kd.data.checks import Canonical, RowChecker
 from recsys_kd.data.convert import TextKeys
 from recsys_kd.data.counts import Counts
 from recsys_kd.data.dedup import Deduplicator, HashSpill
-from recsys_kd.data.drift import LogFile, as_wanted, family, widest
-from recsys_kd.data.files import (
-    BadFile,
-    NoChecksums,
-    catalogue_files,
-    has_checksums,
-    list_files,
-    open_parquet,
-    partition_values,
-    read_batches,
-)
-from recsys_kd.data.layout import Layout, plan_layout
-from recsys_kd.errors import InputError
+from recsys_kd.data.log import Log, file_batches, whole_batches
+from recsys_kd.data.quarantine import Quarantine
 from recsys_kd.progress import SILENT, Progress
-from recsys_kd.settings import DataConfig, SplitConfig
-
-
-class NothingReadable(InputError):
-    """Every file of the log is excluded or empty."""
-
-
-@dataclass(frozen=True)
-class Log:
-    """The files of a log whose footers are sound, and how their columns are used."""
-
-    config: DataConfig
-    layout: Layout
-    files: tuple[Path, ...]
-    rows: int
-    counts: Counts
 
 
 @dataclass(frozen=True)
@@ -76,112 +47,6 @@ class Scan:
         self.counts.check_duplicates(config.max_duplicates, self.event_columns)
 
 
-def open_log(config: DataConfig, split: SplitConfig, extra: Mapping[str, str] | None = None) -> Log:
-    """Check footers, columns and checksums of every file; rows are read only where a column may hold nothing.
-
-    Files without rows are counted, and asked nothing.
-    Raises: NoParquet, BadFile, NoChecksums, MissingColumn, WrongColumnType, SchemaDrift, NothingReadable.
-    """
-    counts, rows = Counts(), 0
-    files: list[LogFile] = []
-    catalogue = next((open_parquet(path).schema_arrow for path in catalogue_files(config.catalogue)), None)
-    for path in list_files(config.path):
-        counts.files += 1
-        file = _sound(config, path, counts)
-        if file is not None and file.metadata.num_rows:
-            rows += file.metadata.num_rows
-            files.append(LogFile(path, _with_partitions(file.schema_arrow, partition_values(path, config.path))))
-    if not files:
-        raise NothingReadable(f"data.path: {config.path} holds no rows in {counts.files} file(s); give a log with rows")
-    layout = plan_layout(config, split, files, catalogue, dict(extra or {}))
-    return Log(config, layout, tuple(f.path for f in files), rows, counts)
-
-
-def _sound(config: DataConfig, path: Path, counts: Counts) -> pq.ParquetFile | None:
-    """Open a file whose footer is sound and count what it lacks; None where it is excluded."""
-    try:
-        file = open_parquet(path)
-        checked = file.metadata.num_rows == 0 or has_checksums(path)
-    except BadFile:
-        if config.on_bad_file == "stop":
-            raise
-        counts.excluded_files.append(str(path))
-        return None
-    if not checked and config.require_checksums:
-        raise NoChecksums(path)
-    counts.files_without_checksums += not checked
-    counts.empty_files += file.metadata.num_rows == 0
-    return file
-
-
-def _with_partitions(schema: pa.Schema, partitions: Mapping[str, str | None]) -> pa.Schema:
-    """Return a file's schema with its folders' columns, as text, where the file does not have them itself."""
-    for name in partitions:
-        if name not in schema.names:
-            schema = schema.append(pa.field(name, pa.string()))
-    return schema
-
-
-def _whole_batches(log: Log, path: Path) -> Iterator[pa.RecordBatch]:
-    """Yield a file's batches with the columns that its folders name, and nulls for columns that hold nothing."""
-    file = open_parquet(path)
-    named = partition_values(path, log.config.path)
-    schema, wanted = file.schema_arrow, log.layout.read_types
-    inside = [c for c in log.layout.read if c in schema.names]
-    other = [c for c in inside if family(schema.field(c).type) != family(wanted[c])]
-    for batch in read_batches(file, path, inside):
-        for name in other:
-            at = batch.schema.get_field_index(name)
-            batch = batch.set_column(at, name, as_wanted(batch.column(at), wanted[name], path, name))
-        for name in log.layout.read:
-            if name not in inside:
-                constant = pa.repeat(pa.scalar(named[name], pa.string()), batch.num_rows)
-                batch = batch.append_column(name, constant)
-        yield batch
-
-
-class Quarantine:
-    """Writes bad rows, with `reason`, `column`, `file` and `row`, to one Parquet file, made when the first one comes.
-
-    Columns keep their type at its widest (files of one log may differ in width); a log column of one of these four
-    names is stored as `log_<name>`. A file left by an earlier run is removed at the start.
-    """
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self.path.unlink(missing_ok=True)
-        self.writer: pq.ParquetWriter | None = None
-
-    def add(
-        self, batch: pa.RecordBatch, reason: NDArray[np.uint16], causes: list[tuple[str, str]], file: Path, start: int
-    ) -> None:
-        """Store the rows whose reason is not 0; `start` is the batch's first row in its file."""
-        bad = np.flatnonzero(reason)
-        added = {
-            "reason": pa.array([causes[r][0] for r in reason[bad]], pa.string()),
-            "column": pa.array([causes[r][1] for r in reason[bad]], pa.string()),
-            "file": pa.array([str(file)] * len(bad), pa.string()),
-            "row": pa.array(bad + start, pa.int64()),
-        }
-        picked = batch.take(pa.array(bad))
-        columns = {
-            f"log_{name}" if name in added else name: column.cast(widest(column.type))
-            for name, column in zip(picked.schema.names, picked.columns, strict=True)
-        }
-        table = pa.table(columns | added)
-        if self.writer is None:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            self.writer = pq.ParquetWriter(self.path, table.schema, write_page_checksum=True)
-        self.writer.write_table(table)
-
-    def __enter__(self) -> "Quarantine":
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        if self.writer is not None:
-            self.writer.close()
-
-
 def scan(log: Log, quarantine: Path, scratch: Path, progress: Progress = SILENT) -> Scan:
     """Read every row once: check it, count it, hash its event. Raises: BadFile.
 
@@ -197,7 +62,7 @@ def scan(log: Log, quarantine: Path, scratch: Path, progress: Progress = SILENT)
         checker = RowChecker(log.config, log.layout)
         with progress.task("read", log.rows) as task:
             for path in log.files:
-                for batch in _file_batches(log, path, state.counts):
+                for batch in file_batches(log, path, state.counts):
                     state.take(batch, checker.check(batch), checker.causes, path)
                     task.advance(batch.num_rows, quarantined=state.counts.bad)
                 state.end_file()
@@ -210,18 +75,6 @@ def scan(log: Log, quarantine: Path, scratch: Path, progress: Progress = SILENT)
     good = tuple(p for p in log.files if str(p) not in counts.excluded_files)
     kept = Log(log.config, log.layout, good, log.rows, counts)
     return Scan(kept, counts, repeated, state.first_time, state.last_time, checker.text)
-
-
-def _file_batches(log: Log, path: Path, counts: Counts) -> Iterator[pa.RecordBatch]:
-    """Yield a file's batches; where bad files are excluded, first make sure that the whole file can be read."""
-    if log.config.on_bad_file == "exclude":
-        try:
-            for _ in _whole_batches(log, path):
-                pass
-        except BadFile:
-            counts.excluded_files.append(str(path))
-            return
-    yield from _whole_batches(log, path)
 
 
 class _ScanState:
@@ -280,7 +133,7 @@ def usable(found: Scan, progress: Progress = SILENT) -> Iterator[tuple[pa.Record
     found.text.clear()
     with progress.task("encode", log.rows) as task:
         for path in log.files:
-            for batch in _whole_batches(log, path):
+            for batch in whole_batches(log, path):
                 rows = checker.check(batch)
                 keep = _kept(rows, seen)
                 yield (

@@ -35,15 +35,19 @@ def split_rank(array: pa.Array, column: str) -> NDArray[np.int8]:
     return ranks
 
 
+def split_times(last: int, config: SplitConfig) -> tuple[int, int]:
+    """Return when validation and test begin in a log whose last row is of `last`, all ms UTC."""
+    test = last - int(config.test_days * _DAY_MS) + 1
+    return test - int(config.validation_days * _DAY_MS), test
+
+
 def split_bounds(stamp: NDArray[np.generic], rank: NDArray[np.generic] | None, config: SplitConfig) -> dict[str, range]:
     """Return each split's rows in a log sorted by (rank, time); `stamp` is ms UTC. Raises: EmptySplit."""
     n = len(stamp)
     if rank is not None:
         cuts = [int(np.searchsorted(rank, r)) for r in (1, 2)]
     else:
-        test = int(stamp[-1]) - int(config.test_days * _DAY_MS) + 1
-        validation = test - int(config.validation_days * _DAY_MS)
-        cuts = [int(np.searchsorted(stamp, t)) for t in (validation, test)]
+        cuts = [int(np.searchsorted(stamp, t)) for t in split_times(int(stamp[-1]), config)]
     edges = [0, *cuts, n]
     bounds = {name: range(a, b) for name, a, b in zip(_NAMES, edges[:-1], edges[1:], strict=True)}
     for name, rows in bounds.items():

@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from torch.distributed._shard.sharded_tensor.api import ShardedTensor
 
 from recsys_kd.batch import Batch
+from recsys_kd.distil.batch_size import batch_rows
 from recsys_kd.distil.loop import Fit, train, validation_metrics
 from recsys_kd.distil.teacher_training import TeacherStep
 from recsys_kd.models.libraries import (
@@ -90,10 +91,11 @@ def fit_distributed(
     model = ShardedTeacher(source.schema, config)
     step = TeacherStep(model.inner, config, model.parallel)
     # Shares may differ by a row, and so by a batch: a rank with one batch more would wait for the others for ever.
-    steps = max(1, len(rows) // world // config.batch_size)
+    size = batch_rows(config.batch_size, len(source))
+    steps = max(1, len(rows) // world // size)
 
     def batches(epoch: int, skip: int) -> Iterator[Batch]:
-        return islice(source.batches(rows, config.batch_size, seed * 1000 + epoch, rank, world), skip, steps)
+        return islice(source.batches(rows, size, seed * 1000 + epoch, rank, world), skip, steps)
 
     fit = train(
         model,
@@ -102,7 +104,7 @@ def fit_distributed(
         lambda: validation_metrics(model, source, validation),
         epochs=config.epochs,
         patience=config.patience,
-        rows=steps * config.batch_size,
+        rows=steps * size,
         progress=SILENT,
         name=f"teacher, rank {rank}",
     )

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from recsys_kd.batch import Batch
+from recsys_kd.distil.batch_size import batch_rows
 from recsys_kd.distil.checkpoint import Checkpoints, Resume
 from recsys_kd.distil.hints import Hints
 from recsys_kd.distil.loop import SCORE_ROWS, Fit, train, validation_metrics
@@ -111,7 +112,7 @@ def fit_student(  # noqa: PLR0913 - one call site per model; a bag of options wo
     index = np.arange(rows.start, rows.stop) if isinstance(rows, range) else rows
     hints = make_hints(model, teacher, source, index)
     optimized = optimizers(model, config.lr, hints)
-    whole = soft is not None and distil.over_requests
+    whole, size = soft is not None and distil.over_requests, batch_rows(config.batch_size, len(source))
     projections = dict(hints.named_parameters()) if hints else {}
 
     def step(item: SoftBatch) -> float:
@@ -124,7 +125,7 @@ def fit_student(  # noqa: PLR0913 - one call site per model; a bag of options wo
     fit = train(
         model,
         step,
-        lambda epoch, skip: soft_batches(source, index, config.batch_size, seed * 1000 + epoch, soft, whole, skip),
+        lambda epoch, skip: soft_batches(source, index, size, seed * 1000 + epoch, soft, whole, skip),
         lambda: validation_metrics(model, source, validation),
         epochs=config.epochs,
         patience=config.patience,

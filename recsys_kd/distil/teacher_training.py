@@ -8,6 +8,7 @@ import torch
 from numpy.typing import NDArray
 
 from recsys_kd.batch import Batch
+from recsys_kd.distil.batch_size import batch_rows
 from recsys_kd.distil.checkpoint import Checkpoints, Resume
 from recsys_kd.distil.loop import Fit, train, validation_metrics
 from recsys_kd.distil.losses import hard_bce
@@ -57,12 +58,12 @@ def fit_teacher(
     torch.manual_seed(seed)
     index = np.arange(rows.start, rows.stop) if isinstance(rows, range) else rows
     model = Teacher(source.schema, config)
-    step = TeacherStep(model, config)
+    step, size = TeacherStep(model, config), batch_rows(config.batch_size, len(source))
 
     def batches(epoch: int, skip: int) -> Iterator[Batch]:
         order = np.random.default_rng(seed * 1000 + epoch).permutation(index)
-        for start in range(skip * config.batch_size, len(order), config.batch_size):
-            yield source.batch(order[start : start + config.batch_size])
+        for start in range(skip * size, len(order), size):
+            yield source.batch(order[start : start + size])
 
     fit = train(
         model,

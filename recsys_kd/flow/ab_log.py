@@ -20,7 +20,8 @@ from recsys_kd.data.convert import numbers
 from recsys_kd.data.counts import TINY_PROPENSITY, same_event
 from recsys_kd.data.files import catalogue_files, content_key, list_files
 from recsys_kd.data.layout import CHANCE, chance_of, column_of
-from recsys_kd.data.read import Scan, open_log, scan, select, usable
+from recsys_kd.data.log import open_log
+from recsys_kd.data.read import Scan, scan, select, usable
 from recsys_kd.errors import InputError, OutsideError
 from recsys_kd.evaluate.sample import numbered
 from recsys_kd.flow.ab_columns import Names

@@ -1,4 +1,4 @@
-"""`--dry-run`: what a recipe would do, from files' footers alone."""
+"""`--dry-run`: what a recipe would do, from files' footers, and from times, labels and ids of the rows."""
 
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
@@ -9,27 +9,33 @@ import numpy as np
 import pyarrow as pa
 
 from recsys_kd.data.bounds import Bound, bounds
+from recsys_kd.data.evidence import Evidence, of_log
 from recsys_kd.data.files import BadFile
 from recsys_kd.data.footer import BadFooter
 from recsys_kd.data.layout import column_of
-from recsys_kd.data.read import Log, open_log
-from recsys_kd.data.split import EmptySplit, empty_split
+from recsys_kd.data.log import Log, open_log
+from recsys_kd.data.outline import Outline, schema_of
+from recsys_kd.data.split import empty_split
 from recsys_kd.data.vocabulary import EmptyVocabulary
-from recsys_kd.flow.compression import budget_of
+from recsys_kd.flow.checks import check
+from recsys_kd.flow.decidable import check_decidable
 from recsys_kd.flow.estimate import memory_bytes, seconds
-from recsys_kd.flow.folders import check_folders
-from recsys_kd.flow.models import check_teacher
+from recsys_kd.progress import SILENT, Progress
 from recsys_kd.schema import ITEM, USER
 from recsys_kd.settings import FieldConfig, Recipe
 
 _DAY_MS = 86_400_000
+_FAR_MS = 253_402_300_800_000
+"""Year 9999: no time of a log, but of a wrong unit or a bad row."""
 _PER_DAY = {"s": 86_400, "ms": 86_400_000, "us": 86_400_000_000, "ns": 86_400_000_000_000}
-_USUAL_TRAIN_SHARE = 0.8
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What is known before a row is read: sizes of tables are upper bounds; memory and seconds are estimates."""
+    """What is known before a log is encoded: sizes of tables are upper bounds; memory and seconds are estimates.
+
+    Rows of splits are counted before duplicates, and before bad values of other columns, are known.
+    """
 
     files: int
     rows: int
@@ -39,13 +45,15 @@ class Plan:
     fields: list[dict[str, Any]]
     tables: dict[str, dict[str, int]]
     """Per vocabulary `rows_at_most`, the fallback row included, and `teacher_bytes_at_most` (0: not ours to train)."""
+    splits: dict[str, Evidence]
     memory_bytes: int
     seconds: int
     seconds_by_stage: dict[str, int]
+    warnings: list[str]
 
     def to_json(self) -> dict[str, Any]:
         """Return plain values for `--json`."""
-        return asdict(self)
+        return asdict(self) | {"splits": {name: found.to_json() for name, found in self.splits.items()}}
 
     def lines(self) -> list[str]:
         """Return the plan as text."""
@@ -61,21 +69,23 @@ class Plan:
         for name, t in self.tables.items():
             rows, size = t["rows_at_most"], t["teacher_bytes_at_most"]
             out.append(f"table {name}: at most {rows:,} rows, at most {size:,} bytes in the teacher")
+        out += [f"{name}: {found.line()}" for name, found in self.splits.items()]
         stages = ", ".join(f"{name} {_spoken(found)}" for name, found in self.seconds_by_stage.items())
         memory = f"{self.memory_bytes / 1e9:.1f} GB of memory"
         out.append(f"estimate: {memory}, {_spoken(self.seconds)} on 2 cores ({stages})")
-        return out
+        return [*out, *(f"warning: {warning}" for warning in self.warnings)]
 
 
 def _spoken(found: int) -> str:
     return f"{found} s" if found < 120 else f"{found / 60:.{1 if found < 1800 else 0}f} min"
 
 
-def plan(recipe: Recipe) -> Plan:
-    """Check folders, teacher, budget, columns, types and files, and estimate. Raises what these checks raise."""
-    check_folders(recipe)
-    check_teacher(recipe)
-    budget_of(recipe.compress, 0)
+def plan(recipe: Recipe, progress: Progress = SILENT) -> Plan:
+    """Check folders, teacher, columns, types, files, splits, labels and budget, and estimate.
+
+    Raises what these checks raise.
+    """
+    check(recipe)
     extra = {"teacher": recipe.teacher.column} if recipe.teacher.column else None
     log = open_log(recipe.data, recipe.split, extra)
     found = _bounds(log.files, recipe.data.path, log.layout.read)
@@ -86,10 +96,10 @@ def plan(recipe: Recipe) -> Plan:
     tables = {
         name: {"rows_at_most": rows + 1, "teacher_bytes_at_most": 4 * width * (rows + 1)} for name, rows in most.items()
     }
-    share = train_share(recipe, log.layout.types["timestamp"], found[log.layout.columns["timestamp"]])
-    if share == 0:
-        raise _nothing_to_train_on(recipe, log, found[log.layout.columns["timestamp"]])
-    stages = seconds(recipe, log.rows, share)
+    splits = _splits(recipe, log, found[log.layout.columns["timestamp"]], progress)
+    warnings = check_decidable(recipe, splits)
+    _check_budget(recipe, log, {name: t["rows_at_most"] for name, t in tables.items()})
+    stages = seconds(recipe, log.rows, splits["train"].rows / sum(part.rows for part in splits.values()))
     return Plan(
         len(log.files),
         log.rows,
@@ -98,10 +108,33 @@ def plan(recipe: Recipe) -> Plan:
         log.counts.files_without_checksums,
         _fields(recipe),
         tables,
+        splits,
         memory_bytes(log.rows, sum(t["teacher_bytes_at_most"] for t in tables.values())),
         round(sum(stages.values())),
         {name: round(each) for name, each in stages.items()},
+        warnings,
     )
+
+
+def _check_budget(recipe: Recipe, log: Log, rows: dict[str, int]) -> None:
+    if recipe.compress.bytes is None and recipe.compress.ratio is None:
+        return
+    from recsys_kd.flow.budget import check_budget  # torch: a budget is a matter of the models
+    from recsys_kd.flow.models import teacher_bytes
+
+    outline = Outline(recipe.data.fields, log.layout)
+    teacher = teacher_bytes(recipe, schema_of(recipe.data.fields, log.layout, rows))
+    check_budget(recipe, outline, teacher, foretold=True)
+
+
+def _splits(recipe: Recipe, log: Log, stamps: Bound, progress: Progress) -> dict[str, Evidence]:
+    """Return what each split holds. Raises: EmptySplit."""
+    found = of_log(log, recipe.split, _last_ms(recipe, log.layout.types["timestamp"], stamps), progress)
+    ends = np.array([t for part in found.values() if part.rows for t in (part.first, part.last)])
+    for name, part in found.items():
+        if part.rows == 0:
+            raise empty_split(name, ends, recipe.split)
+    return found
 
 
 def _fields(recipe: Recipe) -> list[dict[str, Any]]:
@@ -146,25 +179,10 @@ def _most_rows(recipe: Recipe, log: Log, found: dict[str, Bound]) -> dict[str, i
     return most
 
 
-def train_share(recipe: Recipe, kind: pa.DataType, stamps: Bound) -> float:
-    """Return the share of rows for training, were they spread evenly over the log's days; `kind` of timestamps."""
-    times = _times_ms(recipe, kind, stamps)
-    if times is None:
-        return _USUAL_TRAIN_SHARE
-    days = (times[1] - times[0]) / _DAY_MS
-    return max(0.0, 1 - (recipe.split.validation_days + recipe.split.test_days) / days) if days > 0 else 0.0
-
-
-def _times_ms(recipe: Recipe, kind: pa.DataType, stamps: Bound) -> tuple[int, int] | None:
-    """Return a log's first and last moment, ms UTC; None where its footers or its split by a column don't say."""
-    if recipe.split.column or stamps.integers is None or not stamps.ranged:
+def _last_ms(recipe: Recipe, kind: pa.DataType, stamps: Bound) -> int | None:
+    """Return a log's last moment, ms UTC, as its footers say it, None where they don't; `kind` of timestamps."""
+    if stamps.integers is None or not stamps.ranged:
         return None
     unit = kind.unit if pa.types.is_timestamp(kind) else recipe.data.timestamp_unit
-    per_day = 1 if pa.types.is_date32(kind) else _PER_DAY[unit]
-    first, last = (stamp * _DAY_MS // per_day for stamp in stamps.integers)
-    return first, last
-
-
-def _nothing_to_train_on(recipe: Recipe, log: Log, stamps: Bound) -> EmptySplit:
-    times = _times_ms(recipe, log.layout.types["timestamp"], stamps)
-    return empty_split("train", np.array(times), recipe.split)
+    last = stamps.integers[1] * _DAY_MS // (1 if pa.types.is_date32(kind) else _PER_DAY[unit])
+    return last if abs(last) < _FAR_MS else None

@@ -28,19 +28,15 @@ from recsys_kd.flow.cache import CHECKPOINT
 from recsys_kd.flow.floats import Warm
 from recsys_kd.flow.starts import begin
 from recsys_kd.models.ensemble import Ensemble
-from recsys_kd.models.plugins import BUILT_IN, find_teacher
+from recsys_kd.models.plugins import find_teacher
 from recsys_kd.models.student import Student
 from recsys_kd.models.teacher import Teacher, table_bytes, teacher_digest
 from recsys_kd.progress import Progress
 from recsys_kd.schema import Schema
-from recsys_kd.settings import OVER_FEATURES, Recipe
+from recsys_kd.settings import Recipe
 
 Floats = NDArray[np.float32]
 _GROUPS = ("timestamp", "request")
-
-
-class MissingTeacherColumn(InputError):
-    """A precomputed teacher without its column."""
 
 
 def _write_fit(folder: Path, fit: Fit, **more: Any) -> None:
@@ -52,22 +48,6 @@ def read_fit(folder: Path) -> dict[str, Any]:
     path = folder / "fit.json"
     found: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {"epochs": [], "best": 0}
     return found
-
-
-class NothingToBag(InputError):
-    """A bag is asked for where no teachers are trained."""
-
-
-class NoSuchAge(InputError):
-    """A teacher's age is asked about that has none, or that is not known."""
-
-
-class NoFeatures(InputError):
-    """The student is to learn from inside a teacher that shows only its scores."""
-
-
-class RatioOfNothing(InputError):
-    """The budget is a share of a teacher whose size nobody knows."""
 
 
 class NotProbabilities(InputError):
@@ -104,38 +84,6 @@ def logged_logits(dataset: Dataset, recipe: Recipe) -> Floats:
     p = np.clip(values, 1e-6, 1 - 1e-6)
     logit: Floats = np.log(p / (1 - p)).astype(np.float32)
     return logit
-
-
-def check_teacher(recipe: Recipe) -> None:
-    """Raise before any work where the recipe names a teacher that is not there, or lacks its column."""
-    if recipe.teacher.kind not in BUILT_IN:
-        find_teacher(recipe.teacher.kind)
-    if recipe.teacher.kind == "precomputed" and recipe.teacher.column is None:
-        raise MissingTeacherColumn("teacher.column: kind `precomputed` needs the log column that holds the scores")
-    if recipe.teacher.trained_until and recipe.teacher.kind != "precomputed":
-        raise NoSuchAge(
-            f"teacher.trained_until: one of kind '{recipe.teacher.kind}' is trained by the night; remove the key"
-        )
-    if recipe.teacher.max_age_days and not recipe.teacher.trained_until:
-        raise NoSuchAge("teacher.max_age_days: give the day that the teacher learned until as teacher.trained_until")
-    if recipe.teacher.bag and recipe.teacher.kind != "dcnv2":
-        raise NothingToBag(f"teacher.bag: a teacher of kind '{recipe.teacher.kind}' can't be bagged; remove the key")
-    if recipe.distil.over_features and recipe.teacher.kind != "dcnv2":
-        names = ", ".join(f"`{name}`" for name in recipe.distil.losses if name in OVER_FEATURES)
-        raise NoFeatures(
-            f"distil.losses: {names} looks inside the teacher, and one of kind '{recipe.teacher.kind}' shows only its "
-            "scores; remove it, or set teacher.kind: dcnv2"
-        )
-    if recipe.student.init == "teacher_pca" and recipe.teacher.kind != "dcnv2":
-        raise NoFeatures(
-            f"student.init: `teacher_pca` needs the teacher's tables, and one of kind '{recipe.teacher.kind}' shows "
-            "only its scores; remove it, or set teacher.kind: dcnv2"
-        )
-    if recipe.compress.ratio is not None and recipe.teacher.kind != "dcnv2":
-        raise RatioOfNothing(
-            f"compress.ratio: {recipe.compress.ratio:g} is a share of the teacher's bytes, and one of kind "
-            f"'{recipe.teacher.kind}' has none; give compress.bytes, such as 20MB, instead"
-        )
 
 
 def train_teacher(recipe: Recipe, dataset: Dataset, folder: Path, progress: Progress) -> None:

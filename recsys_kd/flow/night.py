@@ -13,12 +13,17 @@ from recsys_kd.artifact.read import open_artifact
 from recsys_kd.artifact.write import Artifact
 from recsys_kd.data.dataset import Dataset
 from recsys_kd.data.encode import encode
+from recsys_kd.data.evidence import of_dataset
 from recsys_kd.data.files import catalogue_files, content_key, list_files
+from recsys_kd.evaluate.advice import with_next_step
 from recsys_kd.evaluate.evaluation import Evaluation
 from recsys_kd.evaluate.gate import Subject, Verdict, decide
 from recsys_kd.evaluate.report import write_report
 from recsys_kd.flow import compression, models
+from recsys_kd.flow.budget import check_budget
 from recsys_kd.flow.cache import Stages, key_of, remove_leftovers
+from recsys_kd.flow.checks import check
+from recsys_kd.flow.decidable import check_decidable, check_outcomes
 from recsys_kd.flow.evaluation import (
     Calibrated,
     evaluate_models,
@@ -28,7 +33,6 @@ from recsys_kd.flow.evaluation import (
     scoring_time,
 )
 from recsys_kd.flow.floats import find_warm, keep_float
-from recsys_kd.flow.folders import check_folders
 from recsys_kd.flow.guard import with_reason
 from recsys_kd.flow.proof import score_one
 from recsys_kd.flow.provenance import digest_of_files, recipe_digest
@@ -36,7 +40,6 @@ from recsys_kd.flow.publication import promote, register
 from recsys_kd.flow.recovery import recovery_stage
 from recsys_kd.flow.reporting import build_report
 from recsys_kd.flow.training import Trained, student_of, train
-from recsys_kd.models.student import Student
 from recsys_kd.progress import Progress
 from recsys_kd.registry import where
 from recsys_kd.registry.protocol import Pointer, Registry, Version
@@ -88,7 +91,10 @@ def open_registry(recipe: Recipe) -> Registry:
 
 
 def read(recipe: Recipe, stages: Stages) -> tuple[Dataset, str]:
-    """Return the encoded log, and the digest of all that it holds."""
+    """Return the encoded log, and the digest of all that it holds.
+
+    Raises: what `data.encode.encode` and `flow.decidable.check_outcomes` raise.
+    """
     files = list_files(recipe.data.path)
     more = catalogue_files(recipe.data.catalogue)
     extra = {"teacher": recipe.teacher.column} if recipe.teacher.column else None
@@ -105,14 +111,8 @@ def read(recipe: Recipe, stages: Stages) -> tuple[Dataset, str]:
         stages.progress.note(line)
     if dataset.quarantine:
         stages.progress.note(f"bad rows are in {dataset.quarantine}")
+    check_outcomes(recipe.split, of_dataset(dataset))
     return dataset, (folder / "digest").read_text()
-
-
-def check(recipe: Recipe) -> None:
-    """Raise for what is wrong with a recipe whatever the log holds: FolderUnwritable, UnknownTeacher, BadBudget, .."""
-    check_folders(recipe)
-    models.check_teacher(recipe)
-    compression.budget_of(recipe.compress, 0)
 
 
 def judge(recipe: Recipe, evaluation: Evaluation, artifact: Artifact, data_digest: str, teacher_bytes: int) -> Verdict:
@@ -124,13 +124,6 @@ def judge(recipe: Recipe, evaluation: Evaluation, artifact: Artifact, data_diges
         return verdict
     checks = tuple(c for c in verdict.checks if c.name != "size")
     return replace(verdict, checks=checks, passed=all(c.passed for c in checks if c.gates))
-
-
-def check_budget(recipe: Recipe, dataset: Dataset) -> None:
-    """Raise BadBudget before any training where the byte budget can't be met."""
-    student = Student(dataset.schema, recipe.student)
-    size = models.teacher_bytes(recipe, dataset.schema)
-    compression.check_budget(student, dataset, recipe.compress, size)
 
 
 def run(
@@ -148,7 +141,9 @@ def run(
     registry = open_registry(recipe)
     stages = Stages(recipe.work, progress)
     dataset, data_digest = read(recipe, stages)
-    check_budget(recipe, dataset)
+    for warning in check_decidable(recipe, of_dataset(dataset)):
+        progress.note(f"warning: {warning}")
+    check_budget(recipe, dataset, models.teacher_bytes(recipe, dataset.schema))
     before = registry.state(recipe.name).aliases.get("champion")
     warm = find_warm(recipe, dataset, before.digest if before else None, progress)
     trained = train(recipe, dataset, data_digest, stages, warm)
@@ -167,6 +162,7 @@ def run(
         logits["champion"] = live
     evaluation = evaluate_models(logits, dataset, recipe.evaluate, progress)
     verdict = with_reason(judge(recipe, evaluation, artifact, data_digest, trained.teacher.bytes), trained.untaught)
+    verdict = with_next_step(verdict, recipe, evaluation, len(dataset.splits["train"]))
     torch_models = {"teacher": trained.teacher.model, "student": trained.student.model}
     times = scoring_time(dataset, torch_models, artifact.path)
     report = build_report(

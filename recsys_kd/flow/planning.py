@@ -19,8 +19,9 @@ from recsys_kd.data.dataset import Dataset
 from recsys_kd.distil.loop import auc
 from recsys_kd.flow import compression
 from recsys_kd.flow.cache import Stages, remove_leftovers
+from recsys_kd.flow.checks import check
 from recsys_kd.flow.latency import latency_of
-from recsys_kd.flow.night import check, read
+from recsys_kd.flow.night import read
 from recsys_kd.flow.recovery import recovery_stage
 from recsys_kd.flow.training import Trained, student_of, train
 from recsys_kd.progress import Progress
@@ -89,6 +90,8 @@ class Planned:
             ratio = f"{self.teacher_bytes / o.bytes:.1f}x" if self.teacher_bytes else ""
             found = f"{o.auc:>9.4f}{o.loss:>+9.4f}" if o.auc is not None and o.loss is not None else " " * 18
             out.append(f"{o.fold:<6}{o.bytes:>12,}{ratio:>8}{o.p50_us:>8.0f}{o.predicted_nats:>10.6f}{found}  {o.why}")
+        if any((o.loss or 0.0) < 0 for o in self.options):
+            out.append("lost below 0 is a gain: pruned and fitted once more, it scores above the float student there")
         for name, rows in self.chosen.rows.items():
             shape = f"{self.chosen.rank[name]} numbers of {self.chosen.bits[name]} bits"
             out.append(f"table {name}: {rows:,} rows of {shape}")
@@ -194,6 +197,7 @@ class _Maker:
 
     def sketch(self, fold: Fold, budget: int, wanted: Wanted) -> Option:
         """Return a form as it is before recovery, with its exact bytes and its time; `why` where that rules it out."""
+        self.stages.progress.note(f"plan: fold {fold}, {budget:,} bytes: pruning, weighing, timing")
         made = self._compressed(fold, budget, lambda pruned: pruned)
         plan, time = made.plan, self._time(made.served, made.plan)
         summary = plan.summary()
@@ -216,6 +220,7 @@ class _Maker:
         """Return an option with what its finished artifact is worth on the validation days."""
         recipe = self.recipe
         folder = self.trained.folders["student"]
+        self.stages.progress.note(f"plan: fold {option.fold}, {option.bytes:,} bytes: fitting once more, scoring")
         recover = recovery_stage(recipe, self.dataset, self.trained.soft, folder, self.stages, "student-recovery")
         made = self._compressed(option.fold, option.budget, recover)
         found = self._auc(compression.score_sample(made.served, self.dataset, self.sample))

@@ -17,9 +17,10 @@ from recsys_kd.errors import InputError
 from recsys_kd.evaluate.ablation import CONTROL, TEACHER, Ablation, ablation
 from recsys_kd.flow import models
 from recsys_kd.flow.cache import Stages, remove_leftovers
+from recsys_kd.flow.checks import check
 from recsys_kd.flow.evaluation import Calibrated, score_test, test_sample
 from recsys_kd.flow.guard import no_better
-from recsys_kd.flow.night import check, read
+from recsys_kd.flow.night import read
 from recsys_kd.flow.training import log_key, teach, train_control, train_student
 from recsys_kd.progress import Progress
 from recsys_kd.settings import OVER_FEATURES, LossName, Recipe

@@ -13,6 +13,10 @@ from recsys_kd.schema import Schema
 class RowSource(Protocol):
     """Rows of an encoded log; `recsys_kd.data.dataset.Dataset` is one."""
 
+    def __len__(self) -> int:
+        """Return the number of rows."""
+        ...
+
     @property
     def schema(self) -> Schema:
         """The contract that the rows were encoded by."""

@@ -20,6 +20,7 @@ from recsys_kd.settings.gate import AbConfig, EvaluateConfig, GateConfig, Groups
 from recsys_kd.settings.models import (
     OVER_FEATURES,
     OVER_REQUESTS,
+    BatchSize,
     DistilConfig,
     LossName,
     SoftLabelConfig,
@@ -34,6 +35,7 @@ __all__ = [
     "SMALLEST_PROPENSITY",
     "AbConfig",
     "BadRecipe",
+    "BatchSize",
     "Columns",
     "CompressConfig",
     "DataConfig",

@@ -127,7 +127,8 @@ def _one(kind: Any) -> str:
     if origin is Annotated:
         return allowed(kind)
     if origin is Literal:
-        return "one of " + ", ".join(map(str, get_args(kind)))
+        values = ", ".join(map(str, get_args(kind)))
+        return f"one of {values}" if len(get_args(kind)) > 1 else values
     if origin in (tuple, list):
         return f"a list, each: {allowed(get_args(kind)[0])}"
     if origin is dict:

@@ -7,6 +7,8 @@ from pydantic import Field, model_validator
 
 from recsys_kd.settings.base import Name, StrictConfig, Units
 
+BatchSize = Annotated[int, Field(ge=1)] | Literal["auto"]
+
 
 class TeacherConfig(StrictConfig):
     """The large model. The defaults need no tuning; see README, "Teacher"."""
@@ -29,7 +31,8 @@ class TeacherConfig(StrictConfig):
     dropout: float = Field(0.1, ge=0, lt=1)
     epochs: int = Field(10, ge=1)
     patience: int = Field(1, ge=1)
-    batch_size: int = Field(4096, ge=1)
+    batch_size: BatchSize = "auto"
+    """Rows per step; `auto`: a hundredth of the log, at least 256 and at most 4096."""
     embedding_lr: float = Field(0.05, gt=0)
     dense_lr: float = Field(1e-3, gt=0)
     embedding_l2: float = Field(1e-5, ge=0)
@@ -76,7 +79,8 @@ class StudentConfig(StrictConfig):
     """Hidden units; the first layer is the one folded into table rows."""
     epochs: int = Field(15, ge=1)
     patience: int = Field(1, ge=1)
-    batch_size: int = Field(4096, ge=1)
+    batch_size: BatchSize = "auto"
+    """As the teacher's; the control's too."""
     lr: float = Field(3e-3, gt=0)
     embedding_l2: float = Field(1e-3, ge=0)
     id_dropout: float = Field(0.02, ge=0, lt=1)

@@ -24,7 +24,8 @@ _GROUP = 1_000_000
 OURS = """
 import json, sys, tempfile, time
 from pathlib import Path
-from recsys_kd.data.read import open_log, scan
+from recsys_kd.data.log import open_log
+from recsys_kd.data.read import scan
 from recsys_kd.settings import DataConfig, SplitConfig
 config = DataConfig.model_validate({"path": sys.argv[1]})
 start = time.perf_counter()

@@ -12,7 +12,7 @@ from recsys_kd.data.checks import vectors_of
 from recsys_kd.data.drift import SchemaDrift, as_wanted
 from recsys_kd.data.encode import encode
 from recsys_kd.data.layout import WrongColumnType
-from recsys_kd.data.read import open_log
+from recsys_kd.data.log import open_log
 from recsys_kd.flow.ab_columns import names_in
 from tests.data.test_read import SPLIT, config, log, write
 

@@ -13,10 +13,12 @@ from hypothesis import strategies as st
 from recsys_kd.data.columns import rows_of
 from recsys_kd.data.convert import TextKeys
 from recsys_kd.data.counts import Counts, NothingUsable
-from recsys_kd.data.encode import ConstantLabel, encode
+from recsys_kd.data.encode import encode
+from recsys_kd.data.evidence import ConstantLabel
 from recsys_kd.data.items import BadCatalogue
+from recsys_kd.data.log import open_log
 from recsys_kd.data.ordered import sorted_set
-from recsys_kd.data.read import open_log, scan, usable
+from recsys_kd.data.read import scan, usable
 from recsys_kd.data.vocabulary import EmptyVocabulary
 from recsys_kd.ids import hash_string, hash_strings
 from recsys_kd.progress import SILENT

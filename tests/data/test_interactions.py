@@ -111,7 +111,7 @@ def test_libsvm_becomes_columns(tmp_path):
 
 
 def test_mistakes_are_named(tmp_path):
-    with pytest.raises(MissingSourceColumn, match=r"no column 'whom'; the columns are: who, what"):
+    with pytest.raises(MissingSourceColumn, match=r"columns\.user: no column 'whom' in .*s\.csv \(perhaps 'who'\)"):
         import_interactions(source(tmp_path, columns={"user": "whom", "item": "what", "time": "when"}), tmp_path / "o")
     with pytest.raises(BadImport, match="give one of `time` and `order`"):
         source(tmp_path, columns={"user": "who", "item": "what"})
@@ -119,6 +119,36 @@ def test_mistakes_are_named(tmp_path):
         import_interactions(source(tmp_path, min_user=1000), tmp_path / "o")
     with pytest.raises(UnreadableTable, match=r"unknown kind '\.xls'"):
         read_table(tmp_path / "a.xls")
+
+
+@pytest.mark.parametrize(
+    ("key", "change"),
+    [
+        ("columns.user", {"columns": {"user": "absent", "item": "what", "time": "when"}}),
+        ("columns.item", {"columns": {"user": "who", "item": "absent", "time": "when"}}),
+        ("columns.time", {"columns": {"user": "who", "item": "what", "time": "absent"}}),
+        ("columns.order", {"columns": {"user": "who", "item": "what", "order": "absent"}, "split": "leave_one_out"}),
+        ("columns.label", {"columns": {"user": "who", "item": "what", "time": "when", "label": "absent"}}),
+        ("drop[1].column", {"drop": [{"reason": "a", "column": "who", "missing": True},
+                                     {"reason": "b", "column": "absent", "missing": True}]}),
+        ("items.key", {"items": {"path": "s.csv", "key": "absent", "columns": {"count": "dense"}}}),
+        ("users.columns", {"users": {"path": "s.csv", "key": "row", "columns": {"absent": "dense"}}}),
+    ],
+)  # fmt: skip
+def test_a_missing_column_is_told_by_its_key_its_value_its_file_and_the_columns_there_are(tmp_path, key, change):
+    config = source(tmp_path, **change)
+    if key == "users.columns":  # a table of one row per user
+        frame = pd.DataFrame({"row": [f"u{i}" for i in range(7)], "what": 1, "when": 1, "count": 1, "who": 1})
+        frame.to_csv(tmp_path / "u.csv", index=False)
+        config = config.model_copy(update={"users": config.users.model_copy(update={"path": tmp_path / "u.csv"})})
+    file, held = (
+        ("u.csv", "row, what, when, count, who") if key == "users.columns" else ("s.csv", "who, what, when, count")
+    )
+    with pytest.raises(MissingSourceColumn) as found:
+        import_interactions(config, tmp_path / "o")
+    said = f"{key}: no column 'absent' in {tmp_path}/{file}; its columns are: {held}; name one of these"
+    assert str(found.value) == said and found.value.exit_code == 2
+    assert not (tmp_path / "o").exists()
 
 
 @pytest.mark.skipif(not SHARED.exists(), reason="the folder of real data is not beside the project")

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from recsys_kd.data.layout import MissingColumn, WrongColumnType
-from recsys_kd.data.read import open_log
+from recsys_kd.data.log import open_log
 from recsys_kd.settings import SplitConfig
 from tests.data.test_read import SPLIT, config, log, write
 

@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from recsys_kd.data.counts import TooManyBadRows, TooManyDuplicates
 from recsys_kd.data.dedup import Deduplicator, HashSpill
 from recsys_kd.data.drift import SchemaDrift
-from recsys_kd.data.encode import ConstantLabel, encode
+from recsys_kd.data.encode import encode
+from recsys_kd.data.evidence import ConstantLabel
 from recsys_kd.data.files import BadFile, NoChecksums, NoParquet
 from recsys_kd.data.layout import MissingColumn, UnknownVocabulary, WrongColumnType
 from recsys_kd.data.split import EmptySplit

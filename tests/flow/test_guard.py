@@ -7,7 +7,8 @@ from recsys_kd.data.dataset import Dataset
 from recsys_kd.evaluate.gate import Verdict
 from recsys_kd.flow import guard
 from recsys_kd.flow.cache import Stages
-from recsys_kd.flow.models import LoggedTeacher, NoFeatures, NoSuchAge, calibrated_soft_labels, check_teacher
+from recsys_kd.flow.checks import NoFeatures, NoSuchAge, check_teacher
+from recsys_kd.flow.models import LoggedTeacher, calibrated_soft_labels
 from recsys_kd.flow.night import read
 from recsys_kd.flow.training import train
 from recsys_kd.progress import SILENT

@@ -11,7 +11,8 @@ from recsys_kd.distil.mixing import fit_gate
 from recsys_kd.distil.soft_labels import fold_of, load_soft_labels
 from recsys_kd.flow import training
 from recsys_kd.flow.cache import Stages
-from recsys_kd.flow.models import NoFeatures, calibrated_soft_labels, check_teacher, load_student
+from recsys_kd.flow.checks import NoFeatures, check_teacher
+from recsys_kd.flow.models import calibrated_soft_labels, load_student
 from recsys_kd.flow.night import read
 from recsys_kd.flow.starts import start_of
 from recsys_kd.models.student import Student

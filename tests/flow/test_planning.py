@@ -3,7 +3,7 @@
 import pytest
 
 from recsys_kd.compress.plan import BadBudget
-from recsys_kd.flow.planning import Wanted, plan
+from recsys_kd.flow.planning import Option, Planned, Wanted, plan
 from recsys_kd.progress import SILENT
 from recsys_kd.settings import load_recipe
 from tests.conftest import quick
@@ -14,8 +14,22 @@ def recipe(shop, tmp_path_factory):
     return quick(load_recipe(shop.recipe), tmp_path_factory.mktemp("plan"))
 
 
+class Notes:
+    """Progress that keeps what it is told."""
+
+    def __init__(self):
+        self.told, self.task = [], SILENT.task
+
+    def note(self, message):
+        self.told.append(message)
+
+
 def test_a_budget_of_bytes_is_filled_and_the_better_fold_is_chosen(recipe):
-    found = plan(recipe, Wanted(bytes=12_000), SILENT)
+    notes = Notes()
+    found = plan(recipe, Wanted(bytes=12_000), notes)
+    for fold in ("item", "field"):
+        assert f"plan: fold {fold}, 12,000 bytes: pruning, weighing, timing" in notes.told
+    assert sum("fitting once more, scoring" in told for told in notes.told) == 2
     assert {o.fold for o in found.options} == {"item", "field"}
     assert all(0.97 * 12_000 <= o.bytes <= 12_000 and o.p50_us > 0 for o in found.options)
     assert found.chosen.auc == max(o.auc for o in found.options)
@@ -27,6 +41,16 @@ def test_a_budget_of_bytes_is_filled_and_the_better_fold_is_chosen(recipe):
         f"15 bits {activations['15']:+.1e}, 8 bits" in found.lines()[-2] and "15 bits are served" in found.lines()[-2]
     )
     assert found.chosen.why == "chosen: keeps all limits, and loses least in these bytes"
+
+
+def test_a_loss_below_0_is_told_to_be_a_gain():
+    def lines(loss):
+        option = Option("item", 100, 90, {"item": 1}, {"item": 1}, {"item": 4}, 0.1, 5.0, auc=0.7, loss=loss)
+        return Planned([option], option, 0.7 + loss, 1000).lines()
+
+    said = "lost below 0 is a gain: pruned and fitted once more, it scores above the float student there"
+    assert said in lines(-0.001) and said not in lines(0.001)
+    assert "-0.0010" in lines(-0.001)[2]
 
 
 def test_without_a_budget_the_smallest_that_loses_little_enough_is_chosen(recipe):

@@ -1,0 +1,171 @@
+"""What each split of a log holds to learn from and to judge by: rows, outcomes, users, and the days they lie in.
+
+Two ways to it: of an encoded log, exactly; of raw files, by one pass over four columns, before duplicates are known and
+before other columns' bad rows.
+"""
+
+import datetime as dt
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from recsys_kd.data.checks import Canonical, RowChecker
+from recsys_kd.data.counts import NothingUsable
+from recsys_kd.data.dataset import SPLITS, Dataset
+from recsys_kd.data.layout import Layout
+from recsys_kd.data.log import Log, file_batches
+from recsys_kd.data.split import split_rank, split_times
+from recsys_kd.errors import InputError
+from recsys_kd.progress import SILENT, Progress
+from recsys_kd.settings import SplitConfig
+
+_NEEDED = ("user_id", "item_id", "timestamp", "label", "split")
+_SPOKEN = {"train": "training", "validation": "validation", "test": "test"}
+_NEVER = (np.iinfo(np.int64).max, np.iinfo(np.int64).min)
+
+
+class ConstantLabel(InputError):
+    """Every label of a split is the same: there is nothing to learn, or to judge by."""
+
+
+@dataclass
+class Evidence:
+    """Of one split. positives: labels above half of `label_max`, of which `lowest` and `highest` are shares.
+
+    first, last: ms UTC.
+    """
+
+    rows: int = 0
+    positives: int = 0
+    users: int = 0
+    first: int = _NEVER[0]
+    last: int = _NEVER[1]
+    lowest: float = np.inf
+    highest: float = -np.inf
+
+    @property
+    def negatives(self) -> int:
+        """Rows that are not positive."""
+        return self.rows - self.positives
+
+    @property
+    def rarer(self) -> int:
+        """Rows of the rarer outcome: what intervals shrink by."""
+        return min(self.positives, self.negatives)
+
+    @property
+    def days(self) -> str:
+        """The days that the rows lie in, as a message says them."""
+        first, last = (dt.datetime.fromtimestamp(t / 1000, dt.UTC).date().isoformat() for t in (self.first, self.last))
+        return first if first == last else f"{first} to {last}"
+
+    def line(self) -> str:
+        """Return the counts in words."""
+        return f"{self.rows:,} rows of {self.days}, {self.positives:,} positive, {self.users:,} users"
+
+    def to_json(self) -> dict[str, Any]:
+        """Return plain values."""
+        return {"rows": self.rows, "positives": self.positives, "users": self.users, "days": self.days}
+
+    def add(self, stamp: NDArray[np.generic], label: NDArray[np.generic]) -> None:
+        """Count some rows, but for their users."""
+        if len(label) == 0:
+            return
+        self.rows += len(label)
+        self.positives += int(np.count_nonzero(np.asarray(label) > 0.5))
+        self.first, self.last = min(self.first, int(stamp.min())), max(self.last, int(stamp.max()))
+        self.lowest, self.highest = min(self.lowest, float(label.min())), max(self.highest, float(label.max()))
+
+    def check_varies(self, name: str) -> None:
+        """Raise ConstantLabel where a split's labels are all the same; `name` is the split's."""
+        if self.rows == 0 or self.lowest < self.highest:
+            return
+        advice = (
+            "name a column that holds both outcomes (positives only: see `recsys-kd import`)"
+            if name == "train"
+            else f"they lie in {self.days}: choose `split` so that every part holds both outcomes"
+        )
+        raise ConstantLabel(
+            f"data.columns.label: all {self.rows:,} {_SPOKEN[name]} rows have label {self.lowest:g}; {advice}"
+        )
+
+
+def of_dataset(dataset: Dataset) -> dict[str, Evidence]:
+    """Return what every split of an encoded log holds; users of the training rows are not counted."""
+    found = {}
+    for name, part in dataset.splits.items():
+        cut = slice(part.start, part.stop)
+        found[name] = Evidence()
+        found[name].add(dataset.column("timestamp")[cut], dataset.column("label")[cut])
+        if name != "train":
+            found[name].users = len(np.unique(dataset.column("user")[cut]))
+    return found
+
+
+@dataclass
+class _Tally:
+    """Counts of one pass. last: when the log's last row is thought to be, ms UTC; None: only that is sought."""
+
+    split: SplitConfig
+    last: int | None
+    seen: int = _NEVER[1]
+    parts: dict[str, Evidence] = field(default_factory=lambda: {name: Evidence() for name in SPLITS})
+    users: dict[str, set[int]] = field(default_factory=lambda: {name: set() for name in SPLITS[1:]})
+
+    def add(self, batch: pa.RecordBatch, rows: Canonical) -> None:
+        good = np.ones(len(rows.user), dtype=bool) if rows.reason is None else rows.reason == 0
+        stamp = rows.timestamp[good]
+        self.seen = max(self.seen, int(stamp.max(initial=_NEVER[1])))
+        rank = self._rank(batch, stamp, good)
+        for number, name in enumerate(SPLITS):
+            mine = rank == number
+            self.parts[name].add(stamp[mine], rows.label[good][mine])
+            if name in self.users:
+                self.users[name].update(np.unique(rows.user[good][mine]).tolist())
+
+    def _rank(self, batch: pa.RecordBatch, stamp: NDArray[np.int64], good: NDArray[np.bool_]) -> NDArray[np.int64]:
+        if self.split.column:
+            return split_rank(batch.column(self.split.column), self.split.column)[good].astype(np.int64)
+        if self.last is None:
+            return np.full(len(stamp), len(SPLITS))
+        return np.searchsorted(split_times(self.last, self.split), stamp, side="right")
+
+    def found(self) -> dict[str, Evidence]:
+        return {name: replace(part, users=len(self.users.get(name, ()))) for name, part in self.parts.items()}
+
+
+def of_log(log: Log, split: SplitConfig, last: int | None, progress: Progress = SILENT) -> dict[str, Evidence]:
+    """Return what every split of a log's files will hold, bad rows of the four columns left out.
+
+    last: when the log's last row is thought to be, ms UTC; another pass is made where it is not. Raises: BadFile,
+    BadSplitValue, NothingUsable.
+    """
+    tally = _pass(log, split, last, progress)
+    if tally.seen == _NEVER[1]:
+        raise NothingUsable(
+            f"data.path: {log.config.path}: no row has a sound user, item, time and label; look at data.columns, "
+            "data.timestamp_unit and data.window"
+        )
+    if not split.column and tally.seen != last:
+        tally = _pass(log, split, tally.seen, progress)
+    return tally.found()
+
+
+def _pass(log: Log, split: SplitConfig, last: int | None, progress: Progress) -> _Tally:
+    narrow = Log(log.config, _narrow(log.layout), log.files, log.rows, replace(log.counts, excluded_files=[]))
+    checker, tally = RowChecker(log.config, narrow.layout), _Tally(split, last)
+    with progress.task("count labels", log.rows) as task:
+        for path in log.files:
+            for batch in file_batches(narrow, path, narrow.counts):
+                tally.add(batch, checker.check(batch))
+                task.advance(batch.num_rows)
+    return tally
+
+
+def _narrow(layout: Layout) -> Layout:
+    """Return a layout of the columns that counting needs."""
+    columns = {name: column for name, column in layout.columns.items() if name in _NEEDED}
+    return Layout(columns, (), (), {name: layout.types[name] for name in columns})

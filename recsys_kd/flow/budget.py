@@ -1,0 +1,50 @@
+"""Whether a recipe's budget can be met at all, asked by `--dry-run` and by the night before any training."""
+
+from math import floor, log10
+
+from recsys_kd.compress.plan import BudgetTooSmall
+from recsys_kd.data.dataset import Dataset
+from recsys_kd.flow.compression import check_budget as check
+from recsys_kd.models.student import Student
+from recsys_kd.settings import CompressConfig, Recipe
+
+
+def check_budget(recipe: Recipe, dataset: Dataset, teacher_bytes: int, *, foretold: bool = False) -> None:
+    """Raise BudgetTooSmall, in terms of the key that the recipe has, where no student fits.
+
+    foretold: `dataset` is an outline, so that a log's students need a little more, and the teacher's bytes are a bound.
+    """
+    try:
+        check(Student(dataset.schema, recipe.student), dataset, recipe.compress, teacher_bytes)
+    except BudgetTooSmall as error:
+        told = _told(recipe.compress, error, teacher_bytes, foretold)
+        raise BudgetTooSmall(error.needed, error.budget, told) from None
+
+
+def _told(config: CompressConfig, error: BudgetTooSmall, teacher_bytes: int, foretold: bool) -> str:
+    least, most = ("at least ", "at most ") if foretold else ("", "")
+    needed = f"{least}{error.needed:,} bytes are needed before any id has a row of its own"
+    if config.ratio is None:
+        return (
+            f"compress.bytes: {config.bytes}: a budget of {error.budget:,} bytes can't be met: {needed}; write more "
+            "than that, or make `student.hidden` smaller"
+        )
+    return (
+        f"compress.ratio: {config.ratio:g}: a budget of {most}{error.budget:,} bytes, the {most}{teacher_bytes:,} of "
+        f"the teacher by {config.ratio:g}, can't be met: {needed}; {_advice(teacher_bytes, error.needed)}, or make "
+        "`student.hidden` smaller"
+    )
+
+
+def _advice(teacher_bytes: int, needed: int) -> str:
+    best = highest_ratio(teacher_bytes, needed)
+    if best <= 1:
+        return "no ratio can: the teacher itself is smaller; give `compress.keep_rows: 1.0` or more `compress.bytes`"
+    return f"the highest ratio that can be met is {best:g}, and one well below it leaves bytes for rows: lower it"
+
+
+def highest_ratio(teacher_bytes: int, needed: int) -> float:
+    """Return the highest ratio of three digits at which `needed` bytes are within a share of the teacher's."""
+    exact = teacher_bytes / needed
+    step = 10.0 ** (floor(log10(exact)) - 2)
+    return round(floor(exact / step) * step, 10)

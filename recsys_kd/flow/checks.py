@@ -1,0 +1,79 @@
+"""What can be wrong with a recipe whatever its log holds, found before torch is imported: it takes seconds."""
+
+from recsys_kd.compress.plan import parse_bytes
+from recsys_kd.data.files import catalogue_files, list_files
+from recsys_kd.data.log import open_log
+from recsys_kd.errors import InputError
+from recsys_kd.flow.folders import check_folders
+from recsys_kd.models.plugins import BUILT_IN, find_teacher
+from recsys_kd.settings import OVER_FEATURES, Recipe
+
+
+class MissingTeacherColumn(InputError):
+    """A precomputed teacher without its column."""
+
+
+class NothingToBag(InputError):
+    """A bag is asked for where no teachers are trained."""
+
+
+class NoSuchAge(InputError):
+    """A teacher's age is asked about that has none, or that is not known."""
+
+
+class NoFeatures(InputError):
+    """The student is to learn from inside a teacher that shows only its scores."""
+
+
+class RatioOfNothing(InputError):
+    """The budget is a share of a teacher whose size nobody knows."""
+
+
+def check(recipe: Recipe) -> None:
+    """Raise for what is wrong with a recipe whatever the log holds.
+
+    Raises: FolderUnwritable, FolderInUse, NoParquet, UnknownTeacher, BadBudget, and what `check_teacher` raises.
+    """
+    check_folders(recipe)
+    check_teacher(recipe)
+    if recipe.compress.bytes is not None:
+        parse_bytes(recipe.compress.bytes)
+    list_files(recipe.data.path)
+    catalogue_files(recipe.data.catalogue)
+
+
+def check_log(recipe: Recipe) -> None:
+    """Check that the log's files have the columns that the recipe names. Raises what `data.log.open_log` raises."""
+    open_log(recipe.data, recipe.split, {"teacher": recipe.teacher.column} if recipe.teacher.column else None)
+
+
+def check_teacher(recipe: Recipe) -> None:
+    """Raise before any work where the recipe names a teacher that is not there, or lacks its column."""
+    if recipe.teacher.kind not in BUILT_IN:
+        find_teacher(recipe.teacher.kind)
+    if recipe.teacher.kind == "precomputed" and recipe.teacher.column is None:
+        raise MissingTeacherColumn("teacher.column: kind `precomputed` needs the log column that holds the scores")
+    if recipe.teacher.trained_until and recipe.teacher.kind != "precomputed":
+        raise NoSuchAge(
+            f"teacher.trained_until: one of kind '{recipe.teacher.kind}' is trained by the night; remove the key"
+        )
+    if recipe.teacher.max_age_days and not recipe.teacher.trained_until:
+        raise NoSuchAge("teacher.max_age_days: give the day that the teacher learned until as teacher.trained_until")
+    if recipe.teacher.bag and recipe.teacher.kind != "dcnv2":
+        raise NothingToBag(f"teacher.bag: a teacher of kind '{recipe.teacher.kind}' can't be bagged; remove the key")
+    if recipe.distil.over_features and recipe.teacher.kind != "dcnv2":
+        names = ", ".join(f"`{name}`" for name in recipe.distil.losses if name in OVER_FEATURES)
+        raise NoFeatures(
+            f"distil.losses: {names} looks inside the teacher, and one of kind '{recipe.teacher.kind}' shows only its "
+            "scores; remove it, or set teacher.kind: dcnv2"
+        )
+    if recipe.student.init == "teacher_pca" and recipe.teacher.kind != "dcnv2":
+        raise NoFeatures(
+            f"student.init: `teacher_pca` needs the teacher's tables, and one of kind '{recipe.teacher.kind}' shows "
+            "only its scores; remove it, or set teacher.kind: dcnv2"
+        )
+    if recipe.compress.ratio is not None and recipe.teacher.kind != "dcnv2":
+        raise RatioOfNothing(
+            f"compress.ratio: {recipe.compress.ratio:g} is a share of the teacher's bytes, and one of kind "
+            f"'{recipe.teacher.kind}' has none; give compress.bytes, such as 20MB, instead"
+        )
