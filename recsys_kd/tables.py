@@ -8,6 +8,7 @@ offset per row would cost more bytes than it saves error.
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Literal, Protocol
 
 import numpy as np
@@ -42,9 +43,14 @@ class RowTable(Protocol):
 
 @dataclass(frozen=True)
 class Float32Table:
-    """`data` float32 [rows, dim]: what an int8 table is compared with."""
+    """`data` float32 [rows, dim]: what an int8 table is compared with, and what is fitted before it is coded.
+
+    hot bool [rows] and rank: where they are given, only hot rows have all numbers; others have zeros from `rank` on.
+    """
 
     data: NDArray[np.float32]
+    hot: NDArray[np.bool_] | None = None
+    rank: int = 0
 
     @property
     def rows(self) -> int:
@@ -106,6 +112,51 @@ class CodedRows:
 
 def _scales(data: NDArray[np.uint8]) -> NDArray[np.float16]:
     return np.ascontiguousarray(data[:, -OVERHEAD:]).view(np.float16)
+
+
+@dataclass(frozen=True)
+class RefinedRows:
+    """Rows in two tiers: all are coded in `base`, and what `more` holds is added to those that are looked up most.
+
+    hot uint8 [(rows + 7) // 8]: bit i % 8 of byte i // 8 says that row i is refined; rows of `more` follow in that
+    order, and its last one adds nothing. `more` may have more numbers per row; base rows have zeros there. 4 and 4 bits
+    are then about 8, 8 and 8 finer than float16. Source: successive refinement, Equitz & Cover 1991.
+    """
+
+    base: CodedRows
+    more: CodedRows
+    hot: NDArray[np.uint8]
+
+    @property
+    def rows(self) -> int:
+        """Rows, fallback included."""
+        return self.base.rows
+
+    @property
+    def dim(self) -> int:
+        """Values per row."""
+        return self.more.dim
+
+    @cached_property
+    def codes(self) -> NDArray[np.integer]:
+        """Row of `more` for every row [rows], in the narrowest type."""
+        is_hot = np.unpackbits(self.hot, count=self.rows, bitorder="little").astype(bool)
+        kind = np.uint8 if self.more.rows <= 2**8 else np.uint16 if self.more.rows <= 2**16 else np.int32
+        codes: NDArray[np.integer] = np.where(is_hot, np.cumsum(is_hot) - 1, self.more.rows - 1).astype(kind)
+        return codes
+
+    def lookup(self, rows: NDArray[np.int64]) -> NDArray[np.float32]:
+        """Return the values of `rows` [N] as float32 [N, dim]."""
+        values = self.more.lookup(self.codes[rows].astype(np.int64))
+        values[:, : self.base.dim] += self.base.lookup(rows)
+        return values
+
+
+def nothing_row(dim: int, bits: Bits) -> NDArray[np.uint8]:
+    """Return a coded row [1, bytes] that adds nothing: half a step of 6e-8, the smallest scale there is."""
+    code = 0x88 if bits == 4 else 0x80
+    scale = np.array([np.finfo(np.float16).smallest_subnormal], np.float16).view(np.uint8)
+    return np.concatenate([np.full(code_bytes(dim, bits), code, np.uint8), scale])[None]
 
 
 _Values = NDArray[np.float32]

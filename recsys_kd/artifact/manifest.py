@@ -13,6 +13,7 @@ from recsys_kd.tables import Bits, Term
 FORMAT = 3
 WEIGHTS = "weights.safetensors"
 MANIFEST = "manifest.json"
+_TIER = frozenset({"more_bits", "more_dim"})
 
 
 @dataclass(frozen=True)
@@ -41,7 +42,11 @@ class FileEntry:
 
 @dataclass(frozen=True)
 class TableEntry:
-    """A stored table: bits of its codes, and its `KeyIndex`, whose tensors are `<index>.starts` and `<index>.rests`."""
+    """A stored table: bits of its codes, and its `KeyIndex`, whose tensors are `<index>.starts` and `<index>.rests`.
+
+    more_bits, more_dim: of the rows that refine some of its own (`RefinedRows`; tensors `more.<table>` and
+    `hot.<table>`), 0 where there are none.
+    """
 
     bits: Bits
     dim: int
@@ -49,6 +54,19 @@ class TableEntry:
     key_base: int
     key_bits: int
     key_kept: int
+    more_bits: int = 0
+    more_dim: int = 0
+
+    def to_json(self) -> dict[str, Any]:
+        """Return plain values, of a second tier only where there is one: artifacts without are as they ever were."""
+        plain = asdict(self)
+        return plain if self.more_bits else {k: v for k, v in plain.items() if k not in _TIER}
+
+    @staticmethod
+    def from_json(data: Any) -> "TableEntry":
+        """Rebuild from `to_json`; ValueError for anything else."""
+        one_tier = isinstance(data, dict) and _TIER.isdisjoint(data)
+        return typed(TableEntry, {**data, **dict.fromkeys(_TIER, 0)} if one_tier else data)
 
 
 @dataclass(frozen=True)
@@ -91,7 +109,7 @@ class Manifest:
             "width": self.width,
             "first": self.first,
             "terms": [asdict(t) for t in self.terms],
-            "tables": {table: asdict(entry) for table, entry in self.tables.items()},
+            "tables": {table: entry.to_json() for table, entry in self.tables.items()},
             "files": {WEIGHTS: {"bytes": self.weights_bytes, "sha256": self.weights_sha256}},
             "lineage": asdict(self.lineage),
             "golden": [asdict(g) for g in self.golden],
@@ -113,7 +131,7 @@ class Manifest:
             data["width"],
             data["first"],
             tuple(typed(Term, t) for t in data["terms"]),
-            {table: typed(TableEntry, entry) for table, entry in data["tables"].items()},
+            {table: TableEntry.from_json(entry) for table, entry in data["tables"].items()},
             weights.bytes,
             weights.sha256,
             typed(Lineage, data["lineage"]),

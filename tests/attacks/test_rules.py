@@ -100,6 +100,21 @@ def nan_in_floats(codes):
     return at((0, 0), np.nan)(codes.astype(np.float32))
 
 
+def narrow_more(data, tensors):
+    """Let the refining rows have one number fewer than the rows."""
+    data["tables"]["item"].update(more_dim=data["tables"]["item"]["dim"] - 1)
+    width = (data["tables"]["item"]["more_dim"] * 4 + 7) // 8 + 2
+    tensors["more.item"] = tensors["more.item"][:, -width:]
+
+
+def refine_position(data, tensors):
+    """Refine a table that a candidate-side field looks up."""
+    entry, rows = data["tables"]["position.folded"], len(tensors["table.position.folded"])
+    entry.update(more_bits=entry["bits"], more_dim=entry["dim"])
+    tensors["more.position.folded"] = tensors["table.position.folded"][:1].copy()
+    tensors["hot.position.folded"] = np.zeros((rows + 7) // 8, np.uint8)
+
+
 ATTACKS = [
     # The manifest: its form, and the types of what it holds.
     ("manifest", "another format", put("format", value=FORMAT + 1)),
@@ -149,6 +164,14 @@ ATTACKS = [
     ("scales", "a negative scale", tensor("table.item", scale(-1))),
     ("scales", "a scale that is NaN", tensor("table.item", scale(np.nan))),
     ("scales", "an infinite scale", tensor("table.item", scale(np.inf))),
+    ("shapes", "refining bits without numbers", put("tables", "item", "more_bits", value=0)),
+    ("shapes", "a tier of another length", tensor("hot.item", lambda hot: np.append(hot, np.uint8(0)))),
+    ("scales", "a refining row's scale of nought", tensor("more.item", scale(0))),
+    ("tiers", "a row too few that refines", tensor("more.item", lambda rows: rows[1:])),
+    ("tiers", "one row refined more than there are rows for", tensor("hot.item", lambda hot: hot ^ np.uint8(1))),
+    ("tiers", "a refined row beyond the last", tensor("hot.item", at(-1, 255))),
+    ("tiers", "refining rows narrower than the rows", narrow_more),
+    ("tiers", "rows in two tiers that candidates look up", refine_position),
     # The indexes: no key leads outside its table.
     ("index", "buckets that end too early", tensor("index.item.starts", at(-1, 1))),
     ("index", "buckets that fall", tensor("index.item.starts", at(1, 2**32 - 1))),

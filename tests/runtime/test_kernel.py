@@ -33,6 +33,10 @@ SHAPES = {
     "rows too wide for whole sums": Shape(rank=260, width=4, first=5, candidate=True),
     "every kind of field": Shape(candidate=True, dense=True),
     "every kind of field, spread ids, 4 bits": Shape(candidate=True, dense=True, sparse=True, bits=4),
+    "two tiers": Shape(bits=4, tiers=8),
+    "two tiers, every kind of field": Shape(bits=4, tiers=4, candidate=True, dense=True, sparse=True),
+    "two tiers, one width, few hot": Shape(items=900, tiers=4, rank=16, width=8, first=40, hidden=(20,)),
+    "two tiers, rows too wide for whole sums": Shape(rank=255, width=4, first=5, candidate=True, tiers=8),
     "one item": Shape(items=1, users=1),
     "no items": Shape(items=0, users=0),
 }
