@@ -26,12 +26,26 @@ _RIDGE = 0.01
 """Share of the mean sensitivity that every direction has at least: the metric is an average, single requests differ."""
 
 
-@dataclass(frozen=True, order=True)
+@dataclass(frozen=True)
 class RowCode:
-    """How a table's rows are written: so many coordinates of so many bits."""
+    """How a table's rows are written: so many coordinates of so many bits.
+
+    more: what hot rows have beside that (`recsys_kd.tables.RefinedRows`), with as many coordinates or more.
+    """
 
     rank: int
     bits: Bits
+    more: "RowCode | None" = None
+
+    @property
+    def widest(self) -> int:
+        """Coordinates of a hot row, or of any where none is."""
+        return self.rank if self.more is None else self.more.rank
+
+    @property
+    def bytes(self) -> int:
+        """Bytes of a row, what is added to hot ones not counted."""
+        return code_bytes(self.rank, self.bits) + OVERHEAD
 
 
 @dataclass(frozen=True)
@@ -41,7 +55,8 @@ class CodedTable:
     z float32 [rows, dim], fallback last; basis [dim, dim] and mean [dim] float32; views: each view's columns.
     cost [dim]: loss of a unit's square in each coordinate, per lookup, times 2.
     lookups [rows]: per row of the log, so that losses are nats per row.
-    key_bits: how many bits its keys span. more_bytes: per kept row, for codes of other tables.
+    key_bits: how many bits its keys span. more_bytes: per kept row, for codes of other tables. refinable: whether its
+    rows may have two tiers.
     """
 
     name: str
@@ -53,6 +68,7 @@ class CodedTable:
     lookups: NDArray[np.float64]
     key_bits: int
     more_bytes: int = 0
+    refinable: bool = True
 
     @property
     def dim(self) -> int:
@@ -71,15 +87,15 @@ class CodedTable:
         return float(self.bytes_for(np.array([count]), code)[0]) / count
 
     def bytes_for(self, counts: NDArray[np.int64], code: RowCode) -> NDArray[np.int64]:
-        """Return the bytes of so many kept rows and their index [N]."""
-        row = code_bytes(code.rank, code.bits) + OVERHEAD + self.more_bytes
-        return counts * row + index_bytes(counts, self.key_bits)
+        """Return the bytes of so many kept rows and their index [N], and of the bits that tell which are hot."""
+        tiers = (counts + 8) // 8 if code.more else 0
+        return counts * (code.bytes + self.more_bytes) + index_bytes(counts, self.key_bits) + tiers
 
     def fixed_bytes(self, code: RowCode) -> int:
-        """Bytes of basis, mean and fallback row."""
+        """Bytes of basis, mean, fallback row, and the row that refines nothing."""
         mean = 4 * self.dim
-        bases = sum(matrix_bytes(code.rank, c.stop - c.start) for c in self.views.values())
-        return bases + mean + code_bytes(code.rank, code.bits) + OVERHEAD
+        bases = sum(matrix_bytes(code.widest, c.stop - c.start) for c in self.views.values())
+        return bases + mean + code.bytes + (code.more.bytes if code.more else 0)
 
     def codes(self, bits: Sequence[Bits]) -> Iterator[RowCode]:
         """Yield every code of some bits that this table's rows may have."""
@@ -93,6 +109,19 @@ class CodedTable:
         step = self._range[:, code.rank - 1] / (2**code.bits - 1)
         rounding = np.float32(self.cost[: code.rank].sum() / 12)
         worth: Floats = self._energy[:, code.rank - 1] - self._half * np.square(step) * rounding
+        return worth
+
+    def refined(self, code: RowCode) -> Floats:
+        """Return the loss that keeping each row as a hot one saves [rows - 1].
+
+        What is left of the first coordinates after the base's codes is at most half of its step; the others are whole.
+        """
+        rank, more = code.rank, code.more or code
+        left = self._range[:, rank - 1] / (2 * (2**code.bits - 1))
+        reach = np.maximum(left, np.abs(self.z[:-1, rank : more.rank]).max(axis=1, initial=0.0))
+        step = 2 * reach / (2**more.bits - 1)
+        rounding = np.float32(self.cost[: more.rank].sum() / 12)
+        worth: Floats = self._energy[:, more.rank - 1] - self._half * np.square(step) * rounding
         return worth
 
     @cached_property

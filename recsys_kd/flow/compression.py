@@ -95,7 +95,7 @@ def budget_of(config: CompressConfig, teacher_bytes: int) -> int | None:
 def make_plan(tables: list[CodedTable], fixed: int, config: CompressConfig, budget: int | None) -> CompressionPlan:
     """Return the plan for a budget or a fraction. Raises: BadBudget."""
     if budget is not None:
-        return plan_for_bytes(tables, fixed, budget, config.fold, config.bits)
+        return plan_for_bytes(tables, fixed, budget, config.fold, config.bits, config.tiers)
     return plan_for_fraction(tables, fixed, config.keep_rows or 1.0, config.fold, config.bits)
 
 
@@ -187,7 +187,7 @@ def _fitting_plan(
         weight = weighed.predicted_bytes
         if budget is None:
             return weighed
-        if weight <= budget and (best is None or weight > best.predicted_bytes):
+        if weight <= budget and (best is None or weighed.predicted_loss < best.predicted_loss):
             best = weighed
         if 0 <= budget - weight <= max(100, budget // 200):
             break

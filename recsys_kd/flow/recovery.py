@@ -14,11 +14,11 @@ from recsys_kd.distil.checkpoint import Checkpoints
 from recsys_kd.distil.recovery import Training, recover
 from recsys_kd.flow.cache import CHECKPOINT, Stages, key_of
 from recsys_kd.flow.compression import Recover, evenly
-from recsys_kd.models.compiled import CompiledModule
+from recsys_kd.models.compiled import CompiledModule, float_rows
 from recsys_kd.progress import Progress
 from recsys_kd.runtime.offline import OfflineModel
 from recsys_kd.settings import Recipe
-from recsys_kd.tables import CompiledStudent, Float32Table
+from recsys_kd.tables import CompiledStudent
 
 Floats = NDArray[np.float32]
 _VALIDATION_ROWS = 262_144
@@ -78,5 +78,5 @@ def _make(
 def _loaded(pruned: CompiledStudent, folder: Path) -> CompiledStudent:
     """Return the pruned student with a finished stage's rows and arrays."""
     stored = load_file(folder / "recovered.safetensors")
-    tables = {name: Float32Table(stored[f"table.{name}"]) for name in pruned.tables}
+    tables = {name: float_rows(table, stored[f"table.{name}"]) for name, table in pruned.tables.items()}
     return replace(pruned, tables=tables, arrays={name: stored[f"array.{name}"] for name in pruned.arrays})

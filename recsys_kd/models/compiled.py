@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from recsys_kd.batch import Bag, Batch
 from recsys_kd.models.gradients import is_sparse
 from recsys_kd.models.names import key
-from recsys_kd.tables import CompiledStudent, Float32Table, Term
+from recsys_kd.tables import CompiledStudent, Float32Table, RowTable, Term
 
 Moves = Mapping[str, NDArray[np.int64]]
 
@@ -29,6 +29,9 @@ class CompiledModule(nn.Module):
         self.moves = moves
         rows = {name: t.lookup(np.arange(t.rows)) for name, t in student.tables.items()}
         self.rows = nn.ParameterDict({key(name): _parameter(values) for name, values in rows.items()})
+        for name, table in student.tables.items():
+            if isinstance(table, Float32Table) and table.hot is not None:
+                _hold(self.rows[key(name)], torch.from_numpy(table.hot), table.rank)
         self.arrays = nn.ParameterDict({key(name): _parameter(values) for name, values in student.arrays.items()})
 
     def _array(self, name: str) -> Tensor:
@@ -99,9 +102,29 @@ class CompiledModule(nn.Module):
     @torch.no_grad()
     def compiled(self) -> CompiledStudent:
         """Return the student as it is now, with float32 rows."""
-        tables = {name: Float32Table(_numpy(self.rows[key(name)])) for name in self.student.tables}
+        rows = {name: _numpy(self.rows[key(name)]) for name in self.student.tables}
+        tables = {name: float_rows(table, rows[name]) for name, table in self.student.tables.items()}
         arrays = {name: _numpy(self._array(name)) for name in self.student.arrays}
         return replace(self.student, tables=tables, arrays=arrays)
+
+
+def float_rows(like: RowTable, rows: NDArray[np.float32]) -> Float32Table:
+    """Return float rows in the tiers of another table."""
+    return replace(like, data=rows) if isinstance(like, Float32Table) else Float32Table(rows)
+
+
+def _hold(rows: nn.Parameter, hot: Tensor, rank: int) -> None:
+    """Let no gradient reach the numbers from `rank` on of rows that are not hot: they are to stay zero."""
+    beyond = ~hot[:, None] & (torch.arange(rows.shape[1]) >= rank)
+
+    def held(gradient: Tensor) -> Tensor:
+        if not gradient.is_sparse:
+            return gradient.masked_fill(beyond, 0.0)
+        found = gradient.coalesce()
+        values = found.values().masked_fill(beyond[found.indices()[0]], 0.0)
+        return torch.sparse_coo_tensor(found.indices(), values, found.shape, is_coalesced=True, check_invariants=False)
+
+    rows.register_hook(held)  # type: ignore[no-untyped-call]
 
 
 def _parameter(values: NDArray[np.float32]) -> nn.Parameter:

@@ -30,6 +30,8 @@ class CompressConfig(StrictConfig):
     """Keep this fraction of every table's rows."""
     bits: tuple[Literal[4, 8], ...] = Field((4, 8), min_length=1)
     """Bits per stored number that the plan may choose from, table by table."""
+    tiers: bool = True
+    """Rows that are looked up most may be refined by a second code: more numbers, more bits."""
     fold: Literal["item", "field"] = "item"
     """One row per item for all item-side fields, or one per value of each field."""
     recovery: RecoveryConfig = RecoveryConfig()

@@ -99,7 +99,7 @@ def test_a_plan_from_a_sample_of_the_rows_is_as_good(monkeypatch):
     rng = np.random.default_rng(0)
     table = coded(rng.normal(size=(4001, 12)) * np.exp(-np.arange(12) / 3), 1 / np.arange(1, 4002))
     whole = plan_for_bytes([table], 0, 20_000, "item")
-    monkeypatch.setattr("recsys_kd.compress.plan._SAMPLE_ROWS", 400)
+    monkeypatch.setattr("recsys_kd.compress.pricing._SAMPLE_ROWS", 400)
     sampled = plan_for_bytes([table], 0, 20_000, "item")
     assert sampled.predicted_loss == pytest.approx(whole.predicted_loss, rel=0.02)
 
@@ -119,9 +119,10 @@ def test_a_budget_is_never_exceeded_and_always_used(traffic, budget):
     kept = plan.tables["t"]
     assert plan.predicted_bytes <= budget
     count = np.array([len(kept.keep), len(kept.keep) + 1])
-    now, more = 30 + table.fixed_bytes(kept.code) + table.bytes_for(count, kept.code)
-    assert plan.predicted_bytes == now
-    assert len(kept.keep) == len(traffic) or more > budget
+    refining = kept.code.more.bytes if kept.code.more else 0
+    now, more = 30 + table.fixed_bytes(kept.code) + table.bytes_for(count, kept.code) + len(kept.hot) * refining
+    assert plan.predicted_bytes == now and set(kept.hot) <= set(kept.keep)
+    assert len(kept.keep) == len(traffic) or more + refining > budget
 
 
 def test_an_impossible_budget_names_the_smallest_possible():
