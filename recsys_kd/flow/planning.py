@@ -17,7 +17,7 @@ import torch
 from recsys_kd.compress.plan import BadBudget, CompressionPlan, parse_bytes
 from recsys_kd.data.dataset import Dataset
 from recsys_kd.distil.loop import auc
-from recsys_kd.flow import compression
+from recsys_kd.flow import calibrating, compression, probing, weighing
 from recsys_kd.flow.cache import Stages, remove_leftovers
 from recsys_kd.flow.checks import check
 from recsys_kd.flow.latency import latency_of
@@ -171,7 +171,7 @@ class _Maker:
 
     def __init__(self, recipe: Recipe, dataset: Dataset, trained: Trained, stages: Stages) -> None:
         self.recipe, self.dataset, self.trained, self.stages = recipe, dataset, trained, stages
-        self.sample = compression.evenly(dataset.splits["validation"], _SCORED_ROWS)
+        self.sample = probing.evenly(dataset.splits["validation"], _SCORED_ROWS)
         self.label = torch.from_numpy(np.asarray(dataset.column("label")[self.sample], dtype=np.float32))
         self.weight = torch.from_numpy(np.asarray(dataset.column("weight")[self.sample], dtype=np.float32))
         parts = np.array_split(self.sample, max(1, len(self.sample) // 16_384))
@@ -190,7 +190,7 @@ class _Maker:
         """Return whether anything at all fits a budget."""
         config = CompressConfig(bytes=budget, bits=self.recipe.compress.bits)
         try:
-            compression.check_budget(student_of(self.trained.student), self.dataset, config, self.trained.teacher.bytes)
+            weighing.check_budget(student_of(self.trained.student), self.dataset, config, self.trained.teacher.bytes)
         except BadBudget:
             return False
         return True
@@ -223,7 +223,7 @@ class _Maker:
         self.stages.progress.note(f"plan: fold {option.fold}, {option.bytes:,} bytes: fitting once more, scoring")
         recover = recovery_stage(recipe, self.dataset, self.trained.soft, folder, self.stages, "student-recovery")
         made = self._compressed(option.fold, option.budget, recover)
-        found = self._auc(compression.score_sample(made.served, self.dataset, self.sample))
+        found = self._auc(calibrating.score_sample(made.served, self.dataset, self.sample))
         loss = self.student_auc - found
         over = wanted.loss is not None and loss > wanted.loss
         why = f"loses {loss:.4f}, more than {wanted.loss:g}" if over and wanted.loss is not None else ""
@@ -233,7 +233,7 @@ class _Maker:
         """Return what activations of fewer bits cost on the validation days, in nats per row."""
 
         def nats(steps: int | None) -> float:
-            logit = compression.score_sample(served, self.dataset, self.sample, steps).astype(np.float64)
+            logit = calibrating.score_sample(served, self.dataset, self.sample, steps).astype(np.float64)
             each = np.logaddexp(0.0, logit) - self.label.numpy() * logit
             return float(np.average(each, weights=self.weight.numpy()))
 

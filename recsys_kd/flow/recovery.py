@@ -13,7 +13,8 @@ from recsys_kd.data.dataset import Dataset
 from recsys_kd.distil.checkpoint import Checkpoints
 from recsys_kd.distil.recovery import Training, recover
 from recsys_kd.flow.cache import CHECKPOINT, Stages, key_of
-from recsys_kd.flow.compression import Recover, evenly
+from recsys_kd.flow.compression import Recover
+from recsys_kd.flow.probing import evenly
 from recsys_kd.models.compiled import CompiledModule, float_rows
 from recsys_kd.progress import Progress
 from recsys_kd.runtime.offline import OfflineModel

@@ -12,17 +12,10 @@ from recsys_kd.compress.fold import FloatTable, View
 from recsys_kd.compress.plan import BadBudget, TablePlan, parse_bytes, plan_for_bytes, plan_for_fraction
 from recsys_kd.compress.sensitivity import Head, logits_and_gradient
 from recsys_kd.distil.calibration import IDENTITY, Platt, fit_platt
-from recsys_kd.flow.compression import (
-    calibrated,
-    check_budget,
-    compress,
-    evenly,
-    fold,
-    keys_of,
-    metrics_of,
-    score_sample,
-    traffic_of,
-)
+from recsys_kd.flow.calibrating import calibrated, score_sample
+from recsys_kd.flow.compression import compress
+from recsys_kd.flow.probing import evenly, fold, keys_of, metrics_of, traffic_of
+from recsys_kd.flow.weighing import check_budget
 from recsys_kd.runtime.offline import OfflineModel
 from recsys_kd.settings import CompressConfig
 from tests.served import artifact, compressed, head, random_student

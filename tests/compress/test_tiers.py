@@ -15,7 +15,9 @@ from recsys_kd.compress.export import code_tables, coded_rows, compile_student, 
 from recsys_kd.compress.plan import TablePlan, plan_for_bytes, plan_for_fraction
 from recsys_kd.compress.pricing import fill
 from recsys_kd.distil.calibration import IDENTITY
-from recsys_kd.flow.compression import calibrated, fold, golden_queries, keys_of, metrics_of, traffic_of
+from recsys_kd.flow.calibrating import calibrated
+from recsys_kd.flow.goldens import golden_queries
+from recsys_kd.flow.probing import fold, keys_of, metrics_of, traffic_of
 from recsys_kd.models.compiled import CompiledModule
 from recsys_kd.runtime.library import Kernel
 from recsys_kd.runtime.offline import OfflineModel

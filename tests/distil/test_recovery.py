@@ -6,7 +6,9 @@ from recsys_kd.distil.checkpoint import Checkpoints
 from recsys_kd.distil.loop import auc
 from recsys_kd.distil.recovery import Training, recover
 from recsys_kd.distil.student_training import fit_student
-from recsys_kd.flow.compression import compress, score_sample, weigh
+from recsys_kd.flow.calibrating import score_sample
+from recsys_kd.flow.compression import compress
+from recsys_kd.flow.weighing import weigh
 from recsys_kd.models.compiled import CompiledModule
 from recsys_kd.progress import SILENT
 from recsys_kd.runtime.offline import OfflineModel

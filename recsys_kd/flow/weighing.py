@@ -1,0 +1,147 @@
+"""Plans whose artifacts fill a byte budget: what an artifact weighs is known only once it is put together."""
+
+import dataclasses
+
+from recsys_kd.artifact.manifest import Lineage, Manifest, canonical
+from recsys_kd.artifact.tensors import dump
+from recsys_kd.artifact.write import pack
+from recsys_kd.compress.coding import CodedTable
+from recsys_kd.compress.export import compile_student, quantized, served_arrays, stored_bytes
+from recsys_kd.compress.fold import FoldedStudent
+from recsys_kd.compress.plan import (
+    BadBudget,
+    CompressionPlan,
+    budget_error,
+    nothing_kept,
+    parse_bytes,
+    plan_for_bytes,
+    plan_for_fraction,
+    smallest,
+)
+from recsys_kd.data.dataset import Dataset
+from recsys_kd.distil.calibration import IDENTITY
+from recsys_kd.flow.calibrating import calibrated
+from recsys_kd.flow.goldens import golden_queries
+from recsys_kd.flow.probing import fold, keys_of, uncoded
+from recsys_kd.models.student import Student
+from recsys_kd.settings import CompressConfig
+from recsys_kd.tables import CompiledStudent
+
+_PLANS = 10
+_SLACK = 64
+"""Bytes."""
+LONGEST = -1.1754943508222875e-38
+
+
+def budget_of(config: CompressConfig, teacher_bytes: int) -> int | None:
+    """Return the byte budget of a recipe, None where rows are given as a fraction (or nothing is pruned)."""
+    if config.bytes is not None:
+        return parse_bytes(config.bytes)
+    return int(teacher_bytes / config.ratio) if config.ratio and teacher_bytes else None
+
+
+def make_plan(tables: list[CodedTable], fixed: int, config: CompressConfig, budget: int | None) -> CompressionPlan:
+    """Return the plan for a budget or a fraction. Raises: BadBudget."""
+    if budget is not None:
+        return plan_for_bytes(tables, fixed, budget, config.fold, config.bits, config.tiers)
+    return plan_for_fraction(tables, fixed, config.keep_rows or 1.0, config.fold, config.bits)
+
+
+def fixed_bytes(folded: FoldedStudent, overhead: int) -> int:
+    """Return the bytes of all that is not tables: arrays, headers, manifest."""
+    return sum(stored_bytes(a) for a in served_arrays(folded).values()) + 8 + overhead
+
+
+def _empty_overhead(folded: FoldedStudent, coded: list[CodedTable], dataset: Dataset, config: CompressConfig) -> int:
+    """Return the bytes of headers and manifest, weighed on a student that keeps no rows."""
+    nothing = nothing_kept(coded, config.fold)
+    empty = calibrated(quantized(compile_student(folded, coded, nothing, keys_of(dataset)), nothing), IDENTITY)
+    return weigh(empty, dataset, nothing) - smallest(coded, fixed_bytes(folded, 0))
+
+
+def check_budget(student: Student, dataset: Dataset, config: CompressConfig, teacher_bytes: int) -> None:
+    """Raise BadBudget where even a student without a row of its own for any id is too large.
+
+    A manifest's numbers are some bytes longer or shorter once they are measured: so many are left free.
+    """
+    budget = budget_of(config, teacher_bytes)
+    if budget is None:
+        return
+    folded = fold(student, dataset, config)
+    coded = [uncoded(name, table) for name, table in folded.tables.items()]
+    needed = smallest(coded, fixed_bytes(folded, _empty_overhead(folded, coded, dataset, config))) + _SLACK
+    if needed > budget:
+        raise budget_error(needed, budget)
+
+
+def fitting_plan(
+    folded: FoldedStudent, coded: list[CodedTable], dataset: Dataset, config: CompressConfig, budget: int | None
+) -> CompressionPlan:
+    """Return the plan whose artifact fills the budget best and never exceeds it. Raises: BadBudget.
+
+    What is not rows is weighed first, on a student that keeps none; indexes and manifest still vary by some bytes with
+    the plan, so each plan is weighed too, and made again with what it was off by: first straight, then by bisection.
+    """
+    overhead, best = _empty_overhead(folded, coded, dataset, config), None
+    fits, over = None, None
+    for attempt in range(_PLANS):
+        try:
+            plan = make_plan(coded, fixed_bytes(folded, overhead), config, budget)
+        except BadBudget:
+            break
+        weighed = _weighed(folded, coded, dataset, plan)
+        weight = weighed.predicted_bytes
+        if budget is None:
+            return weighed
+        if weight <= budget and (best is None or weighed.predicted_loss < best.predicted_loss):
+            best = weighed
+        if 0 <= budget - weight <= max(100, budget // 200):
+            break
+        fits, over = (overhead, over) if weight <= budget else (fits, overhead)
+        if fits is None:
+            # Twice as much every time: a plan that is over by one byte may be the next one too.
+            overhead += (weight - budget) << attempt
+        else:
+            overhead = overhead + weight - budget if over is None else (fits + over) // 2
+    return best or _no_rows(folded, coded, dataset, config, budget or 0)
+
+
+def _weighed(
+    folded: FoldedStudent, coded: list[CodedTable], dataset: Dataset, plan: CompressionPlan
+) -> CompressionPlan:
+    """Return a plan with the bytes that its artifact takes on disk."""
+    served = calibrated(quantized(compile_student(folded, coded, plan, keys_of(dataset)), plan), IDENTITY)
+    return dataclasses.replace(plan, predicted_bytes=weigh(served, dataset, plan))
+
+
+def _no_rows(
+    folded: FoldedStudent, coded: list[CodedTable], dataset: Dataset, config: CompressConfig, budget: int
+) -> CompressionPlan:
+    """Return what is left where the first rows alone, and what names them, are over the budget. Raises: BadBudget."""
+    plan = _weighed(folded, coded, dataset, dataclasses.replace(nothing_kept(coded, config.fold), budget_bytes=budget))
+    if plan.predicted_bytes > budget:
+        raise budget_error(plan.predicted_bytes, budget)
+    return plan
+
+
+def weigh(student: CompiledStudent, dataset: Dataset, plan: CompressionPlan) -> int:
+    """Return the bytes that the artifact will have on disk."""
+    tensors, entries = pack(student)
+    digest, seen = "x" * 64, seen_days(dataset)
+    lineage = Lineage(digest, "x" * 25, digest, digest, digest, [digest], plan.summary(), seen=seen)
+    # Logits will change, and the length of their text with them: the longest there is is weighed.
+    golden = tuple(
+        dataclasses.replace(query, logits=[LONGEST] * len(query.logits)) for query in golden_queries(student, dataset)
+    )
+    weights = len(dump(tensors))
+    manifest = Manifest(
+        student.schema, student.width, student.first, student.terms, entries, weights, "x" * 64, lineage, golden
+    )
+    return weights + len(canonical(manifest.to_json()))
+
+
+def seen_days(dataset: Dataset) -> dict[str, int]:
+    """Return the first and last time (ms UTC) of the rows that training and validation use."""
+    stamp = dataset.column("timestamp")
+    used = slice(dataset.splits["train"].start, dataset.splits["validation"].stop)
+    return {"first": int(stamp[used].min()), "last": int(stamp[used].max())}
