@@ -24,7 +24,7 @@ def plan(
     loaded, most = load_recipe(recipe), None if bytes_ is None else parse_bytes(bytes_)
     check(loaded)  # before torch is imported
     check_log(loaded)
-    from recsys_kd.flow.planning import Wanted
+    from recsys_kd.flow.options import Wanted
     from recsys_kd.flow.planning import plan as make_plan
 
     found = make_plan(loaded, Wanted(most, p50_us, max_loss), progress())

@@ -1,17 +1,22 @@
-"""What a log says of a student's parts: which rows are looked up, and what a change of them costs."""
+"""What a log says of a student's parts: what rows are looked up, what a change of them costs, which units matter."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from recsys_kd.compress.coding import CodedTable, RowCode
 from recsys_kd.compress.export import compile_student
-from recsys_kd.compress.fold import FloatTable, FoldedStudent, ItemFeatures, fold_student
+from recsys_kd.compress.fold import Floats, FloatTable, FoldedStudent, ItemFeatures, fold_student
 from recsys_kd.compress.plan import CompressionPlan, TablePlan
 from recsys_kd.compress.sensitivity import Head, Sensitivity
+from recsys_kd.compress.units import unit_costs, without_units
 from recsys_kd.data.dataset import Dataset
 from recsys_kd.models.student import Student
 from recsys_kd.runtime.offline import OfflineModel
 from recsys_kd.settings import CompressConfig
+from recsys_kd.tables import StudentWeights, Term
 
 _PROBE_ROWS = 32_768
 
@@ -27,8 +32,8 @@ def item_features(dataset: Dataset) -> ItemFeatures:
 
 
 def fold(student: Student, dataset: Dataset, config: CompressConfig) -> FoldedStudent:
-    """Return the student folded for serving."""
-    return fold_student(student.weights(), item_features(dataset), config.fold)
+    """Return the student folded for serving, without the hidden units that it is to lose."""
+    return fold_student(narrowed(student.weights(), dataset, config)[0], item_features(dataset), config.fold)
 
 
 def traffic_of(dataset: Dataset) -> dict[str, NDArray[np.float64]]:
@@ -51,18 +56,48 @@ def evenly(rows: range, most: int) -> NDArray[np.int64]:
     return np.unique(np.linspace(rows.start, rows.stop - 1, min(most, len(rows))).astype(np.int64))
 
 
-def metrics_of(folded: FoldedStudent, dataset: Dataset) -> dict[str, NDArray[np.float64]]:
-    """Return every table's loss metric, measured on a sample of the validation rows."""
+@dataclass(frozen=True)
+class _Probe:
+    """What a batch of validation rows came to: what every term added, bags' lengths by field, sample weights."""
+
+    parts: dict[Term, Floats]
+    lengths: dict[str, NDArray[np.int64]]
+    weight: Floats
+
+
+def _probe(folded: FoldedStudent, dataset: Dataset) -> tuple[Head, Iterator[_Probe]]:
+    """Return a student's head, and what a sample of the validation rows came to."""
     whole = [uncoded(name, table) for name, table in folded.tables.items()]
     everything = {t.name: TablePlan(np.arange(len(t.z) - 1), RowCode(t.dim, 8)) for t in whole}
     student = compile_student(folded, whole, CompressionPlan(everything, "item", 0, 0.0, None), keys_of(dataset))
-    model, found = OfflineModel(student, dataset), Sensitivity(Head(student.first, student.arrays))
-    sample = evenly(dataset.splits["validation"], _PROBE_ROWS)
-    for index in np.array_split(sample, max(1, len(sample) // 8192)):
-        batch, items = dataset.batch(index), dataset.column("item")[index].astype(np.int64)
-        lengths = {name: np.diff(bag.offsets) for name, bag in batch.bags.items()}
-        found.add(dict(model.parts(batch, items)), lengths, batch.weight)
+
+    def run() -> Iterator[_Probe]:
+        model, sample = OfflineModel(student, dataset), evenly(dataset.splits["validation"], _PROBE_ROWS)
+        for index in np.array_split(sample, max(1, len(sample) // 8192)):
+            batch, items = dataset.batch(index), dataset.column("item")[index].astype(np.int64)
+            lengths = {name: np.diff(bag.offsets) for name, bag in batch.bags.items()}
+            yield _Probe(dict(model.parts(batch, items)), lengths, batch.weight)
+
+    return Head(student.first, student.arrays), run()
+
+
+def metrics_of(folded: FoldedStudent, dataset: Dataset) -> dict[str, NDArray[np.float64]]:
+    """Return every table's loss metric, measured on a sample of the validation rows."""
+    head, probes = _probe(folded, dataset)
+    found = Sensitivity(head)
+    for probe in probes:
+        found.add(probe.parts, probe.lengths, probe.weight)
     return found.metrics()
+
+
+def narrowed(weights: StudentWeights, dataset: Dataset, config: CompressConfig) -> tuple[StudentWeights, float]:
+    """Return a student with the share `config.units` of its hidden units, and the nats per row that the others cost."""
+    if config.units == 1.0:
+        return weights, 0.0
+    head, probes = _probe(fold_student(weights, item_features(dataset), config.fold), dataset)
+    found = list(probes)
+    sums = np.concatenate([np.sum(list(probe.parts.values()), axis=0) for probe in found])
+    return without_units(weights, unit_costs(head, sums, np.concatenate([p.weight for p in found])), config.units)
 
 
 def uncoded(name: str, table: FloatTable) -> CodedTable:

@@ -32,6 +32,8 @@ class CompressConfig(StrictConfig):
     """Bits per stored number that the plan may choose from, table by table."""
     tiers: bool = True
     """Rows that are looked up most may be refined by a second code: more numbers, more bits."""
+    units: Fraction = 1.0
+    """Keep this fraction of every hidden layer's units, those whose loss would cost most."""
     fold: Literal["item", "field"] = "item"
     """One row per item for all item-side fields, or one per value of each field."""
     recovery: RecoveryConfig = RecoveryConfig()
