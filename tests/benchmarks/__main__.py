@@ -6,6 +6,7 @@ from tests.attacks import flips
 from tests.benchmarks import (
     bench_ab,
     bench_jobs,
+    bench_pareto,
     bench_quantize,
     bench_read,
     bench_real,
@@ -17,7 +18,8 @@ from tests.benchmarks import (
 
 ALL = {
     "read": bench_read, "teacher": bench_teacher, "real": bench_real, "score": bench_score, "ab": bench_ab,
-    "jobs": bench_jobs, "quantize": bench_quantize, "serve": bench_serve, "warm": bench_warm, "flips": flips,
+    "jobs": bench_jobs, "quantize": bench_quantize, "pareto": bench_pareto, "serve": bench_serve, "warm": bench_warm,
+    "flips": flips,
 }  # fmt: skip
 
 if __name__ == "__main__":
