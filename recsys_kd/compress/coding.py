@@ -22,6 +22,8 @@ Traffic = Mapping[str, NDArray[np.float64]]
 """Lookups per log row of each field's rows in its vocabulary, fallback last; `item`: of the item rows."""
 Metrics = Mapping[str, NDArray[np.float64]]
 _SMALLEST_SIZE = 1e-6
+_TIER_TEXT = 200
+"""Bytes, about, that a second tier adds to headers and manifest; its table's name stands there five times."""
 _RIDGE = 0.01
 """Share of the mean sensitivity that every direction has at least: the metric is an average, single requests differ."""
 
@@ -92,10 +94,10 @@ class CodedTable:
         return counts * (code.bytes + self.more_bytes) + index_bytes(counts, self.key_bits) + tiers
 
     def fixed_bytes(self, code: RowCode) -> int:
-        """Bytes of basis, mean, fallback row, and the row that refines nothing."""
+        """Bytes of basis, mean and fallback row; of a second tier, the row that refines nothing, and what names it."""
         mean = 4 * self.dim
         bases = sum(matrix_bytes(code.widest, c.stop - c.start) for c in self.views.values())
-        return bases + mean + code.bytes + (code.more.bytes if code.more else 0)
+        return bases + mean + code.bytes + (code.more.bytes + _TIER_TEXT + 5 * len(self.name) if code.more else 0)
 
     def codes(self, bits: Sequence[Bits]) -> Iterator[RowCode]:
         """Yield every code of some bits that this table's rows may have."""

@@ -172,13 +172,37 @@ def plan_for_fraction(
     bits: Sequence[Bits] = _BITS,
 ) -> CompressionPlan:
     """Return the plan that keeps `fraction` of every table's rows, those worth most, in full."""
+    keeps = {}
+    for table in tables:
+        worth = table.saved(RowCode(table.exact_rank(), max(bits)))
+        keeps[table.name] = np.argsort(-worth, kind="stable")[: int(np.ceil(fraction * len(worth)))]
+    return _in_full(tables, fixed_bytes, keeps, fold, bits)
+
+
+def plan_for_threshold(
+    tables: Sequence[CodedTable],
+    fixed_bytes: int,
+    threshold: float,
+    fold: Literal["item", "field"],
+    bits: Sequence[Bits] = _BITS,
+) -> CompressionPlan:
+    """Return the plan that keeps, in full, rows whose largest number is at least `threshold` in magnitude."""
+    largest = {t.name: np.abs(t.z[:-1] @ t.basis + t.mean).max(axis=1, initial=0.0) for t in tables}
+    return _in_full(tables, fixed_bytes, {n: np.flatnonzero(x >= threshold) for n, x in largest.items()}, fold, bits)
+
+
+def _in_full(
+    tables: Sequence[CodedTable],
+    fixed_bytes: int,
+    keeps: Mapping[str, NDArray[np.int64]],
+    fold: Literal["item", "field"],
+    bits: Sequence[Bits],
+) -> CompressionPlan:
+    """Return the plan that keeps some rows of every table with all numbers that carry any loss."""
     plans, spent, saved = {}, 0.0, 0.0
     for table in tables:
-        code = RowCode(table.exact_rank(), max(bits))
-        worth = table.saved(code)
-        count = int(np.ceil(fraction * len(worth)))
-        keep = np.sort(np.argsort(-worth, kind="stable")[:count])
+        code, keep = RowCode(table.exact_rank(), max(bits)), np.sort(keeps[table.name])
         plans[table.name] = TablePlan(keep, code)
-        spent += table.fixed_bytes(code) + float(table.bytes_for(np.array([count]), code)[0])
-        saved += float(worth[keep].sum(dtype=np.float64))
+        spent += table.fixed_bytes(code) + float(table.bytes_for(np.array([len(keep)]), code)[0])
+        saved += float(table.saved(code)[keep].sum(dtype=np.float64))
     return CompressionPlan(plans, fold, fixed_bytes + int(np.ceil(spent)), _per_row(tables, saved), None)

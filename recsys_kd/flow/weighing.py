@@ -16,6 +16,7 @@ from recsys_kd.compress.plan import (
     parse_bytes,
     plan_for_bytes,
     plan_for_fraction,
+    plan_for_threshold,
     smallest,
 )
 from recsys_kd.data.dataset import Dataset
@@ -27,7 +28,7 @@ from recsys_kd.models.student import Student
 from recsys_kd.settings import CompressConfig
 from recsys_kd.tables import CompiledStudent
 
-_PLANS = 10
+_PLANS, _USED = 10, 0.97
 _SLACK = 64
 """Bytes."""
 LONGEST = -1.1754943508222875e-38
@@ -41,9 +42,11 @@ def budget_of(config: CompressConfig, teacher_bytes: int) -> int | None:
 
 
 def make_plan(tables: list[CodedTable], fixed: int, config: CompressConfig, budget: int | None) -> CompressionPlan:
-    """Return the plan for a budget or a fraction. Raises: BadBudget."""
+    """Return the plan for a budget, a fraction or a threshold. Raises: BadBudget."""
     if budget is not None:
         return plan_for_bytes(tables, fixed, budget, config.fold, config.bits, config.tiers)
+    if config.threshold is not None:
+        return plan_for_threshold(tables, fixed, config.threshold, config.fold, config.bits)
     return plan_for_fraction(tables, fixed, config.keep_rows or 1.0, config.fold, config.bits)
 
 
@@ -74,6 +77,12 @@ def check_budget(student: Student, dataset: Dataset, config: CompressConfig, tea
         raise budget_error(needed, budget)
 
 
+def _rank(plan: CompressionPlan, budget: int) -> tuple[bool, float]:
+    """Return what tells the better of two plans that fit: first that the budget is used, then what is lost."""
+    used = plan.predicted_bytes >= _USED * budget
+    return used, -plan.predicted_loss if used else float(plan.predicted_bytes)
+
+
 def fitting_plan(
     folded: FoldedStudent, coded: list[CodedTable], dataset: Dataset, config: CompressConfig, budget: int | None
 ) -> CompressionPlan:
@@ -93,7 +102,7 @@ def fitting_plan(
         weight = weighed.predicted_bytes
         if budget is None:
             return weighed
-        if weight <= budget and (best is None or weighed.predicted_loss < best.predicted_loss):
+        if weight <= budget and (best is None or _rank(weighed, budget) > _rank(best, budget)):
             best = weighed
         if 0 <= budget - weight <= max(100, budget // 200):
             break

@@ -20,7 +20,7 @@ class RecoveryConfig(StrictConfig):
 
 
 class CompressConfig(StrictConfig):
-    """The byte budget, given one of three ways."""
+    """The byte budget, or what is kept whatever it weighs: given one of four ways."""
 
     ratio: float | None = Field(None, gt=1)
     """Artifact at most 1/ratio of the teacher's bytes."""
@@ -28,6 +28,8 @@ class CompressConfig(StrictConfig):
     """Artifact at most this large: a number, or text such as `20MB`."""
     keep_rows: Fraction | None = None
     """Keep this fraction of every table's rows."""
+    threshold: float | None = Field(None, gt=0)
+    """Magnitude pruning as articles have it: keep rows whose largest number is at least this, whoever looks them up."""
     bits: tuple[Literal[4, 8], ...] = Field((4, 8), min_length=1)
     """Bits per stored number that the plan may choose from, table by table."""
     tiers: bool = True
@@ -40,8 +42,9 @@ class CompressConfig(StrictConfig):
 
     @model_validator(mode="after")
     def _one_budget(self) -> "CompressConfig":
-        if sum(x is not None for x in (self.ratio, self.bytes, self.keep_rows)) > 1:
-            given = {name: getattr(self, name) for name in ("ratio", "bytes", "keep_rows")}
-            told = ", ".join(f"`{name}: {value}`" for name, value in given.items() if value is not None)
-            raise ValueError(f"got {told}; give one of `ratio`, `bytes` and `keep_rows`, not several")
+        given = {name: getattr(self, name) for name in ("ratio", "bytes", "keep_rows", "threshold")}
+        given = {name: value for name, value in given.items() if value is not None}
+        if len(given) > 1:
+            told = ", ".join(f"`{name}: {value}`" for name, value in given.items())
+            raise ValueError(f"got {told}; give one of `ratio`, `bytes`, `keep_rows` and `threshold`, not several")
         return self

@@ -9,7 +9,14 @@ from hypothesis import strategies as st
 from recsys_kd.compress.coding import CodedTable, RowCode, code_table, view_traffic
 from recsys_kd.compress.export import code_tables, compile_student, kept_rows
 from recsys_kd.compress.fold import FloatTable, View
-from recsys_kd.compress.plan import BadBudget, TablePlan, parse_bytes, plan_for_bytes, plan_for_fraction
+from recsys_kd.compress.plan import (
+    BadBudget,
+    TablePlan,
+    parse_bytes,
+    plan_for_bytes,
+    plan_for_fraction,
+    plan_for_threshold,
+)
 from recsys_kd.compress.sensitivity import Head, logits_and_gradient
 from recsys_kd.distil.calibration import IDENTITY, Platt, fit_platt
 from recsys_kd.flow.calibrating import calibrated, score_sample
@@ -129,6 +136,13 @@ def test_a_fraction_keeps_the_rows_worth_most():
     assert plan.tables["t"].keep.tolist() == [1, 2]
 
 
+def test_a_threshold_keeps_rows_by_magnitude_whoever_looks_them_up():
+    table = coded([[0.05, -0.02], [0.0, -0.1], [3.0, 0.0], [0.09, 0.09], [0.0, 0.0]], [9.0, 1.0, 1.0, 9.0, 1.0])
+    assert plan_for_threshold([table], 0, 0.1, "item").tables["t"].keep.tolist() == [1, 2]
+    moved = dataclasses.replace(table, mean=np.float32([0.0, -0.09]))  # rows are what they mean, not their coordinates
+    assert plan_for_threshold([moved], 0, 0.1, "item").tables["t"].keep.tolist() == [0, 1, 2]
+
+
 def test_pruned_rows_become_the_traffic_weighted_fallback():
     table = coded([[1.0], [2.0], [4.0], [10.0]], [3.0, 9.0, 1.0, 0.0])
     # kept row 2.0; fallback (3 * 1 + 1 * 4 + 0 * 10) / 4
@@ -222,7 +236,7 @@ def test_calibration_is_the_last_step_and_is_fitted_to_the_served_student(datase
     assert (found.slope, found.offset) == pytest.approx((1.0, 0.0), abs=1e-3)
 
 
-@pytest.mark.parametrize("budget", [9_000, 11_000])
+@pytest.mark.parametrize("budget", [9_000, 9_900, 10_400, 11_000])
 def test_an_artifact_fills_its_budget_from_below(dataset, tmp_path, budget):
     made = artifact(dataset, tmp_path, bytes=budget)
     assert 0 <= budget - made.bytes_on_disk <= 0.03 * budget

@@ -55,11 +55,11 @@ def test_a_hot_row_is_worth_what_its_finer_codes_and_more_numbers_save():
 def test_a_row_looked_up_often_is_refined_and_rare_ones_are_not():
     rng = np.random.default_rng(0)
     table = coded(rng.normal(size=(201, 8)), np.append(np.r_[np.full(10, 1e4), np.ones(190)], 0.0))
-    plan = plan_for_bytes([table], 0, 1_500, "item")
+    plan = plan_for_bytes([table], 0, 1_705, "item")
     kept = plan.tables["t"]
     assert kept.code == RowCode(8, 4, RowCode(8, 4)) and kept.hot.tolist() == list(range(10))
-    assert plan.predicted_loss < 0.5 * plan_for_bytes([table], 0, 1_500, "item", tiers=False).predicted_loss
-    plain = plan_for_bytes([dataclasses.replace(table, refinable=False)], 0, 1_500, "item").tables["t"]
+    assert plan.predicted_loss < 0.5 * plan_for_bytes([table], 0, 1_705, "item", tiers=False).predicted_loss
+    plain = plan_for_bytes([dataclasses.replace(table, refinable=False)], 0, 1_705, "item").tables["t"]
     assert plain.code.more is None and len(plain.hot) == 0
 
 
