@@ -21,6 +21,8 @@ OVERHEAD = 2
 """Bytes of the scale in every row."""
 LARGEST = 60000.0
 """Largest magnitude that half precision is trusted with."""
+CLIPS = (1.0, 0.9, 0.8, 0.7, 0.6)
+"""Shares of a row's largest magnitude that are tried as the range of its 4-bit codes."""
 
 
 class RowTable(Protocol):
@@ -41,16 +43,42 @@ class RowTable(Protocol):
         ...
 
 
+Bits = Literal[4, 8]
+
+
+@dataclass(frozen=True)
+class RowCode:
+    """How a table's rows are written: so many coordinates of so many bits.
+
+    more: what hot rows have beside that (`RefinedRows`), with as many coordinates or more.
+    """
+
+    rank: int
+    bits: Bits
+    more: "RowCode | None" = None
+
+    @property
+    def widest(self) -> int:
+        """Coordinates of a hot row, or of any where none is."""
+        return self.rank if self.more is None else self.more.rank
+
+    @property
+    def bytes(self) -> int:
+        """Bytes of a row, what is added to hot ones not counted."""
+        return code_bytes(self.rank, self.bits) + OVERHEAD
+
+
 @dataclass(frozen=True)
 class Float32Table:
     """`data` float32 [rows, dim]: what an int8 table is compared with, and what is fitted before it is coded.
 
-    hot bool [rows] and rank: where they are given, only hot rows have all numbers; others have zeros from `rank` on.
+    code: how the rows are to be written. hot bool [rows]: where it is given, only hot rows have all numbers; others
+    have zeros from `code.rank` on.
     """
 
     data: NDArray[np.float32]
     hot: NDArray[np.bool_] | None = None
-    rank: int = 0
+    code: RowCode | None = None
 
     @property
     def rows(self) -> int:
@@ -65,9 +93,6 @@ class Float32Table:
     def lookup(self, rows: NDArray[np.int64]) -> NDArray[np.float32]:
         """Return the values of `rows` [N] as float32 [N, dim]."""
         return self.data[rows]
-
-
-Bits = Literal[4, 8]
 
 
 def middle(bits: int) -> float:
@@ -105,7 +130,7 @@ class CodedRows:
         picked = self.data[rows]
         codes, scale = picked[:, :-OVERHEAD], _scales(picked).astype(np.float32)
         if self.bits == 4:
-            codes = np.stack([codes & 15, codes >> 4], axis=2).reshape(len(codes), -1)[:, : self.dim]
+            codes = np.stack([codes & 15, codes >> 4], axis=2).reshape(len(codes), 2 * codes.shape[1])[:, : self.dim]
         values: NDArray[np.float32] = (codes.astype(np.float32) - np.float32(middle(self.bits))) * scale
         return values
 

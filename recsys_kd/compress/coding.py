@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from recsys_kd.compress.fold import Floats, FloatTable, View
 from recsys_kd.index import index_bytes
-from recsys_kd.tables import OVERHEAD, Bits, code_bytes, matrix_bytes
+from recsys_kd.tables import Bits, RowCode, matrix_bytes
 
 Traffic = Mapping[str, NDArray[np.float64]]
 """Lookups per log row of each field's rows in its vocabulary, fallback last; `item`: of the item rows."""
@@ -26,28 +26,6 @@ _TIER_TEXT = 200
 """Bytes, about, that a second tier adds to headers and manifest; its table's name stands there five times."""
 _RIDGE = 0.01
 """Share of the mean sensitivity that every direction has at least: the metric is an average, single requests differ."""
-
-
-@dataclass(frozen=True)
-class RowCode:
-    """How a table's rows are written: so many coordinates of so many bits.
-
-    more: what hot rows have beside that (`recsys_kd.tables.RefinedRows`), with as many coordinates or more.
-    """
-
-    rank: int
-    bits: Bits
-    more: "RowCode | None" = None
-
-    @property
-    def widest(self) -> int:
-        """Coordinates of a hot row, or of any where none is."""
-        return self.rank if self.more is None else self.more.rank
-
-    @property
-    def bytes(self) -> int:
-        """Bytes of a row, what is added to hot ones not counted."""
-        return code_bytes(self.rank, self.bits) + OVERHEAD
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from recsys_kd.compress.coding import CodedTable, Metrics, RowCode, Traffic, code_table
+from recsys_kd.compress.coding import CodedTable, Metrics, Traffic, code_table
 from recsys_kd.compress.fold import Floats, FoldedStudent
 from recsys_kd.compress.plan import CompressionPlan, TablePlan
 from recsys_kd.compress.quantize import quantize_rows
@@ -17,6 +17,7 @@ from recsys_kd.tables import (
     CompiledStudent,
     Float32Table,
     RefinedRows,
+    RowCode,
     RowTable,
     code_matrix,
     matrix_bytes,
@@ -103,7 +104,7 @@ def compile_student(
         orders[table.name] = order
         last = np.append(order, len(order))
         hot = is_hot(kept)[last] if kept.code.more else None
-        tables[table.name] = Float32Table(kept_rows(table, kept)[last], hot, kept.code.rank)
+        tables[table.name] = Float32Table(kept_rows(table, kept)[last], hot, kept.code)
         for view, columns in table.views.items():
             arrays[f"basis.{view}"] = np.ascontiguousarray(table.basis[: kept.code.widest, columns])
             arrays[f"mean.{view}"] = table.mean[columns]

@@ -13,10 +13,10 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from recsys_kd.compress.coding import CodedTable, RowCode
-from recsys_kd.compress.pricing import Codes, Filled, codes_for, fill, near
+from recsys_kd.compress.coding import CodedTable
+from recsys_kd.compress.pricing import Market
 from recsys_kd.errors import InputError
-from recsys_kd.tables import Bits
+from recsys_kd.tables import Bits, RowCode
 
 UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30}
 
@@ -68,19 +68,21 @@ class CompressionPlan:
 
     def summary(self) -> dict[str, Any]:
         """Return the plan as stored in manifests: counts, not row numbers."""
-        hot = {name: table for name, table in self.tables.items() if table.code.more}
-        return {
+        plain: dict[str, Any] = {
             "fold": self.fold,
             "rows": {name: len(table.keep) for name, table in self.tables.items()},
             "rank": {name: table.code.rank for name, table in self.tables.items()},
             "bits": {name: table.code.bits for name, table in self.tables.items()},
-            "hot_rows": {name: len(table.hot) for name, table in hot.items()},
-            "hot_rank": {name: table.code.widest for name, table in hot.items()},
-            "hot_bits": {name: table.code.more.bits for name, table in hot.items() if table.code.more},
             "predicted_bytes": self.predicted_bytes,
             "predicted_loss": round(self.predicted_loss, 9),
             "budget_bytes": self.budget_bytes,
         }
+        hot = {name: (table, table.code.more) for name, table in self.tables.items() if table.code.more}
+        if hot:
+            plain["hot_rows"] = {name: len(table.hot) for name, (table, _) in hot.items()}
+            plain["hot_rank"] = {name: more.rank for name, (_, more) in hot.items()}
+            plain["hot_bits"] = {name: more.bits for name, (_, more) in hot.items()}
+        return plain
 
 
 _BITS: tuple[Bits, ...] = (4, 8)
@@ -109,8 +111,11 @@ def plan_for_bytes(
     fold: Literal["item", "field"],
     bits: Sequence[Bits] = _BITS,
     tiers: bool = True,
+    market: Market | None = None,
 ) -> CompressionPlan:
     """Return the plan that loses least with at most `budget` bytes; `fixed_bytes` is all that is not tables.
+
+    `market`: of the same tables, where several plans are made.
 
     Rows kept, coordinates per row, their bits and what hot rows have beside are traded at one price per byte
     (Lagrangian), then the budget is filled up, and single steps of every table's code are tried as long as they help.
@@ -119,30 +124,15 @@ def plan_for_bytes(
     if smallest(tables, fixed_bytes) > budget:
         raise budget_error(smallest(tables, fixed_bytes), budget)
     left = float(budget - fixed_bytes)
-    codes, best = _searched(tables, left, bits, False)
+    market = market or Market(tables)
+    codes, best = market.searched(left, bits, False)
     if tiers and any(table.refinable for table in tables):
-        others, found = _searched(tables, left, bits, True)
+        others, found = market.searched(left, bits, True)
         everything = _everything(tables)
         if found.saved - best.saved > max(_WORTH_A_TIER * (everything - best.saved), _NEGLIGIBLE * everything):
             codes, best = others, found
     plans = {name: TablePlan(keep, codes[name], best.hot.get(name, _NONE)) for name, keep in best.keep.items()}
     return CompressionPlan(plans, fold, fixed_bytes + best.bytes, _per_row(tables, best.saved), budget)
-
-
-def _searched(tables: Sequence[CodedTable], budget: float, bits: Sequence[Bits], tiers: bool) -> tuple[Codes, Filled]:
-    """Return the codes that save most, by single steps from those of one price, and the rows that they keep."""
-    codes = codes_for(tables, budget, bits, tiers)
-    best = fill(tables, codes, budget)
-    improved = True
-    while improved:
-        improved = False
-        for table in tables:
-            for code in near(table, codes[table.name], bits, tiers):
-                tried = {**codes, table.name: code}
-                found = fill(tables, tried, budget)
-                if found.saved > best.saved * (1 + 1e-9):
-                    codes, best, improved = tried, found, True
-    return codes, best
 
 
 def _everything(tables: Sequence[CodedTable]) -> float:

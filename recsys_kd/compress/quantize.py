@@ -10,11 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from recsys_kd.errors import InputError
-from recsys_kd.tables import LARGEST, OVERHEAD, Bits, CodedRows, code_bytes, middle
+from recsys_kd.tables import CLIPS, LARGEST, OVERHEAD, Bits, CodedRows, code_bytes, middle
 
 Floats = NDArray[np.float32]
 Codes = NDArray[np.uint8]
-_CLIPS = (1.0, 0.9, 0.8, 0.7, 0.6)
 _BLOCK_NUMBERS = 131_072
 
 
@@ -48,7 +47,7 @@ def _quantize_block(weight: Floats, bits: Bits, search: bool, out: Codes) -> Non
         scale = scale_for(largest, 8)
         out[:, :-OVERHEAD] = _rounded(weight, scale, 8)
     else:
-        codes, scale = _search(weight, largest, _CLIPS if search else _CLIPS[:1])
+        codes, scale = _search(weight, largest, CLIPS if search else CLIPS[:1])
         out[:, :-OVERHEAD] = paired(codes)
     out[:, -OVERHEAD:] = np.ascontiguousarray(scale).view(np.uint8)
 

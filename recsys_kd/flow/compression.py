@@ -7,14 +7,12 @@ from pathlib import Path
 
 from recsys_kd.artifact.manifest import Lineage
 from recsys_kd.artifact.write import Artifact, describe, write_artifact
-from recsys_kd.compress.coding import CodedTable
-from recsys_kd.compress.export import code_tables, compile_student, quantized
-from recsys_kd.compress.fold import FoldedStudent, fold_student
+from recsys_kd.compress.export import compile_student, quantized
 from recsys_kd.compress.plan import CompressionPlan
 from recsys_kd.data.dataset import Dataset
 from recsys_kd.flow.calibrating import recalibrated
 from recsys_kd.flow.goldens import golden_queries
-from recsys_kd.flow.probing import item_features, keys_of, metrics_of, narrowed, traffic_of
+from recsys_kd.flow.probing import Coded, code, keys_of
 from recsys_kd.flow.publication import same_artifact
 from recsys_kd.flow.weighing import budget_of, fitting_plan, seen_days
 from recsys_kd.models.student import Student
@@ -36,45 +34,25 @@ class Compressed:
 
 
 @dataclass(frozen=True)
-class Coded:
-    """A folded student and its tables in coordinates: what any plan is made from.
-
-    units_cost: nats per row that the hidden units it has lost should cost.
-    """
-
-    folded: FoldedStudent
-    tables: list[CodedTable]
-    units_cost: float
-
-
-@dataclass(frozen=True)
 class Pruned:
-    """A pruned student, rows still float32, and its plan."""
+    """A pruned student, rows still float32, not yet calibrated, and its plan."""
 
     student: CompiledStudent
     plan: CompressionPlan
 
 
-def code(student: Student, dataset: Dataset, config: CompressConfig) -> Coded:
-    """Return a student folded, its tables' sensitivity measured."""
-    weights, cost = narrowed(student.weights(), dataset, config)
-    folded = fold_student(weights, item_features(dataset), config.fold)
-    metrics = metrics_of(folded, dataset)
-    return Coded(folded, code_tables(folded, traffic_of(dataset), keys_of(dataset), metrics), cost)
-
-
 def prune(coded: Coded, dataset: Dataset, config: CompressConfig, budget: int | None) -> Pruned:
     """Return the student that fits the budget best. Raises: BadBudget."""
-    plan = fitting_plan(coded.folded, coded.tables, dataset, config, budget)
-    student = compile_student(coded.folded, coded.tables, plan, keys_of(dataset))
-    return Pruned(recalibrated(student, dataset), plan)
+    plan = fitting_plan(coded, dataset, config, budget)
+    return Pruned(compile_student(coded.folded, coded.tables, plan, keys_of(dataset)), plan)
 
 
-def finish(pruned: Pruned, dataset: Dataset, recover: Recover = lambda pruned: pruned) -> Compressed:
-    """Return a pruned student recovered and quantized."""
-    recovered = recover(pruned.student)
-    served = recalibrated(quantized(recovered, pruned.plan), dataset)
-    return Compressed(pruned.student, recalibrated(recovered, dataset), served, pruned.plan)
+def finish(made: Pruned, dataset: Dataset, recover: Recover = lambda pruned: pruned) -> Compressed:
+    """Return a pruned student calibrated, recovered and quantized."""
+    pruned = recalibrated(made.student, dataset)
+    recovered = recover(pruned)
+    again = pruned if recovered is pruned else recalibrated(recovered, dataset)
+    return Compressed(pruned, again, recalibrated(quantized(recovered, made.plan), dataset), made.plan)
 
 
 def compress(

@@ -12,13 +12,14 @@ import torch
 from recsys_kd.compress.export import quantized
 from recsys_kd.compress.plan import BudgetTooSmall
 from recsys_kd.data.dataset import Dataset
+from recsys_kd.distil.calibration import IDENTITY
 from recsys_kd.distil.loop import auc
 from recsys_kd.flow import compression
 from recsys_kd.flow.cache import Stages
-from recsys_kd.flow.calibrating import score_sample
+from recsys_kd.flow.calibrating import calibrated, score_sample
 from recsys_kd.flow.latency import latency_of
 from recsys_kd.flow.options import SERVED_BITS, Fold, Option, Wanted
-from recsys_kd.flow.probing import evenly
+from recsys_kd.flow.probing import Coded, code, evenly
 from recsys_kd.flow.recovery import recovery_stage
 from recsys_kd.flow.training import Trained, student_of
 from recsys_kd.settings import CompressConfig, Recipe
@@ -41,7 +42,7 @@ class Maker:
         parts = np.array_split(self.sample, max(1, len(self.sample) // 16_384))
         student = student_of(trained.student)
         self.student_auc = self._auc(np.concatenate([student.score(dataset.batch(index)) for index in parts]))
-        self._coded: dict[tuple[Fold, float], compression.Coded] = {}
+        self._coded: dict[tuple[Fold, float], Coded] = {}
 
     def _auc(self, logit: Any) -> float:
         return auc(torch.from_numpy(logit), self.label, self.weight)
@@ -93,7 +94,7 @@ class Maker:
     def _sketch(self, fold: Fold, units: float, budget: int, tiers: bool) -> tuple[Option, compression.Pruned]:
         config = self._config(fold, units, budget, tiers)
         if (fold, units) not in self._coded:
-            self._coded[fold, units] = compression.code(student_of(self.trained.student), self.dataset, config)
+            self._coded[fold, units] = code(student_of(self.trained.student), self.dataset, config)
         coded = self._coded[fold, units]
         pruned = compression.prune(coded, self.dataset, config, budget)
         summary, time = pruned.plan.summary(), self._time(pruned)
@@ -109,7 +110,7 @@ class Maker:
         ), pruned
 
     def _time(self, pruned: compression.Pruned) -> float:
-        served = quantized(pruned.student, pruned.plan)
+        served = calibrated(quantized(pruned.student, pruned.plan), IDENTITY)
         with tempfile.TemporaryDirectory() as folder:
             digests = dict.fromkeys(("data", "recipe", "teacher"), "0" * 64)
             made = compression.Compressed(served, served, served, pruned.plan)

@@ -2,21 +2,23 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
 
-from recsys_kd.compress.coding import CodedTable, RowCode
-from recsys_kd.compress.export import compile_student
+from recsys_kd.compress.coding import CodedTable
+from recsys_kd.compress.export import code_tables, compile_student
 from recsys_kd.compress.fold import Floats, FloatTable, FoldedStudent, ItemFeatures, fold_student
 from recsys_kd.compress.plan import CompressionPlan, TablePlan
+from recsys_kd.compress.pricing import Market
 from recsys_kd.compress.sensitivity import Head, Sensitivity
 from recsys_kd.compress.units import unit_costs, without_units
 from recsys_kd.data.dataset import Dataset
 from recsys_kd.models.student import Student
 from recsys_kd.runtime.offline import OfflineModel
 from recsys_kd.settings import CompressConfig
-from recsys_kd.tables import StudentWeights, Term
+from recsys_kd.tables import RowCode, StudentWeights, Term
 
 _PROBE_ROWS = 32_768
 
@@ -98,6 +100,31 @@ def narrowed(weights: StudentWeights, dataset: Dataset, config: CompressConfig) 
     found = list(probes)
     sums = np.concatenate([np.sum(list(probe.parts.values()), axis=0) for probe in found])
     return without_units(weights, unit_costs(head, sums, np.concatenate([p.weight for p in found])), config.units)
+
+
+@dataclass(frozen=True)
+class Coded:
+    """A folded student and its tables in coordinates: what any plan is made from.
+
+    units_cost: nats per row that the hidden units it has lost should cost.
+    """
+
+    folded: FoldedStudent
+    tables: list[CodedTable]
+    units_cost: float
+
+    @cached_property
+    def market(self) -> Market:
+        """What the tables' codes cost and save; shared by plans for several budgets."""
+        return Market(self.tables)
+
+
+def code(student: Student, dataset: Dataset, config: CompressConfig) -> Coded:
+    """Return a student folded, its tables' sensitivity measured."""
+    weights, cost = narrowed(student.weights(), dataset, config)
+    folded = fold_student(weights, item_features(dataset), config.fold)
+    metrics = metrics_of(folded, dataset)
+    return Coded(folded, code_tables(folded, traffic_of(dataset), keys_of(dataset), metrics), cost)
 
 
 def uncoded(name: str, table: FloatTable) -> CodedTable:

@@ -5,7 +5,6 @@ import dataclasses
 from recsys_kd.artifact.manifest import Lineage, Manifest, canonical
 from recsys_kd.artifact.tensors import dump
 from recsys_kd.artifact.write import pack
-from recsys_kd.compress.coding import CodedTable
 from recsys_kd.compress.export import compile_student, quantized, served_arrays, stored_bytes
 from recsys_kd.compress.fold import FoldedStudent
 from recsys_kd.compress.plan import (
@@ -23,7 +22,7 @@ from recsys_kd.data.dataset import Dataset
 from recsys_kd.distil.calibration import IDENTITY
 from recsys_kd.flow.calibrating import calibrated
 from recsys_kd.flow.goldens import golden_queries
-from recsys_kd.flow.probing import fold, keys_of, uncoded
+from recsys_kd.flow.probing import Coded, fold, keys_of, uncoded
 from recsys_kd.models.student import Student
 from recsys_kd.settings import CompressConfig
 from recsys_kd.tables import CompiledStudent
@@ -41,10 +40,11 @@ def budget_of(config: CompressConfig, teacher_bytes: int) -> int | None:
     return int(teacher_bytes / config.ratio) if config.ratio and teacher_bytes else None
 
 
-def make_plan(tables: list[CodedTable], fixed: int, config: CompressConfig, budget: int | None) -> CompressionPlan:
+def make_plan(coded: Coded, fixed: int, config: CompressConfig, budget: int | None) -> CompressionPlan:
     """Return the plan for a budget, a fraction or a threshold. Raises: BadBudget."""
+    tables = coded.tables
     if budget is not None:
-        return plan_for_bytes(tables, fixed, budget, config.fold, config.bits, config.tiers)
+        return plan_for_bytes(tables, fixed, budget, config.fold, config.bits, config.tiers, coded.market)
     if config.threshold is not None:
         return plan_for_threshold(tables, fixed, config.threshold, config.fold, config.bits)
     return plan_for_fraction(tables, fixed, config.keep_rows or 1.0, config.fold, config.bits)
@@ -55,11 +55,10 @@ def fixed_bytes(folded: FoldedStudent, overhead: int) -> int:
     return sum(stored_bytes(a) for a in served_arrays(folded).values()) + 8 + overhead
 
 
-def _empty_overhead(folded: FoldedStudent, coded: list[CodedTable], dataset: Dataset, config: CompressConfig) -> int:
+def _empty_overhead(coded: Coded, dataset: Dataset, config: CompressConfig) -> int:
     """Return the bytes of headers and manifest, weighed on a student that keeps no rows."""
-    nothing = nothing_kept(coded, config.fold)
-    empty = calibrated(quantized(compile_student(folded, coded, nothing, keys_of(dataset)), nothing), IDENTITY)
-    return weigh(empty, dataset, nothing) - smallest(coded, fixed_bytes(folded, 0))
+    weighed = _weighed(coded, dataset, nothing_kept(coded.tables, config.fold)).predicted_bytes
+    return weighed - smallest(coded.tables, fixed_bytes(coded.folded, 0))
 
 
 def check_budget(student: Student, dataset: Dataset, config: CompressConfig, teacher_bytes: int) -> None:
@@ -71,8 +70,8 @@ def check_budget(student: Student, dataset: Dataset, config: CompressConfig, tea
     if budget is None:
         return
     folded = fold(student, dataset, config)
-    coded = [uncoded(name, table) for name, table in folded.tables.items()]
-    needed = smallest(coded, fixed_bytes(folded, _empty_overhead(folded, coded, dataset, config))) + _SLACK
+    coded = Coded(folded, [uncoded(name, table) for name, table in folded.tables.items()], 0.0)
+    needed = smallest(coded.tables, fixed_bytes(folded, _empty_overhead(coded, dataset, config))) + _SLACK
     if needed > budget:
         raise budget_error(needed, budget)
 
@@ -83,22 +82,20 @@ def _rank(plan: CompressionPlan, budget: int) -> tuple[bool, float]:
     return used, -plan.predicted_loss if used else float(plan.predicted_bytes)
 
 
-def fitting_plan(
-    folded: FoldedStudent, coded: list[CodedTable], dataset: Dataset, config: CompressConfig, budget: int | None
-) -> CompressionPlan:
+def fitting_plan(coded: Coded, dataset: Dataset, config: CompressConfig, budget: int | None) -> CompressionPlan:
     """Return the plan whose artifact fills the budget best and never exceeds it. Raises: BadBudget.
 
     What is not rows is weighed first, on a student that keeps none; indexes and manifest still vary by some bytes with
     the plan, so each plan is weighed too, and made again with what it was off by: first straight, then by bisection.
     """
-    overhead, best = _empty_overhead(folded, coded, dataset, config), None
+    overhead, best = _empty_overhead(coded, dataset, config), None
     fits, over = None, None
     for attempt in range(_PLANS):
         try:
-            plan = make_plan(coded, fixed_bytes(folded, overhead), config, budget)
+            plan = make_plan(coded, fixed_bytes(coded.folded, overhead), config, budget)
         except BadBudget:
             break
-        weighed = _weighed(folded, coded, dataset, plan)
+        weighed = _weighed(coded, dataset, plan)
         weight = weighed.predicted_bytes
         if budget is None:
             return weighed
@@ -112,22 +109,19 @@ def fitting_plan(
             overhead += (weight - budget) << attempt
         else:
             overhead = overhead + weight - budget if over is None else (fits + over) // 2
-    return best or _no_rows(folded, coded, dataset, config, budget or 0)
+    return best or _no_rows(coded, dataset, config, budget or 0)
 
 
-def _weighed(
-    folded: FoldedStudent, coded: list[CodedTable], dataset: Dataset, plan: CompressionPlan
-) -> CompressionPlan:
+def _weighed(coded: Coded, dataset: Dataset, plan: CompressionPlan) -> CompressionPlan:
     """Return a plan with the bytes that its artifact takes on disk."""
-    served = calibrated(quantized(compile_student(folded, coded, plan, keys_of(dataset)), plan), IDENTITY)
+    pruned = compile_student(coded.folded, coded.tables, plan, keys_of(dataset))
+    served = calibrated(quantized(pruned, plan), IDENTITY)
     return dataclasses.replace(plan, predicted_bytes=weigh(served, dataset, plan))
 
 
-def _no_rows(
-    folded: FoldedStudent, coded: list[CodedTable], dataset: Dataset, config: CompressConfig, budget: int
-) -> CompressionPlan:
+def _no_rows(coded: Coded, dataset: Dataset, config: CompressConfig, budget: int) -> CompressionPlan:
     """Return what is left where the first rows alone, and what names them, are over the budget. Raises: BadBudget."""
-    plan = _weighed(folded, coded, dataset, dataclasses.replace(nothing_kept(coded, config.fold), budget_bytes=budget))
+    plan = _weighed(coded, dataset, dataclasses.replace(nothing_kept(coded.tables, config.fold), budget_bytes=budget))
     if plan.predicted_bytes > budget:
         raise budget_error(plan.predicted_bytes, budget)
     return plan

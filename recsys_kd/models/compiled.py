@@ -30,8 +30,8 @@ class CompiledModule(nn.Module):
         rows = {name: t.lookup(np.arange(t.rows)) for name, t in student.tables.items()}
         self.rows = nn.ParameterDict({key(name): _parameter(values) for name, values in rows.items()})
         for name, table in student.tables.items():
-            if isinstance(table, Float32Table) and table.hot is not None:
-                _hold(self.rows[key(name)], torch.from_numpy(table.hot), table.rank)
+            if isinstance(table, Float32Table) and table.hot is not None and table.code is not None:
+                _hold(self.rows[key(name)], torch.from_numpy(table.hot), table.code.rank)
         self.arrays = nn.ParameterDict({key(name): _parameter(values) for name, values in student.arrays.items()})
 
     def _array(self, name: str) -> Tensor:

@@ -27,6 +27,7 @@ from recsys_kd.flow.evaluation import score_compiled, test_sample
 from recsys_kd.flow.forms import FOLDS
 from recsys_kd.flow.latency import latency_of
 from recsys_kd.flow.night import read
+from recsys_kd.flow.probing import code
 from recsys_kd.flow.recovery import recovery_stage
 from recsys_kd.flow.training import Trained, student_of, train
 from recsys_kd.flow.weighing import budget_of
@@ -64,7 +65,7 @@ def ours(recipe: Recipe, dataset: Dataset, trained: Trained, stages: Stages) -> 
     """Return the planner's artifacts, as they are read from disk."""
     recover = recovery_stage(recipe, dataset, trained.soft, trained.folders["student"], stages, "student-recovery")
     found, sample, student = [], test_sample(dataset), student_of(trained.student)
-    coded = {fold: compression.code(student, dataset, CompressConfig(fold=fold)) for fold in FOLDS}
+    coded = {fold: code(student, dataset, CompressConfig(fold=fold)) for fold in FOLDS}
     for ratio in RATIOS:
         budget = trained.teacher.bytes // ratio
         tried = [
@@ -89,8 +90,8 @@ def others(recipe: Recipe, dataset: Dataset, trained: Trained) -> list[Point]:
         found.append(Point(way, detail, size, auc(score_rows(model, dataset, dataset.splits["test"]), sample).value))
 
     student = student_of(trained.student)
-    for name, code in (("fp16", peers.half), ("FBGEMM int8", peers.fbgemm8), ("FBGEMM int4", peers.fbgemm4)):
-        add(name, "unpruned student", *peers.in_format(student, code))
+    for name, way in (("fp16", peers.half), ("FBGEMM int8", peers.fbgemm8), ("FBGEMM int4", peers.fbgemm4)):
+        add(name, "unpruned student", *peers.in_format(student, way))
     config = recipe.student
     for width in WIDTHS:
         narrow = config.model_copy(update={"width": width})

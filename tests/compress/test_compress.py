@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from recsys_kd.compress.coding import CodedTable, RowCode, code_table, view_traffic
+from recsys_kd.compress.coding import CodedTable, code_table, view_traffic
 from recsys_kd.compress.export import code_tables, compile_student, kept_rows
 from recsys_kd.compress.fold import FloatTable, View
 from recsys_kd.compress.plan import (
@@ -25,6 +25,7 @@ from recsys_kd.flow.probing import evenly, fold, keys_of, metrics_of, traffic_of
 from recsys_kd.flow.weighing import check_budget
 from recsys_kd.runtime.offline import OfflineModel
 from recsys_kd.settings import CompressConfig
+from recsys_kd.tables import RowCode
 from tests.served import artifact, compressed, head, random_student
 
 

@@ -10,10 +10,9 @@ from hypothesis import strategies as st
 
 from recsys_kd.artifact.read import open_artifact
 from recsys_kd.artifact.write import write_artifact
-from recsys_kd.compress.coding import RowCode
 from recsys_kd.compress.export import code_tables, coded_rows, compile_student, is_hot, kept_rows, quantized
 from recsys_kd.compress.plan import TablePlan, plan_for_bytes, plan_for_fraction
-from recsys_kd.compress.pricing import fill
+from recsys_kd.compress.pricing import Sample, fill
 from recsys_kd.distil.calibration import IDENTITY
 from recsys_kd.flow.calibrating import calibrated
 from recsys_kd.flow.goldens import golden_queries
@@ -23,7 +22,7 @@ from recsys_kd.runtime.library import Kernel
 from recsys_kd.runtime.offline import OfflineModel
 from recsys_kd.runtime.ranker import Ranker, decode_golden
 from recsys_kd.settings import CompressConfig
-from recsys_kd.tables import CodedRows, Float32Table, RefinedRows, nothing_row
+from recsys_kd.tables import CodedRows, Float32Table, RefinedRows, RowCode, nothing_row
 from tests.compress.test_compress import coded
 from tests.served import LINEAGE, head, random_student
 
@@ -69,7 +68,7 @@ def test_rows_are_refined_only_where_they_are_kept(count, rank, wider, bits, bud
     rng = np.random.default_rng(count)
     table = coded(rng.normal(size=(count + 1, 9)), rng.exponential(size=count + 1))
     code = RowCode(rank, 4, RowCode(rank + wider, bits))
-    found = fill([table], {"t": code}, budget)
+    found = fill([Sample.whole(table)], {"t": code}, budget)
     if not np.isfinite(found.saved):
         return  # not even the fixed parts fit, or no row is hot
     keep, hot = found.keep["t"], found.hot["t"]
@@ -86,7 +85,7 @@ def test_refined_rows_are_near_and_the_others_have_zeros_beyond_their_rank():
     hot = is_hot(plan)
     assert rows.shape == (21, 6) and np.flatnonzero(hot).tolist() == [0, 4, 8, 12, 16]
     assert (rows[~hot, 3:] == 0).all() and np.array_equal(rows[hot], table.z[plan.hot])
-    made = coded_rows(Float32Table(rows, hot, 3), plan.code)
+    made = coded_rows(Float32Table(rows, hot, plan.code), plan.code)
     error = np.abs(made.lookup(np.arange(21)) - rows)
     assert error[hot].max() < np.abs(rows).max() / 127 and made.more.rows == 6
     assert error[~hot, 3:].max() < 1e-6 and error[~hot].max() > error[hot].max()
@@ -125,18 +124,20 @@ def test_the_served_rows_come_in_tiers_and_every_scorer_agrees(dataset, tmp_path
         assert np.abs(ranker.score_encoded(*request) - twin).max() < 1e-5
 
 
-def test_recovery_leaves_every_row_in_its_tier(dataset):
+@pytest.mark.parametrize(("dense_rows", "kind"), [(0, torch.optim.SparseAdam), (10**6, torch.optim.Adam)])
+def test_recovery_leaves_every_row_in_its_tier(dataset, monkeypatch, dense_rows, kind):
+    monkeypatch.setattr("recsys_kd.models.gradients._DENSE_ROWS", dense_rows)
     pruned, _, _ = tiered(dataset)
     module = CompiledModule(pruned, OfflineModel(pruned, dataset).moves)
     index, items = head(dataset)
-    optimizer = torch.optim.SparseAdam(list(module.rows.values()), lr=0.1)
+    optimizer = kind(list(module.rows.values()), lr=0.1)
     for _ in range(2):
         optimizer.zero_grad()
         module(dataset.batch(index), items).square().sum().backward()
         optimizer.step()
     for name, table in module.compiled().tables.items():
         before = pruned.tables[name]
-        assert np.array_equal(table.hot, before.hot) and table.rank == before.rank == 2
+        assert np.array_equal(table.hot, before.hot) and table.code == before.code and table.code.rank == 2
         assert (table.data[~table.hot, 2:] == 0).all()
         if name in ("item", "user_id.folded"):
             assert (table.data[table.hot, 2:] != before.data[table.hot, 2:]).any()
