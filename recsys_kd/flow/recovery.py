@@ -19,7 +19,7 @@ from recsys_kd.models.compiled import CompiledModule, float_rows
 from recsys_kd.progress import Progress
 from recsys_kd.runtime.offline import OfflineModel
 from recsys_kd.settings import Recipe
-from recsys_kd.tables import CompiledStudent
+from recsys_kd.tables import CompiledStudent, Float32Table
 
 Floats = NDArray[np.float32]
 _VALIDATION_ROWS = 262_144
@@ -44,12 +44,14 @@ def recovery_stage(
 
 
 def digest_of(student: CompiledStudent) -> str:
-    """Return the SHA-256 of a student's rows, keys and arrays."""
+    """Return the SHA-256 of a student's rows, how they are to be coded, keys and arrays."""
     found = hashlib.sha256()
     for name in sorted(student.tables):
         table, index = student.tables[name], student.indexes[name]
         for part in (table.lookup(np.arange(table.rows)), index.starts, index.rests):
             found.update(np.ascontiguousarray(part).tobytes())
+        if isinstance(table, Float32Table):
+            found.update(f"{table.code} {None if table.hot is None else table.hot.tobytes()!r}".encode())
     for name in sorted(student.arrays):
         found.update(name.encode() + np.ascontiguousarray(student.arrays[name]).tobytes())
     return found.hexdigest()
@@ -67,7 +69,7 @@ def _make(
     train, validation = dataset.splits["train"], dataset.splits["validation"]
     rows = np.arange(train.start, train.stop)
     data = Training(dataset, dataset.item_rows, rows, evenly(validation, _VALIDATION_ROWS), soft)
-    module = CompiledModule(pruned, OfflineModel(pruned, dataset).moves)
+    module = CompiledModule(pruned, OfflineModel(pruned, dataset).moves, recipe.compress.recovery.aware)
     kept = Checkpoints(folder / CHECKPOINT)
     found = recover(module, data, recipe.compress.recovery, recipe.distil, recipe.seed, progress, name, kept)
     tables = {f"table.{t}": v.lookup(np.arange(v.rows)) for t, v in found.student.tables.items()}

@@ -15,18 +15,23 @@ from torch import Tensor, nn
 from recsys_kd.batch import Bag, Batch
 from recsys_kd.models.gradients import is_sparse
 from recsys_kd.models.names import key
+from recsys_kd.models.rounding import as_coded
 from recsys_kd.tables import CompiledStudent, Float32Table, RowTable, Term
 
 Moves = Mapping[str, NDArray[np.int64]]
 
 
 class CompiledModule(nn.Module):
-    """A compiled student with float32 rows, trainable; `moves` gives every term's table row per training row."""
+    """A compiled student with float32 rows, trainable; `moves` gives every term's table row per training row.
 
-    def __init__(self, student: CompiledStudent, moves: Moves) -> None:
+    `aware`: rows that have a code are looked up as they will read once they are coded.
+    """
+
+    def __init__(self, student: CompiledStudent, moves: Moves, aware: bool = False) -> None:
         super().__init__()
         self.student = student
         self.moves = moves
+        self.aware = aware
         rows = {name: t.lookup(np.arange(t.rows)) for name, t in student.tables.items()}
         self.rows = nn.ParameterDict({key(name): _parameter(values) for name, values in rows.items()})
         for name, table in student.tables.items():
@@ -38,9 +43,19 @@ class CompiledModule(nn.Module):
         array: Tensor = self.arrays[key(name)]
         return array
 
+    def _source(self, name: str, rows: NDArray[np.int64]) -> tuple[Tensor, Tensor, bool]:
+        """Return what to look rows [N] of a table up in, where they are in it, and whether its gradient is sparse."""
+        table, kind = self.rows[key(name)], self.student.tables[name]
+        if not self.aware or not isinstance(kind, Float32Table) or kind.code is None:
+            return table, torch.from_numpy(rows), is_sparse(table)
+        used, at = np.unique(rows, return_inverse=True)
+        values = nn.functional.embedding(torch.from_numpy(used), table, sparse=is_sparse(table))
+        hot = None if kind.hot is None else torch.from_numpy(kind.hot[used])
+        return as_coded(values, kind.code, hot), torch.from_numpy(at), False
+
     def _lookup(self, term: Term, rows: NDArray[np.int64]) -> Tensor:
-        table = self.rows[key(term.table or "")]
-        return nn.functional.embedding(torch.from_numpy(rows), table, sparse=is_sparse(table))
+        table, at, sparse = self._source(term.table or "", rows)
+        return nn.functional.embedding(at, table, sparse=sparse)
 
     def _view(self, term: Term, z: Tensor) -> Tensor:
         return z @ self._array(f"basis.{term.view}") + self._array(f"mean.{term.view}")
@@ -54,11 +69,9 @@ class CompiledModule(nn.Module):
         return values if term.layout == "folded" else self._expand(term, values[:, :-1], values[:, -1])
 
     def _bag_term(self, term: Term, bag: Bag) -> Tensor:
-        table = self.rows[key(term.table or "")]
-        rows, offsets = torch.from_numpy(self.moves[term.name][bag.values]), torch.from_numpy(bag.offsets)
-        z = nn.functional.embedding_bag(
-            rows, table, offsets, mode="mean", sparse=is_sparse(table), include_last_offset=True
-        )
+        table, at, sparse = self._source(term.table or "", self.moves[term.name][bag.values])
+        offsets = torch.from_numpy(bag.offsets)
+        z = nn.functional.embedding_bag(at, table, offsets, mode="mean", sparse=sparse, include_last_offset=True)
         full = torch.from_numpy(np.diff(bag.offsets) > 0)
         pooled = torch.where(full[:, None], self._view(term, z), 0.0)
         return self._expand(term, pooled[:, :-1], pooled[:, -1])

@@ -17,6 +17,8 @@ class RecoveryConfig(StrictConfig):
     """Learning rate of table rows, as a share of the standard deviation of their table's numbers."""
     lr: float = Field(1e-3, gt=0)
     """Learning rate of bases, first layer and head."""
+    aware: bool = True
+    """Rows are looked up as their codes will read them, so that the fit allows for rounding."""
 
 
 class CompressConfig(StrictConfig):
