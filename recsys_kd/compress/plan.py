@@ -7,7 +7,7 @@ Narrower rows lose a little on every row, fewer rows lose much on some: both are
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -160,13 +160,15 @@ def plan_for_fraction(
     fraction: float,
     fold: Literal["item", "field"],
     bits: Sequence[Bits] = _BITS,
+    hot: float = 0.0,
 ) -> CompressionPlan:
-    """Return the plan that keeps `fraction` of every table's rows, those worth most, in full."""
-    keeps = {}
-    for table in tables:
-        worth = table.saved(RowCode(table.exact_rank(), max(bits)))
-        keeps[table.name] = np.argsort(-worth, kind="stable")[: int(np.ceil(fraction * len(worth)))]
-    return _in_full(tables, fixed_bytes, keeps, fold, bits)
+    """Return the plan that keeps, in full, `fraction` of all tables' rows, those worth most; `hot` as in `_in_full`.
+
+    The same fraction of every table would cost more: on a synthetic shop 0.022 AUC instead of 0.003 for a tenth of the
+    rows, before recovery, since those of a small table are all in use.
+    """
+    worth = {t.name: t.saved(RowCode(t.exact_rank(), max(bits))) for t in tables}
+    return _in_full(tables, fixed_bytes, _most(worth, fraction), fold, bits, hot)
 
 
 def plan_for_threshold(
@@ -175,10 +177,22 @@ def plan_for_threshold(
     threshold: float,
     fold: Literal["item", "field"],
     bits: Sequence[Bits] = _BITS,
+    hot: float = 0.0,
 ) -> CompressionPlan:
     """Return the plan that keeps, in full, rows whose largest number is at least `threshold` in magnitude."""
     largest = {t.name: np.abs(t.z[:-1] @ t.basis + t.mean).max(axis=1, initial=0.0) for t in tables}
-    return _in_full(tables, fixed_bytes, {n: np.flatnonzero(x >= threshold) for n, x in largest.items()}, fold, bits)
+    keeps = {name: np.flatnonzero(x >= threshold) for name, x in largest.items()}
+    return _in_full(tables, fixed_bytes, keeps, fold, bits, hot)
+
+
+def _most(worth: Mapping[str, NDArray[np.floating]], fraction: float) -> dict[str, NDArray[np.int64]]:
+    """Return the rows worth most, sorted, by table: a fraction of all."""
+    sizes = [len(rows) for rows in worth.values()]
+    order = np.argsort(-np.concatenate(list(worth.values())), kind="stable")
+    chosen = np.zeros(sum(sizes), dtype=bool)
+    chosen[order[: int(np.ceil(fraction * len(order)))]] = True
+    parts = np.split(chosen, np.cumsum(sizes)[:-1])
+    return {name: np.flatnonzero(part) for name, part in zip(worth, parts, strict=True)}
 
 
 def _in_full(
@@ -187,12 +201,23 @@ def _in_full(
     keeps: Mapping[str, NDArray[np.int64]],
     fold: Literal["item", "field"],
     bits: Sequence[Bits],
+    hot: float,
 ) -> CompressionPlan:
-    """Return the plan that keeps some rows of every table with all numbers that carry any loss."""
+    """Return the plan that keeps some rows of every table with all numbers that carry any loss.
+
+    hot: the fraction of the kept rows, those that gain most by it, that a second code of as many bits refines.
+    """
+    codes = {t.name: RowCode(t.exact_rank(), max(bits), RowCode(t.exact_rank(), max(bits))) for t in tables}
+    gains = {t.name: (t.refined(codes[t.name]) - t.saved(codes[t.name]))[keeps[t.name]] for t in tables if t.refinable}
+    hottest = _most(gains, hot) if hot and gains else {}
     plans, spent, saved = {}, 0.0, 0.0
     for table in tables:
-        code, keep = RowCode(table.exact_rank(), max(bits)), np.sort(keeps[table.name])
-        plans[table.name] = TablePlan(keep, code)
+        keep, code = keeps[table.name], codes[table.name]
+        refined = keep[hottest.get(table.name, _NONE)]
+        code = code if len(refined) else replace(code, more=None)
+        plans[table.name] = TablePlan(keep, code, refined)
         spent += table.fixed_bytes(code) + float(table.bytes_for(np.array([len(keep)]), code)[0])
+        spent += len(refined) * code.more.bytes if code.more else 0
         saved += float(table.saved(code)[keep].sum(dtype=np.float64))
+        saved += float(gains[table.name][hottest[table.name]].sum(dtype=np.float64)) if len(refined) else 0.0
     return CompressionPlan(plans, fold, fixed_bytes + int(np.ceil(spent)), _per_row(tables, saved), None)

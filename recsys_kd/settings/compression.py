@@ -29,13 +29,15 @@ class CompressConfig(StrictConfig):
     bytes: str | int | None = None
     """Artifact at most this large: a number, or text such as `20MB`."""
     keep_rows: Fraction | None = None
-    """Keep this fraction of every table's rows."""
+    """Keep this fraction of all rows, those whose loss would cost most."""
     threshold: float | None = Field(None, gt=0)
     """Magnitude pruning as articles have it: keep rows whose largest number is at least this, whoever looks them up."""
     bits: tuple[Literal[4, 8], ...] = Field((4, 8), min_length=1)
     """Bits per stored number that the plan may choose from, table by table."""
+    hot_rows: float = Field(0.0, ge=0, le=1)
+    """Without a budget: a second code refines this fraction of the kept rows, those that gain most by it."""
     tiers: bool = True
-    """Rows that are looked up most may be refined by a second code: more numbers, more bits."""
+    """Within a budget, rows that are looked up most may be refined by a second code: more numbers, more bits."""
     units: Fraction = 1.0
     """Keep this fraction of every hidden layer's units, those whose loss would cost most."""
     fold: Literal["item", "field"] = "item"
@@ -49,4 +51,6 @@ class CompressConfig(StrictConfig):
         if len(given) > 1:
             told = ", ".join(f"`{name}: {value}`" for name, value in given.items())
             raise ValueError(f"got {told}; give one of `ratio`, `bytes`, `keep_rows` and `threshold`, not several")
+        if self.hot_rows and (self.bytes is not None or self.ratio is not None):
+            raise ValueError("hot_rows: within a budget the plan finds the hot rows; leave it out, or give keep_rows")
         return self

@@ -137,6 +137,13 @@ def test_a_fraction_keeps_the_rows_worth_most():
     assert plan.tables["t"].keep.tolist() == [1, 2]
 
 
+def test_a_fraction_is_one_of_all_tables_rows_together():
+    one = coded([[3.0], [1.0], [2.0], [0.0]], [1.0, 1.0, 1.0, 1.0], name="one")
+    two = coded([[9.0], [8.0], [0.5], [0.0]], [1.0, 1.0, 1.0, 1.0], name="two")
+    plan = plan_for_fraction([one, two], 0, 0.5, "item")
+    assert plan.tables["one"].keep.tolist() == [0] and plan.tables["two"].keep.tolist() == [0, 1]
+
+
 def test_a_threshold_keeps_rows_by_magnitude_whoever_looks_them_up():
     table = coded([[0.05, -0.02], [0.0, -0.1], [3.0, 0.0], [0.09, 0.09], [0.0, 0.0]], [9.0, 1.0, 1.0, 9.0, 1.0])
     assert plan_for_threshold([table], 0, 0.1, "item").tables["t"].keep.tolist() == [1, 2]

@@ -62,6 +62,17 @@ def test_a_row_looked_up_often_is_refined_and_rare_ones_are_not():
     assert plain.code.more is None and len(plain.hot) == 0
 
 
+def test_of_rows_kept_in_full_a_fraction_is_refined_where_it_gains_most():
+    rows = coded([[3.0, 0.1], [30.0, 1.0], [2.0, 0.1], [20.0, 1.0], [0.0, 0.0]], [1.0, 9.0, 1.0, 9.0, 1.0])
+    plan = plan_for_fraction([rows], 0, 1.0, "item", (4,), 0.5)
+    assert plan.tables["t"].hot.tolist() == [1, 3] and plan.tables["t"].code == RowCode(2, 4, RowCode(2, 4))
+    plain = plan_for_fraction([rows], 0, 1.0, "item", (4,))
+    assert len(plain.tables["t"].hot) == 0 and plan.predicted_loss < plain.predicted_loss
+    # two rows of 2 numbers (a byte) and a scale; the tier's fixed part is a row that adds nothing, and its name
+    tier = rows.fixed_bytes(plan.tables["t"].code) - rows.fixed_bytes(plain.tables["t"].code)
+    assert plan.predicted_bytes - plain.predicted_bytes == tier + 1 + 2 * 3
+
+
 @settings(max_examples=40, deadline=None)
 @given(st.integers(1, 40), st.integers(1, 6), st.integers(0, 3), st.sampled_from([4, 8]), st.integers(60, 1500))
 def test_rows_are_refined_only_where_they_are_kept(count, rank, wider, bits, budget):
