@@ -12,14 +12,15 @@ from tests.benchmarks import (
     bench_real,
     bench_score,
     bench_serve,
+    bench_steps,
     bench_teacher,
     bench_warm,
 )
 
 ALL = {
     "read": bench_read, "teacher": bench_teacher, "real": bench_real, "score": bench_score, "ab": bench_ab,
-    "jobs": bench_jobs, "quantize": bench_quantize, "pareto": bench_pareto, "serve": bench_serve, "warm": bench_warm,
-    "flips": flips,
+    "jobs": bench_jobs, "quantize": bench_quantize, "pareto": bench_pareto, "steps": bench_steps, "serve": bench_serve,
+    "warm": bench_warm, "flips": flips,
 }  # fmt: skip
 
 if __name__ == "__main__":
