@@ -13,7 +13,7 @@ from recsys_kd.compress.fold import Floats, FloatTable, FoldedStudent, ItemFeatu
 from recsys_kd.compress.plan import CompressionPlan, TablePlan
 from recsys_kd.compress.pricing import Market
 from recsys_kd.compress.sensitivity import Head, Sensitivity
-from recsys_kd.compress.units import unit_costs, without_units
+from recsys_kd.compress.units import some_units, unit_costs, without_units
 from recsys_kd.data.dataset import Dataset
 from recsys_kd.models.student import Student
 from recsys_kd.runtime.offline import OfflineModel
@@ -34,8 +34,8 @@ def item_features(dataset: Dataset) -> ItemFeatures:
 
 
 def fold(student: Student, dataset: Dataset, config: CompressConfig) -> FoldedStudent:
-    """Return the student folded for serving, without the hidden units that it is to lose."""
-    return fold_student(narrowed(student.weights(), dataset, config)[0], item_features(dataset), config.fold)
+    """Return the student folded for serving, with as many hidden units as it is to keep, whichever: no row is read."""
+    return fold_student(some_units(student.weights(), config.units), item_features(dataset), config.fold)
 
 
 def traffic_of(dataset: Dataset) -> dict[str, NDArray[np.float64]]:

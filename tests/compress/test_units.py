@@ -5,11 +5,12 @@ import dataclasses
 import numpy as np
 import pytest
 
+from recsys_kd.compress.export import served_arrays
 from recsys_kd.compress.sensitivity import Head, logits_and_gradient
 from recsys_kd.compress.units import Units, unit_costs, without_units
 from recsys_kd.distil.calibration import IDENTITY
 from recsys_kd.flow.calibrating import calibrated
-from recsys_kd.flow.probing import narrowed
+from recsys_kd.flow.probing import code, fold, narrowed
 from recsys_kd.runtime.offline import OfflineModel
 from recsys_kd.settings import CompressConfig
 from recsys_kd.tables import StudentWeights
@@ -86,3 +87,10 @@ def test_a_student_with_half_of_its_units_is_served_and_nearer_than_chance(datas
     got = OfflineModel(calibrated(made.pruned, IDENTITY), dataset).score_rows(dataset.batch(index), items)
     want = model.score(dataset.batch(index))
     assert made.served.first == 4 and np.corrcoef(got, want)[0, 1] > 0.9
+
+
+def test_before_training_a_student_weighs_what_it_will_whichever_units_it_loses(dataset):
+    model, config = random_student(dataset), CompressConfig(units=0.5)
+    one, two = fold(model, dataset, config), code(model, dataset, config).folded
+    shapes = [{name: a.shape for name, a in served_arrays(folded).items()} for folded in (one, two)]
+    assert shapes[0] == shapes[1] and one.weights.first == two.weights.first == 4
