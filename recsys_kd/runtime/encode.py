@@ -5,9 +5,11 @@ missing number is refused, unless the recipe said `missing: accept`: then it is 
 training.
 """
 
+import reprlib
 from array import array
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from operator import index
 from typing import Any
 
 import numpy as np
@@ -27,8 +29,21 @@ _FEW = 32
 """Below so many ids a call into the library costs more than it saves."""
 
 
+_SHOWN = 80
+"""Characters of a value in a message: a refusal is never as long as a hostile request."""
+
+
 class BadRequest(InputError):
     """A request does not hold what the model's schema asks for."""
+
+
+def shown(value: Any) -> str:
+    """Return a value in few characters, whatever it is."""
+    try:
+        text = reprlib.repr(value)
+    except Exception:  # noqa: BLE001 - an odd object's own, or an integer of too many digits
+        text = f"a value of type {type(value).__name__}"
+    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}..."
 
 
 @dataclass(frozen=True)
@@ -145,14 +160,14 @@ class Encoder:
     def _column(self, field: Field, values: Any, rows: int) -> Keys:
         keys = np.full(rows, MISSING) if values is None else self._keys(field, values)
         if len(keys) != rows:
-            raise BadRequest(f"field '{field.name}': {len(keys)} values for {rows} candidates")
+            raise BadRequest(f"field '{field.name}': {len(keys)} values for {rows} candidates; give one for each")
         return keys
 
     def _bag(self, field: Field, value: Any) -> Keys:
         if value is None:
             return _NO_KEYS
         if not _is_list(value):
-            raise BadRequest(f"field '{field.name}': a list of ids is expected, got {value!r}")
+            raise BadRequest(f"field '{field.name}': a list of ids is expected, got {shown(value)}")
         return self._keys(field, value[-field.max_length :] if field.max_length else value)
 
     def _keys(self, field: Field, values: Any) -> Keys:
@@ -162,7 +177,7 @@ class Encoder:
                 return _int_array(field, values)
             values = values.tolist()
         if not _is_list(values):
-            raise BadRequest(f"field '{field.name}': a list of ids is expected, got {values!r}")
+            raise BadRequest(f"field '{field.name}': a list of ids is expected, got {shown(values)}")
         values = values if type(values) is list else list(values)
         found = self._fast(values, strings)
         if found is not None:
@@ -173,7 +188,7 @@ class Encoder:
         """Return keys of a list that holds nothing unusual, else None."""
         if self.library is not None and (len(values) > _FEW or (strings and values)):
             return self.library.keys(values, strings=strings)
-        if strings or not values:
+        if strings or not values or bool in map(type, values):
             return None
         try:
             return np.frombuffer(array("q", values), dtype=np.int64)
@@ -185,7 +200,7 @@ class Encoder:
         if not fields:
             return self._mean
         try:
-            raw = np.array([given[f.name] for f in fields], dtype=np.float32)
+            raw = _plain(np.array([given[f.name] for f in fields]))
         except (KeyError, TypeError, ValueError):
             raw = None
         if raw is None or raw.shape != self._mean.shape or not np.isfinite(raw).all():
@@ -201,14 +216,16 @@ def _is_list(values: Any) -> bool:
 
 
 def _check_names(given: Mapping[str, Any], known: frozenset[str], what: str) -> None:
+    if not isinstance(given, Mapping):
+        raise BadRequest(f"{what}: a mapping of field to value is expected, got {shown(given)}")
     if not given.keys() <= known:
-        unknown = sorted(map(str, given.keys() - known))[0]
-        raise BadRequest(f"{what}: unknown field {unknown!r}; this model takes {sorted(known)}")
+        unknown = min(map(shown, given.keys() - known))
+        raise BadRequest(f"{what}: unknown field {unknown}; this model takes {sorted(known)}")
 
 
 def _int_array(field: Field, values: NDArray[Any]) -> Keys:
     if values.dtype == np.uint64 and len(values) and int(values.max()) >= 2**63:
-        raise BadRequest(f"field '{field.name}': {int(values.max())} does not fit in 64 bits")
+        raise BadRequest(f"field '{field.name}': {int(values.max())} does not fit in 64 bits; ids are int64")
     return np.ascontiguousarray(values, dtype=np.int64)
 
 
@@ -218,16 +235,21 @@ def key_of(field: Field, strings: bool, value: Any) -> int:
         return MISSING
     if strings:
         if not isinstance(value, str):
-            raise BadRequest(f"field '{field.name}': ids are strings in this model, got {value!r}")
+            raise BadRequest(f"field '{field.name}': ids are strings in this model, got {shown(value)}")
         try:
             return hash_string(value)
         except UnicodeEncodeError:
-            raise BadRequest(f"field '{field.name}': {value!r} is not valid Unicode") from None
-    if isinstance(value, str | float) or not isinstance(value, int | np.integer):
-        raise BadRequest(f"field '{field.name}': ids are integers in this model, got {value!r}")
-    if not -(2**63) <= int(value) < 2**63:
-        raise BadRequest(f"field '{field.name}': {value} does not fit in 64 bits")
-    return int(value)
+            text = f"{shown(value)} is not valid Unicode; replace its lone surrogates"
+            raise BadRequest(f"field '{field.name}': {text}") from None
+    try:
+        key = index(value)
+    except Exception:  # noqa: BLE001 - an odd object's own
+        key = None
+    if key is None or isinstance(value, bool):
+        raise BadRequest(f"field '{field.name}': ids are integers in this model, got {shown(value)}")
+    if not -(2**63) <= key < 2**63:
+        raise BadRequest(f"field '{field.name}': {shown(key)} does not fit in 64 bits; ids are int64")
+    return key
 
 
 def _filled(field: Field, value: Any, rows: int) -> Any:
@@ -235,8 +257,8 @@ def _filled(field: Field, value: Any, rows: int) -> Any:
     gap = np.full(field.dim, 0.0 if field.kind == "vector" else field.mean, dtype=np.float32)
     try:
         each = [None] * rows if value is None else value
-        found = [gap if v is None else np.asarray(v, dtype=np.float32).reshape(field.dim) for v in each]
-    except (TypeError, ValueError):
+        found = [gap if v is None else _plain(np.asarray(v)).reshape(field.dim) for v in each]
+    except (TypeError, ValueError, OverflowError):
         return value
     return [v if np.isfinite(v).all() else gap for v in found]
 
@@ -245,13 +267,27 @@ def _numbers(field: Field, value: Any, rows: int) -> Floats:
     if field.missing == "accept":
         value = _filled(field, value, rows)
     try:
-        array = np.asarray(value, dtype=np.float32).reshape(rows, field.dim)
-    except (TypeError, ValueError):
+        array = _plain(np.asarray(value)).reshape(rows, field.dim)
+    except (TypeError, ValueError, OverflowError):
         shape = f"{field.dim} numbers" if field.dim > 1 else "a number"
-        raise BadRequest(f"field '{field.name}': {shape} per row expected for {rows} row(s), got {value!r}") from None
+        text = f"{shape} per row expected for {rows} row(s), got {shown(value)}"
+        raise BadRequest(f"field '{field.name}': {text}") from None
     if not np.isfinite(array).all():
-        raise BadRequest(f"field '{field.name}': NaN or infinite values can't be scored")
+        text = "missing, NaN or infinite values can't be scored; give finite numbers, or train with `missing: accept`"
+        raise BadRequest(f"field '{field.name}': {text}")
     return array
+
+
+def _plain(values: NDArray[Any]) -> Floats:
+    """Return numbers as float32; TypeError or ValueError for what only looks like some: texts, dates, complex."""
+    if values.dtype.kind not in "iufbO" or (values.dtype.kind == "O" and _has_text(values)):
+        raise TypeError(f"{values.dtype} are no numbers")
+    with np.errstate(over="ignore"):  # what float32 can't hold is refused as infinite
+        return values.astype(np.float32)
+
+
+def _has_text(values: NDArray[Any]) -> bool:
+    return any(isinstance(value, str | bytes) for value in values.ravel().tolist())
 
 
 def _standardized(field: Field, raw: Floats) -> Floats:
