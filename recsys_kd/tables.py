@@ -226,6 +226,8 @@ def coded_exactly(weight: _Values) -> CodedMatrix | None:
 
 
 Layout = Literal["compact", "folded"]
+Activations = Literal["int16", "float32"]
+"""How hidden layers of int8 weights read their inputs: in steps of 15 bits and a sign, or as they are."""
 
 
 @dataclass(frozen=True)
@@ -269,6 +271,7 @@ class CompiledStudent:
     indexes: Mapping[str, KeyIndex]
     arrays: Mapping[str, NDArray[np.float32]]
     codes: Mapping[str, NDArray[np.integer]]
+    activations: Activations = "int16"
 
 
 @dataclass(frozen=True)

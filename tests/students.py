@@ -6,7 +6,17 @@ import numpy as np
 
 from recsys_kd.index import KeyIndex
 from recsys_kd.schema import Field, Schema, Side, Vocabulary
-from recsys_kd.tables import Bits, CodedRows, CompiledStudent, RefinedRows, Term, code_bytes, code_matrix, nothing_row
+from recsys_kd.tables import (
+    Activations,
+    Bits,
+    CodedRows,
+    CompiledStudent,
+    RefinedRows,
+    Term,
+    code_bytes,
+    code_matrix,
+    nothing_row,
+)
 
 
 @dataclass(frozen=True)
@@ -31,6 +41,7 @@ class Shape:
     """Bits of the rows that refine a third of the rows of users, items and categories, with two numbers more."""
     plain: bool = False
     """With float32 matrices instead of int8 codes, which artifacts hold."""
+    activations: Activations = "int16"
 
 
 def coded(rng: np.random.Generator, rows: int, dim: int, bits: Bits, reach: float = 1.0) -> CodedRows:
@@ -159,4 +170,4 @@ def student(shape: Shape = Shape(), seed: int = 0) -> tuple[CompiledStudent, dic
         m.arrays = {name: code_matrix(a).values if a.ndim == 2 else a for name, a in m.arrays.items()}
     schema = Schema(tuple(m.fields), m.vocabularies)
     parts = m.tables, m.indexes, m.arrays, m.codes
-    return CompiledStudent(schema, shape.width, shape.first, tuple(m.terms), *parts), m.keys
+    return CompiledStudent(schema, shape.width, shape.first, tuple(m.terms), *parts, shape.activations), m.keys

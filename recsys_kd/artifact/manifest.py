@@ -4,11 +4,11 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import Any, get_args
 
 from recsys_kd.artifact.typed import typed
 from recsys_kd.schema import Field, Schema, Vocabulary
-from recsys_kd.tables import Bits, Term
+from recsys_kd.tables import Activations, Bits, Term
 
 FORMAT = 3
 WEIGHTS = "weights.safetensors"
@@ -99,10 +99,12 @@ class Manifest:
     weights_sha256: str
     lineage: Lineage
     golden: tuple[Golden, ...]
+    activations: Activations = "int16"
 
     def to_json(self) -> dict[str, Any]:
-        """Return plain values."""
-        return {
+        """Return plain values; `activations` only where they are not what they are by default."""
+        plain = self.activations == "int16"
+        return ({} if plain else {"activations": self.activations}) | {
             "format": FORMAT,
             "schema": self.schema.to_json(),
             "fingerprint": self.schema.fingerprint,
@@ -119,8 +121,11 @@ class Manifest:
     def from_json(data: Mapping[str, Any]) -> "Manifest":
         """Rebuild from `to_json`; KeyError, TypeError or ValueError for anything else."""
         keys = {"format", "schema", "fingerprint", "width", "first", "terms", "tables", "files", "lineage", "golden"}
-        if set(data) != keys:
-            raise ValueError(f"keys {sorted(set(data) ^ keys)} are missing or unknown")
+        activations = data.get("activations", "int16")
+        if set(data) - {"activations"} != keys:
+            raise ValueError(f"keys {sorted((set(data) - {'activations'}) ^ keys)} are missing or unknown")
+        if activations not in get_args(Activations):
+            raise ValueError(f"activations {activations!r}, expected one of {', '.join(get_args(Activations))}")
         if data["format"] != FORMAT:
             raise ValueError(f"format {data['format']!r}, this version reads {FORMAT}")
         if set(data["files"]) != {WEIGHTS}:
@@ -136,6 +141,7 @@ class Manifest:
             weights.sha256,
             typed(Lineage, data["lineage"]),
             tuple(typed(Golden, g) for g in data["golden"]),
+            activations,
         )
 
 

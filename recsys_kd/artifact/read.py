@@ -217,7 +217,8 @@ def _assemble(path: Path, manifest: Manifest, tensors: Tensors) -> CompiledStude
     left = set(tensors) - take.taken
     if left:
         raise take.refuse("tensor-names", f"tensors {sorted(left)} are not used by any term")
-    return CompiledStudent(manifest.schema, d, first, manifest.terms, tables, indexes, arrays, codes)
+    parts = tables, indexes, arrays, codes
+    return CompiledStudent(manifest.schema, d, first, manifest.terms, *parts, manifest.activations)
 
 
 def _check_term(take: _Assembler, manifest: Manifest, term: Term, views: dict[str, tuple[str, int]]) -> None:

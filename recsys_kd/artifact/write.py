@@ -100,6 +100,7 @@ def describe(compiled: CompiledStudent, lineage: Lineage, golden: tuple[Golden, 
         digest_of(weights),
         lineage,
         golden,
+        compiled.activations,
     )
     return manifest, weights
 

@@ -4,9 +4,11 @@ import datetime as dt
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from recsys_kd.artifact.manifest import Lineage
 from recsys_kd.artifact.write import Artifact, describe, write_artifact
+from recsys_kd.compress.activations import ActivationChoice
 from recsys_kd.compress.export import compile_student, quantized
 from recsys_kd.compress.plan import CompressionPlan
 from recsys_kd.data.dataset import Dataset
@@ -31,6 +33,12 @@ class Compressed:
     recovered: CompiledStudent
     served: CompiledStudent
     plan: CompressionPlan
+    activations: ActivationChoice | None = None
+
+    def summary(self) -> dict[str, Any]:
+        """Return the plan as stored in manifests, and how activations were chosen where they were."""
+        chosen = {} if self.activations is None else {"activations": self.activations.to_manifest()}
+        return self.plan.summary() | chosen
 
 
 @dataclass(frozen=True)
@@ -83,7 +91,7 @@ def publish_artifact(
         digests["recipe"],
         digests["teacher"],
         parents,
-        compressed.plan.summary(),
+        compressed.summary(),
         seen=seen_days(dataset),
     )
     golden = golden_queries(compressed.served, dataset)

@@ -15,15 +15,15 @@ from recsys_kd.data.dataset import Dataset
 from recsys_kd.distil.calibration import IDENTITY
 from recsys_kd.distil.loop import auc
 from recsys_kd.flow import compression
+from recsys_kd.flow.activations import with_activations
 from recsys_kd.flow.cache import Stages
 from recsys_kd.flow.calibrating import calibrated, score_sample
 from recsys_kd.flow.latency import latency_of
-from recsys_kd.flow.options import SERVED_BITS, Fold, Option, Wanted
+from recsys_kd.flow.options import Fold, Option, Wanted
 from recsys_kd.flow.probing import Coded, code, evenly
 from recsys_kd.flow.recovery import recovery_stage
 from recsys_kd.flow.training import Trained, student_of
 from recsys_kd.settings import CompressConfig, Recipe
-from recsys_kd.tables import CompiledStudent
 
 FOLDS: tuple[Fold, ...] = ("item", "field")
 UNITS = (1.0, 0.5)
@@ -84,12 +84,9 @@ class Maker:
         form = f"plan: fold {fold}, {units:.0%} of the units, {budget:,} bytes"
         self.stages.progress.note(f"{form}: pruning, weighing, timing")
         option, pruned = self._sketch(fold, units, budget, True)
-        slow = wanted.p50_us is not None and option.p50_us > wanted.p50_us
-        if slow and option.hot:
+        if option.too_slow(wanted) and option.hot:
             option, pruned = self._sketch(fold, units, budget, False)
-        if wanted.p50_us is not None and option.p50_us > wanted.p50_us:
-            option = replace(option, why=f"takes {option.p50_us:.0f} us, more than {wanted.p50_us:g}")
-        return option, pruned
+        return replace(option, why=option.too_slow(wanted)), pruned
 
     def _sketch(self, fold: Fold, units: float, budget: int, tiers: bool) -> tuple[Option, compression.Pruned]:
         config = self._config(fold, units, budget, tiers)
@@ -124,19 +121,10 @@ class Maker:
         folder = self.trained.folders["student"]
         recover = recovery_stage(self.recipe, self.dataset, self.trained.soft, folder, self.stages, "student-recovery")
         made = compression.finish(pruned, self.dataset, recover)
+        made = with_activations(self.recipe, made, self.dataset, self.stages, "student-activations")
         found = self._auc(score_sample(made.served, self.dataset, self.sample))
         loss = self.student_auc - found
         over = wanted.loss is not None and loss > wanted.loss
         why = f"loses {loss:.4f}, more than {wanted.loss:g}" if over and wanted.loss is not None else ""
-        return replace(option, auc=found, loss=loss, activations=self._activations(made.served), why=why)
-
-    def _activations(self, served: CompiledStudent) -> dict[str, float]:
-        """Return what activations of fewer bits cost on the validation days, in nats per row."""
-
-        def nats(steps: int | None) -> float:
-            logit = score_sample(served, self.dataset, self.sample, steps).astype(np.float64)
-            each = np.logaddexp(0.0, logit) - self.label.numpy() * logit
-            return float(np.average(each, weights=self.weight.numpy()))
-
-        exact = nats(None)
-        return {str(bits): nats(2**bits - 1) - exact for bits in (SERVED_BITS, 8)}
+        option = option.timed_as(made.activations)
+        return replace(option, auc=found, loss=loss, why=why or option.too_slow(wanted))

@@ -1,11 +1,11 @@
 """The limits that an artifact is to keep, the forms that it may have, and the plan as text."""
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
+from recsys_kd.compress.activations import ActivationChoice
+
 Fold = Literal["item", "field"]
-SERVED_BITS = 15
-"""Of activations; 8 would be twice as fast, but kernels would not agree within 1e-5 (`runtime.head`)."""
 
 
 @dataclass(frozen=True)
@@ -39,14 +39,25 @@ class Option:
     auc: float | None = None
     """Of the fitted and quantized artifact on the validation days; None where it was ruled out before."""
     loss: float | None = None
-    activations: dict[str, float] | None = None
-    """Log loss on the validation days more than with float32 activations, by the bits of theirs; 15 are served."""
+    activations: ActivationChoice | None = None
+    """How hidden layers read their inputs, and why."""
     why: str = ""
+
+    def timed_as(self, chosen: ActivationChoice | None) -> "Option":
+        """Return it with a choice, and the time of its form: sketches are timed in whole numbers."""
+        time = self.p50_us if chosen is None or chosen.form == "int16" else chosen.p50_us.get(chosen.form, self.p50_us)
+        return replace(self, activations=chosen, p50_us=time)
+
+    def too_slow(self, wanted: Wanted) -> str:
+        """Return why it takes too long, or nothing."""
+        slow = wanted.p50_us is not None and self.p50_us > wanted.p50_us
+        return f"takes {self.p50_us:.0f} us, more than {wanted.p50_us:g}" if slow else ""
 
     def settings(self) -> str:
         """Return what a recipe's `compress` needs to say, as YAML."""
         units = f", units: {self.units:g}" if self.units < 1 else ""
-        return f"bytes: {self.budget}, fold: {self.fold}{units}{'' if self.tiers else ', tiers: false'}"
+        form = f", activations: {self.activations.form}" if self.activations else ""
+        return f"bytes: {self.budget}, fold: {self.fold}{units}{'' if self.tiers else ', tiers: false'}{form}"
 
 
 @dataclass(frozen=True)
@@ -80,6 +91,5 @@ class Planned:
             hot = f", and {self.chosen.hot[name]}" if name in self.chosen.hot else ""
             out.append(f"table {name}: {rows:,} rows of {shape}{hot}")
         if self.chosen.activations:
-            cost = ", ".join(f"{bits} bits {more:+.1e}" for bits, more in self.chosen.activations.items())
-            out.append(f"activations: log loss beside float32: {cost}; {SERVED_BITS} bits are served")
+            out.append(self.chosen.activations.line())
         return [*out, f"write into the recipe: compress: {{{self.chosen.settings()}}}"]

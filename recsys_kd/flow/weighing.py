@@ -5,6 +5,7 @@ import dataclasses
 from recsys_kd.artifact.manifest import Lineage, Manifest, canonical
 from recsys_kd.artifact.tensors import dump
 from recsys_kd.artifact.write import pack
+from recsys_kd.compress.activations import LONGEST as LONGEST_CHOICE
 from recsys_kd.compress.export import compile_student, quantized, served_arrays, stored_bytes
 from recsys_kd.compress.fold import FoldedStudent
 from recsys_kd.compress.plan import (
@@ -131,15 +132,15 @@ def weigh(student: CompiledStudent, dataset: Dataset, plan: CompressionPlan) -> 
     """Return the bytes that the artifact will have on disk."""
     tensors, entries = pack(student)
     digest, seen = "x" * 64, seen_days(dataset)
-    lineage = Lineage(digest, "x" * 25, digest, digest, digest, [digest], plan.summary(), seen=seen)
+    summary = plan.summary() | {"activations": LONGEST_CHOICE}
+    lineage = Lineage(digest, "x" * 25, digest, digest, digest, [digest], summary, seen=seen)
     # Logits will change, and the length of their text with them: the longest there is is weighed.
     golden = tuple(
         dataclasses.replace(query, logits=[LONGEST] * len(query.logits)) for query in golden_queries(student, dataset)
     )
     weights = len(dump(tensors))
-    manifest = Manifest(
-        student.schema, student.width, student.first, student.terms, entries, weights, "x" * 64, lineage, golden
-    )
+    shape = student.schema, student.width, student.first, student.terms
+    manifest = Manifest(*shape, entries, weights, "x" * 64, lineage, golden, activations="float32")
     return weights + len(canonical(manifest.to_json()))
 
 

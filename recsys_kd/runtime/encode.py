@@ -5,45 +5,35 @@ missing number is refused, unless the recipe said `missing: accept`: then it is 
 training.
 """
 
-import reprlib
 from array import array
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from operator import index
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from recsys_kd.artifact.manifest import Golden
-from recsys_kd.errors import InputError
-from recsys_kd.ids import hash_string
 from recsys_kd.runtime.library import Library
+from recsys_kd.runtime.values import (
+    MISSING,
+    BadRequest,
+    Floats,
+    Keys,
+    int_array,
+    is_list,
+    key_of,
+    numbers,
+    plain,
+    shown,
+    standardized,
+)
 from recsys_kd.schema import ITEM, Field, Schema
 
-Floats = NDArray[np.float32]
-Keys = NDArray[np.int64]
-MISSING = int(np.iinfo(np.int64).min)
+__all__ = ["BadRequest", "Encoder", "Features", "Request", "Slots"]
+
 _NO_KEYS = np.zeros(0, dtype=np.int64)
 _FEW = 32
 """Below so many ids a call into the library costs more than it saves."""
-
-
-_SHOWN = 80
-"""Characters of a value in a message: a refusal is never as long as a hostile request."""
-
-
-class BadRequest(InputError):
-    """A request does not hold what the model's schema asks for."""
-
-
-def shown(value: Any) -> str:
-    """Return a value in few characters, whatever it is."""
-    try:
-        text = reprlib.repr(value)
-    except Exception:  # noqa: BLE001 - an odd object's own, or an integer of too many digits
-        text = f"a value of type {type(value).__name__}"
-    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}..."
 
 
 @dataclass(frozen=True)
@@ -133,18 +123,18 @@ class Encoder:
         values = given or {}
         return Features(
             [self._column(f, values.get(f.name), rows) for f in slots.keys],
-            [_standardized(f, _numbers(f, values.get(f.name), rows)) for f in slots.numbers],
+            [standardized(f, numbers(f, values.get(f.name), rows)) for f in slots.numbers],
         )
 
     def golden(self, golden: Golden) -> tuple[Request, Keys, Features]:
         """Decode a golden query; KeyError, TypeError or ValueError where it does not fit the schema."""
         own, each = self.request_slots, self.candidate_slots
-        numbers = [np.array(golden.dense[f.name], dtype=np.float32).reshape(f.dim) for f in own.numbers]
+        dense = [np.array(golden.dense[f.name], dtype=np.float32).reshape(f.dim) for f in own.numbers]
         items = np.array(golden.candidates, dtype=np.int64).reshape(-1)
         request = Request(
             [int(np.int64(golden.ids[f.name])) for f in own.keys],
             [np.array(golden.bags[f.name], dtype=np.int64).reshape(-1) for f in own.bags],
-            np.concatenate([np.zeros(0, dtype=np.float32), *numbers]),
+            np.concatenate([np.zeros(0, dtype=np.float32), *dense]),
         )
         features = Features(
             [np.array(golden.features[f.name], dtype=np.int64).reshape(len(items)) for f in each.keys],
@@ -166,7 +156,7 @@ class Encoder:
     def _bag(self, field: Field, value: Any) -> Keys:
         if value is None:
             return _NO_KEYS
-        if not _is_list(value):
+        if not is_list(value):
             raise BadRequest(f"field '{field.name}': a list of ids is expected, got {shown(value)}")
         return self._keys(field, value[-field.max_length :] if field.max_length else value)
 
@@ -174,9 +164,9 @@ class Encoder:
         strings = self._strings[field.name]
         if isinstance(values, np.ndarray):
             if values.dtype.kind in "iu" and values.ndim == 1 and not strings:
-                return _int_array(field, values)
+                return int_array(field, values)
             values = values.tolist()
-        if not _is_list(values):
+        if not is_list(values):
             raise BadRequest(f"field '{field.name}': a list of ids is expected, got {shown(values)}")
         values = values if type(values) is list else list(values)
         found = self._fast(values, strings)
@@ -200,19 +190,13 @@ class Encoder:
         if not fields:
             return self._mean
         try:
-            raw = _plain(np.array([given[f.name] for f in fields]))
-        except (KeyError, TypeError, ValueError):
+            raw = plain(np.array([given[f.name] for f in fields]))
+        except (KeyError, TypeError, ValueError, OverflowError):
             raw = None
         if raw is None or raw.shape != self._mean.shape or not np.isfinite(raw).all():
-            raw = np.concatenate([_numbers(f, [given.get(f.name)], 1)[0] for f in fields])
-        standardized: Floats = (raw - self._mean) / self._std
-        return standardized
-
-
-def _is_list(values: Any) -> bool:
-    return isinstance(values, list | np.ndarray | tuple) or (
-        isinstance(values, Sequence) and not isinstance(values, str | bytes)
-    )
+            raw = np.concatenate([numbers(f, [given.get(f.name)], 1)[0] for f in fields])
+        found: Floats = (raw - self._mean) / self._std
+        return found
 
 
 def _check_names(given: Mapping[str, Any], known: frozenset[str], what: str) -> None:
@@ -221,76 +205,3 @@ def _check_names(given: Mapping[str, Any], known: frozenset[str], what: str) -> 
     if not given.keys() <= known:
         unknown = min(map(shown, given.keys() - known))
         raise BadRequest(f"{what}: unknown field {unknown}; this model takes {sorted(known)}")
-
-
-def _int_array(field: Field, values: NDArray[Any]) -> Keys:
-    if values.dtype == np.uint64 and len(values) and int(values.max()) >= 2**63:
-        raise BadRequest(f"field '{field.name}': {int(values.max())} does not fit in 64 bits; ids are int64")
-    return np.ascontiguousarray(values, dtype=np.int64)
-
-
-def key_of(field: Field, strings: bool, value: Any) -> int:
-    """Return the key of one raw id. Raises: BadRequest if it is of another kind than the field's."""
-    if value is None:
-        return MISSING
-    if strings:
-        if not isinstance(value, str):
-            raise BadRequest(f"field '{field.name}': ids are strings in this model, got {shown(value)}")
-        try:
-            return hash_string(value)
-        except UnicodeEncodeError:
-            text = f"{shown(value)} is not valid Unicode; replace its lone surrogates"
-            raise BadRequest(f"field '{field.name}': {text}") from None
-    try:
-        key = index(value)
-    except Exception:  # noqa: BLE001 - an odd object's own
-        key = None
-    if key is None or isinstance(value, bool):
-        raise BadRequest(f"field '{field.name}': ids are integers in this model, got {shown(value)}")
-    if not -(2**63) <= key < 2**63:
-        raise BadRequest(f"field '{field.name}': {shown(key)} does not fit in 64 bits; ids are int64")
-    return key
-
-
-def _filled(field: Field, value: Any, rows: int) -> Any:
-    """Return one entry per row, missing ones replaced; `value` as it is where it can't be read."""
-    gap = np.full(field.dim, 0.0 if field.kind == "vector" else field.mean, dtype=np.float32)
-    try:
-        each = [None] * rows if value is None else value
-        found = [gap if v is None else _plain(np.asarray(v)).reshape(field.dim) for v in each]
-    except (TypeError, ValueError, OverflowError):
-        return value
-    return [v if np.isfinite(v).all() else gap for v in found]
-
-
-def _numbers(field: Field, value: Any, rows: int) -> Floats:
-    if field.missing == "accept":
-        value = _filled(field, value, rows)
-    try:
-        array = _plain(np.asarray(value)).reshape(rows, field.dim)
-    except (TypeError, ValueError, OverflowError):
-        shape = f"{field.dim} numbers" if field.dim > 1 else "a number"
-        text = f"{shape} per row expected for {rows} row(s), got {shown(value)}"
-        raise BadRequest(f"field '{field.name}': {text}") from None
-    if not np.isfinite(array).all():
-        text = "missing, NaN or infinite values can't be scored; give finite numbers, or train with `missing: accept`"
-        raise BadRequest(f"field '{field.name}': {text}")
-    return array
-
-
-def _plain(values: NDArray[Any]) -> Floats:
-    """Return numbers as float32; TypeError or ValueError for what only looks like some: texts, dates, complex."""
-    if values.dtype.kind not in "iufbO" or (values.dtype.kind == "O" and _has_text(values)):
-        raise TypeError(f"{values.dtype} are no numbers")
-    with np.errstate(over="ignore"):  # what float32 can't hold is refused as infinite
-        return values.astype(np.float32)
-
-
-def _has_text(values: NDArray[Any]) -> bool:
-    return any(isinstance(value, str | bytes) for value in values.ravel().tolist())
-
-
-def _standardized(field: Field, raw: Floats) -> Floats:
-    if field.kind == "vector":
-        return np.ascontiguousarray(raw)
-    return (raw - np.float32(field.mean)) / np.float32(field.std)

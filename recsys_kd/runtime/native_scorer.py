@@ -16,10 +16,11 @@ from numpy.typing import NDArray
 from recsys_kd.index import KeyIndex, layout
 from recsys_kd.runtime import abi
 from recsys_kd.runtime.affine import Affine, affine, calibration, constants, stack
-from recsys_kd.runtime.encode import Features, Keys, Request, Slots
+from recsys_kd.runtime.encode import Features, Request, Slots
 from recsys_kd.runtime.grid import grid, is_whole
 from recsys_kd.runtime.head import Layer, hidden_layers, pairs
 from recsys_kd.runtime.library import Library
+from recsys_kd.runtime.values import Keys
 from recsys_kd.tables import CodedRows, CompiledStudent, RefinedRows, Term
 
 Floats = NDArray[np.float32]

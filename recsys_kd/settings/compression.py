@@ -42,6 +42,8 @@ class CompressConfig(StrictConfig):
     """Keep this fraction of every hidden layer's units, those whose loss would cost most."""
     fold: Literal["item", "field"] = "item"
     """One row per item for all item-side fields, or one per value of each field."""
+    activations: Literal["auto", "int16", "float32"] = "auto"
+    """How hidden layers read their inputs; by default what is faster of what costs nothing on the validation days."""
     recovery: RecoveryConfig = RecoveryConfig()
 
     @model_validator(mode="after")

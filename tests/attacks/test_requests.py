@@ -5,13 +5,13 @@ import math
 import numpy as np
 import pytest
 
-from recsys_kd.runtime.encode import BadRequest, shown
 from recsys_kd.runtime.library import Kernel, kernel
 from recsys_kd.runtime.ranker import Ranker
 from recsys_kd.runtime.service import Service
+from recsys_kd.runtime.values import BadRequest, shown
 from recsys_kd.runtime.watcher import Watcher
 from recsys_kd.schema import ITEM
-from tests.runtime.world import World
+from tests.runtime.world import CANDIDATES, FEATURES, REQUEST, World
 from tests.students import Shape, student
 
 TWIN = Kernel(None, "numpy")
@@ -153,7 +153,7 @@ def test_an_odd_user_is_refused_by_the_champion_and_never_by_the_canary(tmp_path
         service.watcher.poll()
         assert service.watcher.serving.challenger is not None
         for odd in VALUES:
-            judged("'user_id'", lambda odd=odd: service.score({"user_id": odd}, []))
+            judged("'user_id'", lambda odd=odd: service.score(REQUEST | {"user_id": odd}, CANDIDATES, FEATURES))
         for given in (None, 5, "x"):
             judged("request: a mapping", lambda given=given: service.score(given, [1]))
     finally:

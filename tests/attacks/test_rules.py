@@ -127,6 +127,8 @@ ATTACKS = [
     ("manifest", "bits that are not an integer", put("tables", "item", "bits", value=8.0)),
     ("manifest", "candidates that are text", put("golden", 0, "candidates", value=["1"])),
     ("manifest", "terms that are no list", put("terms", value={"a": 1})),
+    ("manifest", "activations that no kernel knows", put("activations", value="int8")),
+    ("manifest", "activations that are a list", put("activations", value=["int16"])),
     # The schema: what requests are encoded by.
     ("fingerprint", "another fingerprint", put("fingerprint", value="0" * 64)),
     ("schema", "two fields of one name", set_field("device", name="user_id")),

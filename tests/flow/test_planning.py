@@ -44,12 +44,11 @@ def test_a_budget_of_bytes_is_filled_and_the_better_fold_is_chosen(recipe):
     assert found.chosen.loss == pytest.approx(found.student - found.chosen.auc)
     settings = yaml.safe_load(f"{{{found.chosen.settings()}}}")
     assert found.lines()[-1].endswith(f"compress: {{{found.chosen.settings()}}}") and settings["bytes"] == 12_000
-    assert CompressConfig.model_validate(settings).units == found.chosen.units
     activations = found.chosen.activations
-    assert list(activations) == ["15", "8"] and abs(activations["15"]) < 1e-7 and abs(activations["8"]) < 1e-3
-    assert (
-        f"15 bits {activations['15']:+.1e}, 8 bits" in found.lines()[-2] and "15 bits are served" in found.lines()[-2]
-    )
+    config = CompressConfig.model_validate(settings)
+    assert (config.units, config.activations) == (found.chosen.units, activations.form)
+    assert list(activations.loss) == ["15", "8"] and found.lines()[-2] == activations.line()
+    assert abs(activations.loss["15"]) < 1e-7 and abs(activations.loss["8"]) < 1e-3
     assert found.chosen.why == "chosen: keeps all limits, and loses least in these bytes"
 
 

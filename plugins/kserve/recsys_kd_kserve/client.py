@@ -13,9 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from recsys_kd.errors import OutsideError
-from recsys_kd.runtime.encode import BadRequest, shown
 from recsys_kd.runtime.ranker import Candidates
 from recsys_kd.runtime.service import Answer
+from recsys_kd.runtime.values import BadRequest, shown
 
 _HEADER_LENGTH = "Inference-Header-Content-Length"
 
