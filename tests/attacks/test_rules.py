@@ -9,10 +9,12 @@ import pytest
 
 import recsys_kd.artifact.read
 import recsys_kd.runtime.ranker
-from recsys_kd.artifact.errors import ArtifactRefused
+from recsys_kd.artifact.errors import CHECKS, ArtifactRefused
 from recsys_kd.artifact.manifest import FORMAT, MANIFEST, WEIGHTS, canonical, digest_of
 from recsys_kd.runtime.ranker import Ranker
 from tests.attacks.small import Original, small_artifact
+
+ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture(scope="module")
@@ -318,3 +320,13 @@ def test_every_rule_of_the_verifier_has_an_attack():
 def test_the_manifest_that_was_read_is_the_one_that_is_hashed(original, tmp_path):
     path = write_original(original, tmp_path)
     assert canonical(Ranker.open(path).manifest.to_json()) == original.manifest
+
+
+def test_every_rule_is_listed_by_its_name_and_has_an_attack():
+    """Signatures have tests of their own; what a registry may not name, the watcher's."""
+    code = "".join(
+        path.read_text() for room in ("artifact", "runtime") for path in (ROOT / "recsys_kd" / room).glob("*.py")
+    )
+    named = set(re.findall(r"(?:ArtifactRefused\(|take\.refuse\(|self\.refuse\()[^\"]*?\"([a-z0-9-]+)\"", code))
+    assert named == set(CHECKS) and len(named) == len(CHECKS)
+    assert named - {rule for rule, *_ in (*ATTACKS, *FOLDERS)} == {"signature", "digest", "model"}

@@ -8,6 +8,7 @@ import httpx
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+from recsys_kd.runtime.watcher import REASONS
 from recsys_kd_kserve.client import GrpcClient, ServerRefused
 from recsys_kd_kserve.server import Server
 from tests.paths import PLUGINS
@@ -23,7 +24,7 @@ SCRAPED = {"instance", "job"}
 
 @pytest.fixture(scope="module")
 def exported(tmp_path_factory):
-    """Return label names by metric, after answers, refusals, swaps, a shadow and a canary."""
+    """Return label names by metric, and refusals by reason, after answers, refusals, swaps, a shadow and a canary."""
     world = World(tmp_path_factory.mktemp("world"))
     world.publish(1)
     world.registry.name("shop", "challenger", world.register(world.artifact(2)), "ann", "")
@@ -42,10 +43,12 @@ def exported(tmp_path_factory):
         text = httpx.get(f"http://127.0.0.1:{server.port}/metrics").text
     finally:
         server.stop()
-    found = {}
+    found = {"refusals": {}}
     for family in text_string_to_metric_families(text):
         for sample in family.samples:
             found.setdefault(sample.name, set()).update(sample.labels)
+            if sample.name == "recsys_kd_refusals_total":
+                found["refusals"][sample.labels["reason"]] = sample.value
     return found
 
 
@@ -82,8 +85,9 @@ def test_every_kind_of_metric_is_shown(exported):
     assert "model" in exported["recsys_kd_active_version"]
 
 
-def test_a_version_that_was_refused_is_counted_by_its_reason(exported):
-    assert exported["recsys_kd_refusals_total"] == {"model", "reason"}
+def test_every_reason_to_refuse_is_counted_from_nought_on_since_prometheus_sees_no_counter_being_born(exported):
+    counted = {reason: value for reason, value in exported["refusals"].items() if value}
+    assert set(exported["refusals"]) == set(REASONS) and counted == {"digest": 1.0}
 
 
 def test_panels_do_not_lie_upon_each_other():
