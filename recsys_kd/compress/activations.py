@@ -6,7 +6,7 @@ so that no two kernels would agree within 1e-5 (`runtime.head`).
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
 from recsys_kd.tables import Activations
@@ -37,13 +37,19 @@ class ActivationChoice:
         told = [f"log loss beside float32: {cost}" if cost else "", time, f"{self.form} is served: {self.why}"]
         return "activations: " + "; ".join(part for part in told if part)
 
+    @property
+    def gain(self) -> float | None:
+        """How many times as fast whole numbers are; None where that was not timed."""
+        return self.p50_us["float32"] / self.p50_us["int16"] if self.p50_us else None
+
     def to_manifest(self) -> dict[str, Any]:
-        """Return plain values, as stored in manifests."""
-        return {
-            "form": self.form,
-            "loss": {bits: round(more, 9) for bits, more in self.loss.items()},
-            "p50_us": {form: round(us, 1) for form, us in self.p50_us.items()},
-        }
+        """Return plain values, as stored in manifests: few bytes, for they are taken from the budget's."""
+        loss = float(f"{self.loss['15']:.1e}") if self.loss else None
+        return {"form": self.form, "loss": loss, "gain": self.gain and round(self.gain, 2)}
+
+    def to_json(self) -> dict[str, Any]:
+        """Return all that was measured, for reports."""
+        return asdict(self)
 
 
 def choose(
@@ -59,16 +65,14 @@ def choose(
         return ActivationChoice("int16", "no hidden layer has int8 weights, so nothing is rounded", loss, p50_us)
     if loss["15"] > tolerance:
         return ActivationChoice("float32", f"15 bits cost more than {tolerance:g} nats per row", loss, p50_us)
-    if not p50_us:
+    gain = ActivationChoice("int16", "", loss, p50_us).gain
+    if gain is None:
         return ActivationChoice("int16", f"15 bits cost at most {tolerance:g}; no native kernel is here to time", loss)
-    gain = p50_us["float32"] / p50_us["int16"]
     if gain < GAIN:
         return ActivationChoice("float32", f"int16 is {gain:.2f} times as fast here, less than {GAIN}", loss, p50_us)
     why = f"15 bits cost at most {tolerance:g} nats per row and are {gain:.2f} times as fast"
     return ActivationChoice("int16", why, loss, p50_us)
 
 
-LONGEST = ActivationChoice(
-    "float32", "", dict.fromkeys(("15", "8"), -0.123456789), dict.fromkeys(("float32", "int16"), 1234567.8)
-).to_manifest()
+LONGEST = ActivationChoice("float32", "", {"15": -1.2e-13}, {"float32": 12.34, "int16": 1.0}).to_manifest()
 """What a choice takes in a manifest, at most: budgets are planned before it is made."""

@@ -36,7 +36,7 @@ class Compressed:
     activations: ActivationChoice | None = None
 
     def summary(self) -> dict[str, Any]:
-        """Return the plan as stored in manifests, and how activations were chosen where they were."""
+        """Return the plan, and how activations were chosen where they were, as stored in manifests."""
         chosen = {} if self.activations is None else {"activations": self.activations.to_manifest()}
         return self.plan.summary() | chosen
 

@@ -41,7 +41,7 @@ def same_artifact(store: Path, manifest: Manifest) -> Artifact | None:
 def _content(manifest: dict[str, Any]) -> dict[str, Any]:
     lineage = {k: v for k, v in manifest["lineage"].items() if k not in ("created", "parents", "plan")}
     plan = dict(manifest["lineage"]["plan"])
-    activations = {k: v for k, v in plan.pop("activations", {}).items() if k != "p50_us"}
+    activations = {k: v for k, v in plan.pop("activations", {}).items() if k != "gain"}
     return {**manifest, "lineage": lineage | {"plan": plan | {"activations": activations}}}
 
 

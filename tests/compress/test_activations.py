@@ -49,7 +49,9 @@ def test_the_choice_is_told_in_one_line():
 
 
 def test_no_choice_takes_more_room_in_a_manifest_than_is_left_for_it():
-    slow = {"float32": 999_999.94, "int16": 999_999.94}
-    worst = choose("float32", {"15": -0.1234567891, "8": -0.1234567891}, slow).to_manifest()
-    assert worst["loss"]["15"] == -0.123456789
-    assert len(canonical(worst)) <= len(canonical(LONGEST))
+    found = choose("float32", {"15": -1.26e-13, "8": 0.1}, {"float32": 49.999, "int16": 1.0}).to_manifest()
+    assert found == {"form": "float32", "loss": -1.3e-13, "gain": 50.0}
+    for loss in (-1.26e-13, 0.0, -0.123456, -0.000123, 12.3456):
+        for times in ({}, {"float32": 49.994, "int16": 1.0}, {"float32": 1.0, "int16": 3.0}):
+            found = choose("float32", {"15": loss}, times).to_manifest()
+            assert len(canonical(found)) <= len(canonical(LONGEST)), found
