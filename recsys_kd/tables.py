@@ -8,6 +8,7 @@ offset per row would cost more bytes than it saves error.
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Literal, Protocol
 
 import numpy as np
@@ -20,6 +21,8 @@ OVERHEAD = 2
 """Bytes of the scale in every row."""
 LARGEST = 60000.0
 """Largest magnitude that half precision is trusted with."""
+CLIPS = (1.0, 0.9, 0.8, 0.7, 0.6)
+"""Shares of a row's largest magnitude that are tried as the range of its 4-bit codes."""
 
 
 class RowTable(Protocol):
@@ -40,11 +43,42 @@ class RowTable(Protocol):
         ...
 
 
+Bits = Literal[4, 8]
+
+
+@dataclass(frozen=True)
+class RowCode:
+    """How a table's rows are written: so many coordinates of so many bits.
+
+    more: what hot rows have beside that (`RefinedRows`), with as many coordinates or more.
+    """
+
+    rank: int
+    bits: Bits
+    more: "RowCode | None" = None
+
+    @property
+    def widest(self) -> int:
+        """Coordinates of a hot row, or of any where none is."""
+        return self.rank if self.more is None else self.more.rank
+
+    @property
+    def bytes(self) -> int:
+        """Bytes of a row, what is added to hot ones not counted."""
+        return code_bytes(self.rank, self.bits) + OVERHEAD
+
+
 @dataclass(frozen=True)
 class Float32Table:
-    """`data` float32 [rows, dim]: what an int8 table is compared with."""
+    """`data` float32 [rows, dim]: what an int8 table is compared with, and what is fitted before it is coded.
+
+    code: how the rows are to be written. hot bool [rows]: where it is given, only hot rows have all numbers; others
+    have zeros from `code.rank` on.
+    """
 
     data: NDArray[np.float32]
+    hot: NDArray[np.bool_] | None = None
+    code: RowCode | None = None
 
     @property
     def rows(self) -> int:
@@ -59,9 +93,6 @@ class Float32Table:
     def lookup(self, rows: NDArray[np.int64]) -> NDArray[np.float32]:
         """Return the values of `rows` [N] as float32 [N, dim]."""
         return self.data[rows]
-
-
-Bits = Literal[4, 8]
 
 
 def middle(bits: int) -> float:
@@ -99,13 +130,58 @@ class CodedRows:
         picked = self.data[rows]
         codes, scale = picked[:, :-OVERHEAD], _scales(picked).astype(np.float32)
         if self.bits == 4:
-            codes = np.stack([codes & 15, codes >> 4], axis=2).reshape(len(codes), -1)[:, : self.dim]
+            codes = np.stack([codes & 15, codes >> 4], axis=2).reshape(len(codes), 2 * codes.shape[1])[:, : self.dim]
         values: NDArray[np.float32] = (codes.astype(np.float32) - np.float32(middle(self.bits))) * scale
         return values
 
 
 def _scales(data: NDArray[np.uint8]) -> NDArray[np.float16]:
     return np.ascontiguousarray(data[:, -OVERHEAD:]).view(np.float16)
+
+
+@dataclass(frozen=True)
+class RefinedRows:
+    """Rows in two tiers: all are coded in `base`, and what `more` holds is added to those that are looked up most.
+
+    hot uint8 [(rows + 7) // 8]: bit i % 8 of byte i // 8 says that row i is refined; rows of `more` follow in that
+    order, and its last one adds nothing. `more` may have more numbers per row; base rows have zeros there. 4 and 4 bits
+    are then about 8, 8 and 8 finer than float16. Source: successive refinement, Equitz & Cover 1991.
+    """
+
+    base: CodedRows
+    more: CodedRows
+    hot: NDArray[np.uint8]
+
+    @property
+    def rows(self) -> int:
+        """Rows, fallback included."""
+        return self.base.rows
+
+    @property
+    def dim(self) -> int:
+        """Values per row."""
+        return self.more.dim
+
+    @cached_property
+    def codes(self) -> NDArray[np.integer]:
+        """Row of `more` for every row [rows], in the narrowest type."""
+        is_hot = np.unpackbits(self.hot, count=self.rows, bitorder="little").astype(bool)
+        kind = np.uint8 if self.more.rows <= 2**8 else np.uint16 if self.more.rows <= 2**16 else np.int32
+        codes: NDArray[np.integer] = np.where(is_hot, np.cumsum(is_hot) - 1, self.more.rows - 1).astype(kind)
+        return codes
+
+    def lookup(self, rows: NDArray[np.int64]) -> NDArray[np.float32]:
+        """Return the values of `rows` [N] as float32 [N, dim]."""
+        values = self.more.lookup(self.codes[rows].astype(np.int64))
+        values[:, : self.base.dim] += self.base.lookup(rows)
+        return values
+
+
+def nothing_row(dim: int, bits: Bits) -> NDArray[np.uint8]:
+    """Return a coded row [1, bytes] that adds nothing: half a step of 6e-8, the smallest scale there is."""
+    code = 0x88 if bits == 4 else 0x80
+    scale = np.array([np.finfo(np.float16).smallest_subnormal], np.float16).view(np.uint8)
+    return np.concatenate([np.full(code_bytes(dim, bits), code, np.uint8), scale])[None]
 
 
 _Values = NDArray[np.float32]
@@ -150,6 +226,8 @@ def coded_exactly(weight: _Values) -> CodedMatrix | None:
 
 
 Layout = Literal["compact", "folded"]
+Activations = Literal["int16", "float32"]
+"""How hidden layers of int8 weights read their inputs: in steps of 15 bits and a sign, or as they are."""
 
 
 @dataclass(frozen=True)
@@ -193,6 +271,7 @@ class CompiledStudent:
     indexes: Mapping[str, KeyIndex]
     arrays: Mapping[str, NDArray[np.float32]]
     codes: Mapping[str, NDArray[np.integer]]
+    activations: Activations = "int16"
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,8 @@ import torch
 from recsys_kd.artifact.manifest import Lineage
 from recsys_kd.artifact.write import Artifact, write_artifact
 from recsys_kd.data.dataset import Dataset
-from recsys_kd.flow.compression import Compressed, compress, golden_queries
+from recsys_kd.flow.compression import Compressed, compress
+from recsys_kd.flow.goldens import golden_queries
 from recsys_kd.models.student import Student
 from recsys_kd.settings import CompressConfig, StudentConfig
 

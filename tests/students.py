@@ -6,7 +6,17 @@ import numpy as np
 
 from recsys_kd.index import KeyIndex
 from recsys_kd.schema import Field, Schema, Side, Vocabulary
-from recsys_kd.tables import Bits, CodedRows, CompiledStudent, Term, code_bytes, code_matrix
+from recsys_kd.tables import (
+    Activations,
+    Bits,
+    CodedRows,
+    CompiledStudent,
+    RefinedRows,
+    Term,
+    code_bytes,
+    code_matrix,
+    nothing_row,
+)
 
 
 @dataclass(frozen=True)
@@ -27,16 +37,27 @@ class Shape:
     """With candidate-side fields of every kind, and item-side ones with tables of their own."""
     dense: bool = False
     """With request-side dense and vector fields."""
+    tiers: Bits | None = None
+    """Bits of the rows that refine a third of the rows of users, items and categories, with two numbers more."""
     plain: bool = False
     """With float32 matrices instead of int8 codes, which artifacts hold."""
+    activations: Activations = "int16"
 
 
-def coded(rng: np.random.Generator, rows: int, dim: int, bits: Bits) -> CodedRows:
-    """Return a table of random codes, its values within about 1.5 of zero."""
+def coded(rng: np.random.Generator, rows: int, dim: int, bits: Bits, reach: float = 1.0) -> CodedRows:
+    """Return a table of random codes, its values within about 1.5 `reach` of zero."""
     codes = rng.integers(0, 256, (rows, code_bytes(dim, bits)), dtype=np.uint8)
-    scale = (rng.uniform(0.5, 1.5, (rows, 1)) * 2 / (2**bits - 1)).astype(np.float16)
+    scale = (rng.uniform(0.5, 1.5, (rows, 1)) * 2 * reach / (2**bits - 1)).astype(np.float16)
     data = np.concatenate([codes, scale.view(np.uint8)], axis=1)
     return CodedRows(data, bits, dim)
+
+
+def refined(rng: np.random.Generator, base: CodedRows, bits: Bits) -> RefinedRows:
+    """Return a table of which about a third of the rows, and the last, are refined with two numbers more."""
+    hot = np.append(rng.random(base.rows - 1) < 0.3, True)
+    more = coded(rng, int(hot.sum()), base.dim + 2, bits, 0.2).data
+    more = np.concatenate([more, nothing_row(base.dim + 2, bits)])
+    return RefinedRows(base, CodedRows(more, bits, base.dim + 2), np.packbits(hot, bitorder="little"))
 
 
 class Maker:
@@ -47,7 +68,7 @@ class Maker:
         self.fields: list[Field] = []
         self.vocabularies: dict[str, Vocabulary] = {}
         self.terms: list[Term] = []
-        self.tables: dict[str, CodedRows] = {}
+        self.tables: dict[str, CodedRows | RefinedRows] = {}
         self.indexes: dict[str, KeyIndex] = {}
         self.keys: dict[str, np.ndarray] = {}
         self.arrays: dict[str, np.ndarray] = {}
@@ -64,6 +85,8 @@ class Maker:
         index, order = KeyIndex.build(keys)
         self.tables[name], self.indexes[name] = coded(self.rng, len(keys) + 1, dim, bits), index
         self.keys[name] = keys[order]
+        if self.shape.tiers and name in ("user_id", "item", "category.folded"):
+            self.tables[name] = refined(self.rng, self.tables[name], self.shape.tiers)
 
     def view(self, name: str, table: str, dim: int) -> str:
         """Add a view of a table, and return its name."""
@@ -147,4 +170,4 @@ def student(shape: Shape = Shape(), seed: int = 0) -> tuple[CompiledStudent, dic
         m.arrays = {name: code_matrix(a).values if a.ndim == 2 else a for name, a in m.arrays.items()}
     schema = Schema(tuple(m.fields), m.vocabularies)
     parts = m.tables, m.indexes, m.arrays, m.codes
-    return CompiledStudent(schema, shape.width, shape.first, tuple(m.terms), *parts), m.keys
+    return CompiledStudent(schema, shape.width, shape.first, tuple(m.terms), *parts, shape.activations), m.keys

@@ -9,6 +9,7 @@ import sys
 import pytest
 import yaml
 
+from recsys_kd.cli.plan import predicted_line
 from recsys_kd.registry.sqlite import SqliteRegistry
 from tests.attacks.small import small_artifact
 
@@ -151,3 +152,12 @@ def test_commands_of_ours_do_without_what_others_add_to_the_command_line(monkeyp
     assert left.value.code == 2
     known = {"run", "demo", "synth", "import", "score", "doctor", "ab", "gate", "plan", "simulate", "registry", "study"}
     assert known == cli.OURS
+
+
+def test_a_plans_prediction_stands_beside_what_came_of_it():
+    line = predicted_line(
+        {"predicted_bytes": 12_000, "predicted_loss": 0.0015}, 11_990,
+        {"student": 0.4, "pruned": 0.4021, "served": 0.3995},
+    )  # fmt: skip
+    assert line.startswith("plan      12,000 bytes predicted, 11,990 on disk; +0.00150 nats predicted, +0.00210 after")
+    assert "-0.00050 as served" in line

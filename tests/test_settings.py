@@ -35,6 +35,7 @@ def test_relative_paths_are_taken_from_the_recipe(tmp_path):
         ({"compres": {"ratio": 2}}, ["r.yaml: compres: unknown key (with the value {'ratio': 2}); write 'compress'"]),
         ({"seed": "x"}, ["seed", "'x'"]),
         ({"data": {"path": "log", "colums": {}}}, ["data.colums", "unknown key", "write 'columns'"]),
+        ({"compress": {"ratio": 20, "hot_rows": 0.2}}, ["compress", "hot_rows", "within a budget", "keep_rows"]),
         ({"compress": {"ratio": 20, "bytes": "1MB"}}, ["compress", "got `ratio: 20.0`, `bytes: 1MB`", "not several"]),
         ({"student": {"hidden": []}}, ["student.hidden"]),
         ({"data": {"path": "x", "fields": [{"name": "v", "side": "item", "kind": "vector"}]}}, ["give its length"]),

@@ -1,11 +1,12 @@
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from recsys_kd.ids import hash_string, mix
 from recsys_kd.schema import Field, Schema, Vocabulary
-from recsys_kd.tables import code_matrix, matrix_bytes
+from recsys_kd.tables import OVERHEAD, CodedRows, code_bytes, code_matrix, matrix_bytes
 
 
 def test_a_matrix_is_coded_by_its_rows_largest_numbers():
@@ -13,6 +14,12 @@ def test_a_matrix_is_coded_by_its_rows_largest_numbers():
     assert coded.codes.tolist() == [[127, -50, 0], [0, 0, 0]]
     assert coded.scales[0] == np.float16(0.02) and coded.values.shape == (2, 3)
     assert matrix_bytes(2, 3) == coded.codes.nbytes + coded.scales.nbytes
+
+
+@pytest.mark.parametrize("bits", [4, 8])
+def test_no_rows_at_all_can_be_looked_up(bits):
+    table = CodedRows(np.zeros((2, code_bytes(7, bits) + OVERHEAD), np.uint8), bits, 7)
+    assert table.lookup(np.zeros(0, np.int64)).shape == (0, 7)
 
 
 @settings(max_examples=60, deadline=None)

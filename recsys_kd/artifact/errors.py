@@ -4,6 +4,13 @@ from pathlib import Path
 
 from recsys_kd.errors import InputError, OutsideError
 
+CHECKS = (
+    *("exists", "files", "regular-file", "size", "manifest-digest", "signature", "manifest", "schema", "fingerprint"),
+    *("sha256", "tensors", "terms", "tensor-names", "shapes", "finite", "scales", "tiers"),
+    *("index", "index-rows", "index-bounds", "no-golden", "golden", "digest", "model"),
+)
+"""The rules by name, those of a registry's word on an artifact last."""
+
 
 class ArtifactRefused(InputError):
     """An artifact on disk breaks a rule of the format; whoever serves keeps the model it has."""

@@ -4,15 +4,16 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import Any, get_args
 
 from recsys_kd.artifact.typed import typed
 from recsys_kd.schema import Field, Schema, Vocabulary
-from recsys_kd.tables import Bits, Term
+from recsys_kd.tables import Activations, Bits, Term
 
 FORMAT = 3
 WEIGHTS = "weights.safetensors"
 MANIFEST = "manifest.json"
+_TIER = frozenset({"more_bits", "more_dim"})
 
 
 @dataclass(frozen=True)
@@ -41,7 +42,11 @@ class FileEntry:
 
 @dataclass(frozen=True)
 class TableEntry:
-    """A stored table: bits of its codes, and its `KeyIndex`, whose tensors are `<index>.starts` and `<index>.rests`."""
+    """A stored table: bits of its codes, and its `KeyIndex`, whose tensors are `<index>.starts` and `<index>.rests`.
+
+    more_bits, more_dim: of the rows that refine some of its own (`RefinedRows`; tensors `more.<table>` and
+    `hot.<table>`), 0 where there are none.
+    """
 
     bits: Bits
     dim: int
@@ -49,6 +54,19 @@ class TableEntry:
     key_base: int
     key_bits: int
     key_kept: int
+    more_bits: int = 0
+    more_dim: int = 0
+
+    def to_json(self) -> dict[str, Any]:
+        """Return plain values, of a second tier only where there is one: artifacts without are as they ever were."""
+        plain = asdict(self)
+        return plain if self.more_bits else {k: v for k, v in plain.items() if k not in _TIER}
+
+    @staticmethod
+    def from_json(data: Any) -> "TableEntry":
+        """Rebuild from `to_json`; ValueError for anything else."""
+        one_tier = isinstance(data, dict) and _TIER.isdisjoint(data)
+        return typed(TableEntry, {**data, **dict.fromkeys(_TIER, 0)} if one_tier else data)
 
 
 @dataclass(frozen=True)
@@ -81,17 +99,19 @@ class Manifest:
     weights_sha256: str
     lineage: Lineage
     golden: tuple[Golden, ...]
+    activations: Activations = "int16"
 
     def to_json(self) -> dict[str, Any]:
-        """Return plain values."""
-        return {
+        """Return plain values; `activations` only where they are not what they are by default."""
+        plain = self.activations == "int16"
+        return ({} if plain else {"activations": self.activations}) | {
             "format": FORMAT,
             "schema": self.schema.to_json(),
             "fingerprint": self.schema.fingerprint,
             "width": self.width,
             "first": self.first,
             "terms": [asdict(t) for t in self.terms],
-            "tables": {table: asdict(entry) for table, entry in self.tables.items()},
+            "tables": {table: entry.to_json() for table, entry in self.tables.items()},
             "files": {WEIGHTS: {"bytes": self.weights_bytes, "sha256": self.weights_sha256}},
             "lineage": asdict(self.lineage),
             "golden": [asdict(g) for g in self.golden],
@@ -101,8 +121,11 @@ class Manifest:
     def from_json(data: Mapping[str, Any]) -> "Manifest":
         """Rebuild from `to_json`; KeyError, TypeError or ValueError for anything else."""
         keys = {"format", "schema", "fingerprint", "width", "first", "terms", "tables", "files", "lineage", "golden"}
-        if set(data) != keys:
-            raise ValueError(f"keys {sorted(set(data) ^ keys)} are missing or unknown")
+        activations = data.get("activations", "int16")
+        if set(data) - {"activations"} != keys:
+            raise ValueError(f"keys {sorted((set(data) - {'activations'}) ^ keys)} are missing or unknown")
+        if activations not in get_args(Activations):
+            raise ValueError(f"activations {activations!r}, expected one of {', '.join(get_args(Activations))}")
         if data["format"] != FORMAT:
             raise ValueError(f"format {data['format']!r}, this version reads {FORMAT}")
         if set(data["files"]) != {WEIGHTS}:
@@ -113,11 +136,12 @@ class Manifest:
             data["width"],
             data["first"],
             tuple(typed(Term, t) for t in data["terms"]),
-            {table: typed(TableEntry, entry) for table, entry in data["tables"].items()},
+            {table: TableEntry.from_json(entry) for table, entry in data["tables"].items()},
             weights.bytes,
             weights.sha256,
             typed(Lineage, data["lineage"]),
             tuple(typed(Golden, g) for g in data["golden"]),
+            activations,
         )
 
 

@@ -17,7 +17,7 @@ from recsys_kd.artifact.signing import SIGNATURE, SIZE, signature_fault
 from recsys_kd.artifact.tensors import BadTensors, load
 from recsys_kd.artifact.write import Artifact
 from recsys_kd.index import BadIndex, KeyIndex
-from recsys_kd.tables import OVERHEAD, CodedRows, CompiledStudent, Term, code_bytes
+from recsys_kd.tables import OVERHEAD, CodedRows, CompiledStudent, RefinedRows, Term, code_bytes
 
 MAX_MANIFEST = 16 << 20
 Tensors = Mapping[str, NDArray[np.generic]]
@@ -151,23 +151,31 @@ class _Assembler:
             raise self.refuse("index", f"'{entry.index}': {error}") from None
         return index
 
-    def table(self, name: str, entry: TableEntry, rows: int) -> CodedRows:
-        if (
-            type(entry.bits) is not int
-            or entry.bits not in (4, 8)
-            or type(entry.dim) is not int
-            or not 0 < entry.dim <= 65536
-        ):
-            raise self.refuse("shapes", f"table '{name}' has {entry.dim!r} numbers of {entry.bits!r} bits per row")
-        width = code_bytes(entry.dim, entry.bits) + OVERHEAD
-        data = self.take(f"table.{name}", ("uint8",), (None, width)).astype(np.uint8, copy=False)
-        table = CodedRows(data, entry.bits, entry.dim)
-        if table.rows != rows:
+    def table(self, name: str, entry: TableEntry, rows: int) -> CodedRows | RefinedRows:
+        base = self.coded(name, f"table.{name}", entry.bits, entry.dim)
+        if base.rows != rows:
+            raise self.refuse("index-rows", f"table '{name}' has {base.rows} rows for {rows - 1} keys and the fallback")
+        if not (entry.more_bits or entry.more_dim):
+            return base
+        more = self.coded(name, f"more.{name}", entry.more_bits, entry.more_dim)
+        hot = self.take(f"hot.{name}", ("uint8",), ((rows + 7) // 8,)).astype(np.uint8, copy=False)
+        bits = np.unpackbits(hot, bitorder="little")
+        if more.dim < base.dim or bits[rows:].any() or int(bits.sum()) + 1 != more.rows:
             raise self.refuse(
-                "index-rows", f"table '{name}' has {table.rows} rows for {rows - 1} keys and the fallback"
+                "tiers",
+                f"table '{name}': {more.rows} rows of {more.dim} numbers can't refine {int(bits.sum())} of its "
+                f"{rows} rows of {base.dim}",
             )
+        return RefinedRows(base, more, hot)
+
+    def coded(self, name: str, tensor: str, bits: int, dim: int) -> CodedRows:
+        if type(bits) is not int or bits not in (4, 8) or type(dim) is not int or not 0 < dim <= 65536:
+            raise self.refuse("shapes", f"table '{name}' has {dim!r} numbers of {bits!r} bits per row")
+        width = code_bytes(dim, bits) + OVERHEAD
+        data = self.take(tensor, ("uint8",), (None, width)).astype(np.uint8, copy=False)
+        table = CodedRows(data, 4 if bits == 4 else 8, dim)
         scales = table.scales()
-        if not (np.isfinite(scales).all() and (scales > 0).all()):
+        if not (len(scales) and np.isfinite(scales).all() and (scales > 0).all()):
             raise self.refuse("scales", f"table '{name}' has scales that are not positive, or not finite")
         return table
 
@@ -194,6 +202,9 @@ def _assemble(path: Path, manifest: Manifest, tensors: Tensors) -> CompiledStude
         raise take.refuse("tensor-names", f"tables name {sorted(manifest.tables)}, terms use {used}")
     indexes = {name: take.index(manifest.tables[name]) for name in used}
     tables = {name: take.table(name, manifest.tables[name], len(indexes[name]) + 1) for name in used}
+    keyed = {t.table for t in manifest.terms if t.side == "candidate"}
+    if wrong := [name for name in used if name in keyed and isinstance(tables[name], RefinedRows)]:
+        raise take.refuse("tiers", f"candidates look up {wrong} by key: such tables have one tier")
     arrays: dict[str, NDArray[np.float32]] = {}
     for view, (table, dim) in views.items():
         arrays[f"basis.{view}"] = take.floats(f"basis.{view}", (tables[table].dim, dim))
@@ -206,7 +217,8 @@ def _assemble(path: Path, manifest: Manifest, tensors: Tensors) -> CompiledStude
     left = set(tensors) - take.taken
     if left:
         raise take.refuse("tensor-names", f"tensors {sorted(left)} are not used by any term")
-    return CompiledStudent(manifest.schema, d, first, manifest.terms, tables, indexes, arrays, codes)
+    parts = tables, indexes, arrays, codes
+    return CompiledStudent(manifest.schema, d, first, manifest.terms, *parts, manifest.activations)
 
 
 def _check_term(take: _Assembler, manifest: Manifest, term: Term, views: dict[str, tuple[str, int]]) -> None:

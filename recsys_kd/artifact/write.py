@@ -14,7 +14,7 @@ from recsys_kd.artifact.errors import StoreUnwritable
 from recsys_kd.artifact.manifest import MANIFEST, WEIGHTS, Golden, Lineage, Manifest, TableEntry, canonical, digest_of
 from recsys_kd.artifact.signing import SIGNATURE, sign
 from recsys_kd.artifact.tensors import dump
-from recsys_kd.tables import CodedRows, CompiledStudent, coded_exactly
+from recsys_kd.tables import CodedRows, CompiledStudent, RefinedRows, RowTable, coded_exactly
 
 
 @dataclass(frozen=True)
@@ -45,18 +45,29 @@ def pack(compiled: CompiledStudent) -> tuple[dict[str, NDArray[np.generic]], dic
     entries: dict[str, TableEntry] = {}
     seen: dict[tuple[int, int, int, bytes, bytes], str] = {}
     for name, table in compiled.tables.items():
-        if not isinstance(table, CodedRows):
-            raise TypeError(f"table '{name}' is not quantized; artifacts hold coded tables only")
-        tensors[f"table.{name}"] = table.data
+        base, more = _coded(name, table)
+        tensors[f"table.{name}"] = base.data
+        if isinstance(table, RefinedRows):
+            tensors |= {f"more.{name}": table.more.data, f"hot.{name}": table.hot}
         index = compiled.indexes[name]
         same = (index.base, index.bits, index.kept, index.starts.tobytes(), index.rests.tobytes())
         tensor = seen.setdefault(same, f"index.{name}")
-        entries[name] = TableEntry(table.bits, table.dim, tensor, index.base, index.bits, index.kept)
+        refined = (more.bits, more.dim) if more else (0, 0)
+        entries[name] = TableEntry(base.bits, base.dim, tensor, index.base, index.bits, index.kept, *refined)
         tensors |= {f"{tensor}.starts": index.starts, f"{tensor}.rests": index.rests}
     tensors |= {f"codes.{name}": codes for name, codes in compiled.codes.items()}
     for name, array in compiled.arrays.items():
         tensors |= stored(name, array)
     return tensors, entries
+
+
+def _coded(name: str, table: RowTable) -> tuple[CodedRows, CodedRows | None]:
+    """Return a table's coded rows, and those that refine some of them."""
+    if isinstance(table, RefinedRows):
+        return table.base, table.more
+    if isinstance(table, CodedRows):
+        return table, None
+    raise TypeError(f"table '{name}' is not quantized; artifacts hold coded tables only")
 
 
 def _write(path: Path, data: bytes) -> None:
@@ -89,6 +100,7 @@ def describe(compiled: CompiledStudent, lineage: Lineage, golden: tuple[Golden, 
         digest_of(weights),
         lineage,
         golden,
+        compiled.activations,
     )
     return manifest, weights
 

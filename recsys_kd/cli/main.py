@@ -14,7 +14,7 @@ import typer
 from recsys_kd.cli.ab import ab
 from recsys_kd.cli.display import progress
 from recsys_kd.cli.gate import gate
-from recsys_kd.cli.plan import plan
+from recsys_kd.cli.plan import plan, predicted_line
 from recsys_kd.cli.registry import app as registry_app
 from recsys_kd.cli.simulate import simulate
 from recsys_kd.cli.study import app as study_app
@@ -54,6 +54,8 @@ def show_night(night: Any, as_json: bool) -> None:
         for check in night.verdict.checks:
             mark = "info" if not check.gates else ("ok" if check.passed else "NO")
             say(f"{mark:>4}  {check.sentence}")
+        logloss = {name: metrics["logloss"].value for name, metrics in night.evaluation.metrics.items()}
+        say(predicted_line(night.artifact.manifest.lineage.plan, night.artifact.bytes_on_disk, logloss))
         say(f"artifact  {night.artifact.path} ({night.artifact.bytes_on_disk:,} bytes)")
         live = "champion" if night.champion and night.champion.digest == night.artifact.digest else "registered only"
         say(f"version   {night.version.number}, {live}" if night.version else "version   none: it was not to publish")

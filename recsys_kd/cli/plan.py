@@ -1,8 +1,9 @@
 """`recsys-kd plan`: which artifact keeps limits of bytes, microseconds and loss."""
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -24,8 +25,17 @@ def plan(
     loaded, most = load_recipe(recipe), None if bytes_ is None else parse_bytes(bytes_)
     check(loaded)  # before torch is imported
     check_log(loaded)
-    from recsys_kd.flow.planning import Wanted
+    from recsys_kd.flow.options import Wanted
     from recsys_kd.flow.planning import plan as make_plan
 
     found = make_plan(loaded, Wanted(most, p50_us, max_loss), progress())
     typer.echo(json.dumps(found.to_json()) if as_json else "\n".join(found.lines()))
+
+
+def predicted_line(plan: Mapping[str, Any], size: int, logloss: Mapping[str, float]) -> str:
+    """Return what a plan predicted beside what came of it; `logloss` of every stage, nats per test row."""
+    pruned, served = (logloss[stage] - logloss["student"] for stage in ("pruned", "served"))
+    return (
+        f"plan      {plan['predicted_bytes']:,} bytes predicted, {size:,} on disk; {plan['predicted_loss']:+.5f} nats "
+        f"predicted, {pruned:+.5f} after pruning, {served:+.5f} as served, recovered and quantized"
+    )

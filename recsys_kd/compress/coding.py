@@ -16,22 +16,16 @@ from numpy.typing import NDArray
 
 from recsys_kd.compress.fold import Floats, FloatTable, View
 from recsys_kd.index import index_bytes
-from recsys_kd.tables import OVERHEAD, Bits, code_bytes, matrix_bytes
+from recsys_kd.tables import Bits, RowCode, matrix_bytes
 
 Traffic = Mapping[str, NDArray[np.float64]]
 """Lookups per log row of each field's rows in its vocabulary, fallback last; `item`: of the item rows."""
 Metrics = Mapping[str, NDArray[np.float64]]
 _SMALLEST_SIZE = 1e-6
+_TIER_TEXT = 200
+"""Bytes, about, that a second tier adds to headers and manifest; its table's name stands there five times."""
 _RIDGE = 0.01
 """Share of the mean sensitivity that every direction has at least: the metric is an average, single requests differ."""
-
-
-@dataclass(frozen=True, order=True)
-class RowCode:
-    """How a table's rows are written: so many coordinates of so many bits."""
-
-    rank: int
-    bits: Bits
 
 
 @dataclass(frozen=True)
@@ -41,7 +35,8 @@ class CodedTable:
     z float32 [rows, dim], fallback last; basis [dim, dim] and mean [dim] float32; views: each view's columns.
     cost [dim]: loss of a unit's square in each coordinate, per lookup, times 2.
     lookups [rows]: per row of the log, so that losses are nats per row.
-    key_bits: how many bits its keys span. more_bytes: per kept row, for codes of other tables.
+    key_bits: how many bits its keys span. more_bytes: per kept row, for codes of other tables. refinable: whether its
+    rows may have two tiers.
     """
 
     name: str
@@ -53,6 +48,7 @@ class CodedTable:
     lookups: NDArray[np.float64]
     key_bits: int
     more_bytes: int = 0
+    refinable: bool = True
 
     @property
     def dim(self) -> int:
@@ -71,15 +67,15 @@ class CodedTable:
         return float(self.bytes_for(np.array([count]), code)[0]) / count
 
     def bytes_for(self, counts: NDArray[np.int64], code: RowCode) -> NDArray[np.int64]:
-        """Return the bytes of so many kept rows and their index [N]."""
-        row = code_bytes(code.rank, code.bits) + OVERHEAD + self.more_bytes
-        return counts * row + index_bytes(counts, self.key_bits)
+        """Return the bytes of so many kept rows and their index [N], and of the bits that tell which are hot."""
+        tiers = (counts + 8) // 8 if code.more else 0
+        return counts * (code.bytes + self.more_bytes) + index_bytes(counts, self.key_bits) + tiers
 
     def fixed_bytes(self, code: RowCode) -> int:
-        """Bytes of basis, mean and fallback row."""
+        """Bytes of basis, mean and fallback row; of a second tier, the row that refines nothing, and what names it."""
         mean = 4 * self.dim
-        bases = sum(matrix_bytes(code.rank, c.stop - c.start) for c in self.views.values())
-        return bases + mean + code_bytes(code.rank, code.bits) + OVERHEAD
+        bases = sum(matrix_bytes(code.widest, c.stop - c.start) for c in self.views.values())
+        return bases + mean + code.bytes + (code.more.bytes + _TIER_TEXT + 5 * len(self.name) if code.more else 0)
 
     def codes(self, bits: Sequence[Bits]) -> Iterator[RowCode]:
         """Yield every code of some bits that this table's rows may have."""
@@ -93,6 +89,19 @@ class CodedTable:
         step = self._range[:, code.rank - 1] / (2**code.bits - 1)
         rounding = np.float32(self.cost[: code.rank].sum() / 12)
         worth: Floats = self._energy[:, code.rank - 1] - self._half * np.square(step) * rounding
+        return worth
+
+    def refined(self, code: RowCode) -> Floats:
+        """Return the loss that keeping each row as a hot one saves [rows - 1].
+
+        What is left of the first coordinates after the base's codes is at most half of its step; the others are whole.
+        """
+        rank, more = code.rank, code.more or code
+        left = self._range[:, rank - 1] / (2 * (2**code.bits - 1))
+        reach = np.maximum(left, np.abs(self.z[:-1, rank : more.rank]).max(axis=1, initial=0.0))
+        step = 2 * reach / (2**more.bits - 1)
+        rounding = np.float32(self.cost[: more.rank].sum() / 12)
+        worth: Floats = self._energy[:, more.rank - 1] - self._half * np.square(step) * rounding
         return worth
 
     @cached_property

@@ -11,7 +11,18 @@ from recsys_kd.compress.fold import Floats, FoldedStudent
 from recsys_kd.compress.plan import CompressionPlan, TablePlan
 from recsys_kd.compress.quantize import quantize_rows
 from recsys_kd.index import KeyIndex, span_bits
-from recsys_kd.tables import LARGEST, CompiledStudent, Float32Table, RowTable, code_matrix, matrix_bytes
+from recsys_kd.tables import (
+    LARGEST,
+    CodedRows,
+    CompiledStudent,
+    Float32Table,
+    RefinedRows,
+    RowCode,
+    RowTable,
+    code_matrix,
+    matrix_bytes,
+    nothing_row,
+)
 
 
 def code_tables(
@@ -25,7 +36,8 @@ def code_tables(
     for name, table in folded.tables.items():
         made = code_table(name, table, traffic, metrics, span_bits(keys[table.keys]))
         more = sum(code_type(folded, field)().itemsize for field in folded.codes) if name == "item" else 0
-        coded.append(replace(made, more_bytes=more))
+        keyed = any(term.side == "candidate" and term.table == name for term in folded.terms)
+        coded.append(replace(made, more_bytes=more, refinable=not keyed))
     return coded
 
 
@@ -36,7 +48,8 @@ def code_type(folded: FoldedStudent, field: str) -> type[np.integer]:
 
 
 def kept_rows(table: CodedTable, plan: TablePlan) -> Floats:
-    """Return the coordinates of the kept rows and of the new fallback [len(keep) + 1, rank].
+    """Return the coordinates of the kept rows and of the new fallback [len(keep) + 1, rank]; 0 where only hot rows
+    have them.
 
     The fallback becomes the traffic-weighted mean of every id that will now use it, the old fallback's included: the
     best single row in squared error for the requests it will answer.
@@ -45,7 +58,14 @@ def kept_rows(table: CodedTable, plan: TablePlan) -> Floats:
     dropped[plan.keep] = False
     weight = np.maximum(table.lookups, 1e-12)[dropped]
     fallback = np.average(table.z[dropped], axis=0, weights=weight).astype(np.float32)
-    return np.concatenate([table.z[plan.keep], fallback[None]])[:, : plan.code.rank]
+    rows = np.concatenate([table.z[plan.keep], fallback[None]])[:, : plan.code.widest]
+    rows[~is_hot(plan), plan.code.rank :] = 0.0
+    return rows
+
+
+def is_hot(plan: TablePlan) -> NDArray[np.bool_]:
+    """Return which of the kept rows are hot [len(keep) + 1]; the fallback never is."""
+    return np.append(np.isin(plan.keep, plan.hot, assume_unique=True), False)
 
 
 def served_arrays(folded: FoldedStudent) -> dict[str, Floats]:
@@ -82,9 +102,11 @@ def compile_student(
         kept = plan.tables[table.name]
         indexes[table.name], order = KeyIndex.build(keys[folded.tables[table.name].keys][kept.keep])
         orders[table.name] = order
-        tables[table.name] = Float32Table(kept_rows(table, kept)[np.append(order, len(order))])
+        last = np.append(order, len(order))
+        hot = is_hot(kept)[last] if kept.code.more else None
+        tables[table.name] = Float32Table(kept_rows(table, kept)[last], hot, kept.code)
         for view, columns in table.views.items():
-            arrays[f"basis.{view}"] = np.ascontiguousarray(table.basis[: kept.code.rank, columns])
+            arrays[f"basis.{view}"] = np.ascontiguousarray(table.basis[: kept.code.widest, columns])
             arrays[f"mean.{view}"] = table.mean[columns]
     return CompiledStudent(
         schema=folded.weights.schema,
@@ -102,8 +124,22 @@ def quantized(student: CompiledStudent, plan: CompressionPlan) -> CompiledStuden
     """Return a pruned student with its rows coded as planned and its matrices in int8."""
     tables: dict[str, RowTable] = {}
     for name, table in student.tables.items():
-        tables[name] = quantize_rows(table.lookup(np.arange(table.rows)), plan.tables[name].code.bits)
+        tables[name] = coded_rows(table, plan.tables[name].code)
     return replace(student, tables=tables, arrays={name: rounded(array) for name, array in student.arrays.items()})
+
+
+def coded_rows(table: RowTable, code: RowCode) -> RowTable:
+    """Return a table's rows as codes, those of its hot ones refined."""
+    values = table.data if isinstance(table, Float32Table) else table.lookup(np.arange(table.rows))
+    if code.more is None or not isinstance(table, Float32Table) or table.hot is None:
+        return quantize_rows(values, code.bits)
+    base, hot = quantize_rows(values[:, : code.rank], code.bits), np.flatnonzero(table.hot)
+    # What is cut off a row's largest numbers would make the step of what refines it coarse.
+    base.data[hot] = quantize_rows(values[hot, : code.rank], code.bits, search=False).data
+    left = values[hot]
+    left[:, : code.rank] -= base.lookup(hot)
+    more = np.concatenate([quantize_rows(left, code.more.bits).data, nothing_row(code.more.rank, code.more.bits)])
+    return RefinedRows(base, CodedRows(more, code.more.bits, code.more.rank), np.packbits(table.hot, bitorder="little"))
 
 
 def kept_codes(

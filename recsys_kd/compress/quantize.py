@@ -4,15 +4,16 @@ A table is never whole in memory twice, and a block's passes cost as much as one
 file is copied.
 """
 
+from collections.abc import Sequence
+
 import numpy as np
 from numpy.typing import NDArray
 
 from recsys_kd.errors import InputError
-from recsys_kd.tables import LARGEST, OVERHEAD, Bits, CodedRows, code_bytes, middle
+from recsys_kd.tables import CLIPS, LARGEST, OVERHEAD, Bits, CodedRows, code_bytes, middle
 
 Floats = NDArray[np.float32]
 Codes = NDArray[np.uint8]
-_CLIPS = (1.0, 0.9, 0.8, 0.7, 0.6)
 _BLOCK_NUMBERS = 131_072
 
 
@@ -20,11 +21,12 @@ class NonFiniteTable(InputError):
     """A table to be quantized holds NaN or infinite values."""
 
 
-def quantize_rows(weight: Floats, bits: Bits = 8) -> CodedRows:
+def quantize_rows(weight: Floats, bits: Bits = 8, search: bool = True) -> CodedRows:
     """Return `weight` [rows, dim] as codes with a scale per row.
 
     At 8 bits a row's range is that of its largest magnitude, its scale rounded up: an error is at most scale/2. At 4
-    bits the range is narrowed where that lowers the row's squared error. Codes are chosen against the rounded scale.
+    bits the range is narrowed where that lowers the row's squared error, unless `search` is off. Codes are chosen
+    against the rounded scale.
     Source: symmetric row-wise formats as FBGEMM's, with half-precision scale; the search is the one of Guan et al.,
     arXiv 1911.02079, on a grid.
     Raises: NonFiniteTable if any value is NaN, infinite or beyond float16's range.
@@ -33,11 +35,11 @@ def quantize_rows(weight: Floats, bits: Bits = 8) -> CodedRows:
     out = np.empty((rows, code_bytes(dim, bits) + OVERHEAD), np.uint8)
     step = max(1, _BLOCK_NUMBERS // max(dim, 1))
     for start in range(0, rows, step):
-        _quantize_block(np.ascontiguousarray(weight[start : start + step]), bits, out[start : start + step])
+        _quantize_block(np.ascontiguousarray(weight[start : start + step]), bits, search, out[start : start + step])
     return CodedRows(out, bits, dim)
 
 
-def _quantize_block(weight: Floats, bits: Bits, out: Codes) -> None:
+def _quantize_block(weight: Floats, bits: Bits, search: bool, out: Codes) -> None:
     largest = _largest(weight)
     if not largest.max(initial=0.0) <= LARGEST:
         raise NonFiniteTable("table to quantize holds NaN, infinite or huge values: training diverged, lower `lr`")
@@ -45,7 +47,7 @@ def _quantize_block(weight: Floats, bits: Bits, out: Codes) -> None:
         scale = scale_for(largest, 8)
         out[:, :-OVERHEAD] = _rounded(weight, scale, 8)
     else:
-        codes, scale = _search(weight, largest)
+        codes, scale = _search(weight, largest, CLIPS if search else CLIPS[:1])
         out[:, :-OVERHEAD] = paired(codes)
     out[:, -OVERHEAD:] = np.ascontiguousarray(scale).view(np.uint8)
 
@@ -76,12 +78,12 @@ def _rounded(weight: Floats, scale: NDArray[np.float16], bits: Bits) -> Floats:
     return found
 
 
-def _search(weight: Floats, largest: Floats) -> tuple[Codes, NDArray[np.float16]]:
+def _search(weight: Floats, largest: Floats, clips: Sequence[float]) -> tuple[Codes, NDArray[np.float16]]:
     """Return 4-bit codes [rows, dim] and scales [rows, 1] of the range that leaves the least squared error."""
     best = np.full(len(weight), np.inf, np.float32)
     codes: Codes = np.zeros(weight.shape, np.uint8)
     scale: NDArray[np.float16] = np.zeros((len(weight), 1), np.float16)
-    for clip in _CLIPS:
+    for clip in clips:
         tried = scale_for(largest * np.float32(clip), 4)
         found = _rounded(weight, tried, 4)
         error = (found - np.float32(middle(4))) * tried.astype(np.float32)

@@ -4,7 +4,7 @@ from math import floor, log10
 
 from recsys_kd.compress.plan import BudgetTooSmall
 from recsys_kd.data.dataset import Dataset
-from recsys_kd.flow.compression import check_budget as check
+from recsys_kd.flow.weighing import check_budget as check
 from recsys_kd.models.student import Student
 from recsys_kd.settings import CompressConfig, Recipe
 

@@ -10,88 +10,24 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow.parquet as pq
-from numpy.typing import NDArray
 
-from recsys_kd.artifact.manifest import WEIGHTS
 from recsys_kd.errors import InputError
 from recsys_kd.flow.conformance_models import MODEL, promote, request, write_model
-from recsys_kd.registry.sqlite import SqliteRegistry
+from recsys_kd.flow.conformance_world import CANDIDATES, TOLERANCE, ContractBroken, World, expected, must, same
 from recsys_kd.registry.where import SQLITE
 from recsys_kd.runtime.encode import BadRequest
-from recsys_kd.runtime.plugins import Backend, ServingConfig, find
-from recsys_kd.runtime.ranker import Ranker
-from recsys_kd.runtime.service import Answer
+from recsys_kd.runtime.plugins import Backend, find
 from recsys_kd.runtime.versions import NoModel
 
-CANDIDATES = [0, 3, 17, 40, 99, 5_000_000]
-"""The last one has no row of its own."""
-_TOLERANCE = 1e-6
+__all__ = ["CHECKS", "Check", "ContractBroken", "World", "main"]
 _POLL = 0.2
-
-
-class ContractBroken(InputError):
-    """A plugin does not do what the contract says."""
-
-
-def must(kept: bool, what: str) -> None:
-    """Raise ContractBroken unless a promise was kept."""
-    if not kept:
-        raise ContractBroken(what)
-
-
-class World:
-    """A store and a registry, and the plugin that is looked at."""
-
-    def __init__(self, folder: Path, plugin: str) -> None:
-        self.plugin, self.store, self.pointers = plugin, folder / "store", folder / "pointers"
-        self.registry = SqliteRegistry(self.store / SQLITE)
-
-    def publish(self, seed: int, *, broken: bool = False) -> Path:
-        """Make a new model champion; a broken one by hand, as a registry that was lied to would."""
-        path = write_model(self.store, seed)
-        if broken:
-            data = bytearray((path / WEIGHTS).read_bytes())
-            data[-1] ^= 1
-            (path / WEIGHTS).write_bytes(data)
-        promote(self.registry, path)
-        return path
-
-    def config(self, poll_seconds: float = 3600.0) -> ServingConfig:
-        """Return what the plugin is told; by default it polls only when asked to."""
-        where = str(self.store / SQLITE)
-        return ServingConfig(MODEL, where, pointers=self.pointers, poll_seconds=poll_seconds)
-
-    @contextmanager
-    def open(self, config: ServingConfig | None = None) -> Iterator[Backend]:
-        """Open the plugin, and close it."""
-        backend = find(self.plugin).open(config or self.config())
-        try:
-            yield backend
-        finally:
-            backend.close()
-
-
-def expected(path: Path, user: int = 3) -> NDArray[np.float32]:
-    """Return the probabilities that an artifact gives."""
-    return Ranker.open(path).score(request(user), CANDIDATES)
-
-
-def same(answer: Answer, path: Path, user: int = 3) -> bool:
-    """Return whether an answer is that of an artifact, and says so."""
-    want = expected(path, user)
-    return (
-        answer.digest == path.name
-        and answer.scores.shape == want.shape
-        and bool(np.abs(answer.scores - want).max(initial=0.0) <= _TOLERANCE)
-    )
 
 
 def importing_it_imports_no_training_library_and_no_model(world: World) -> None:
@@ -127,6 +63,11 @@ def a_bad_request_is_refused_in_words_and_disturbs_no_other(world: World) -> Non
         ("user_id", request(3) | {"user_id": "ann"}, CANDIDATES),
         ("device", request(3) | {"device": 5}, CANDIDATES),
         ("user_id", request(3) | {"user_id": 2**70}, CANDIDATES),
+        ("user_id", request(3) | {"user_id": 1.5}, CANDIDATES),
+        ("history", request(3) | {"history": ["a"]}, CANDIDATES),
+        ("item_id", request(3), [1, "a"]),
+        ("item_id", request(3), [1, 2**70]),
+        ("item_id", request(3), [1.5, 2.5]),
     ]
     with world.open() as backend:
         for field, given, candidates in bad:
@@ -209,7 +150,7 @@ def every_request_is_answered_by_one_version_while_others_are_swapped_in(world: 
             while not stop.is_set():
                 try:
                     answer = backend.answer(request(3), CANDIDATES)
-                    if np.abs(answer.scores - paths[answer.digest]).max() > _TOLERANCE:
+                    if np.abs(answer.scores - paths[answer.digest]).max() > TOLERANCE:
                         wrong.append(f"version {answer.version} did not give {answer.scores}")
                     answered.append(answer.version)
                 except Exception as error:  # noqa: BLE001 - whatever comes out breaks the promise
@@ -243,7 +184,7 @@ def a_shadow_is_logged_and_never_answers(world: World) -> None:
     must(len(rows) == 5, f"5 requests were scored by both, its log holds {len(rows)}")
     want = float(np.abs(expected(champion, 0) - expected(challenger, 0)).max())
     found = min(abs(row["max_difference"] - want) for row in rows)
-    must(found <= _TOLERANCE, f"no logged difference is {want}, that of user 0")
+    must(found <= TOLERANCE, f"no logged difference is {want}, that of user 0")
 
 
 def closing_it_ends_its_threads_and_it_opens_again(world: World) -> None:

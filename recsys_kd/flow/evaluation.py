@@ -19,7 +19,7 @@ from recsys_kd.distil.calibration import Platt
 from recsys_kd.distil.loop import score_rows
 from recsys_kd.evaluate.evaluation import Evaluation, evaluate
 from recsys_kd.evaluate.sample import Sample
-from recsys_kd.flow.compression import golden_query
+from recsys_kd.flow.goldens import golden_query
 from recsys_kd.flow.latency import raw_query
 from recsys_kd.flow.models import LoggedTeacher
 from recsys_kd.progress import Progress

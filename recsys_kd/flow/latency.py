@@ -5,7 +5,7 @@ made up here: they are hashed and looked up as any are, and their rows are the f
 """
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 
 from recsys_kd.artifact.manifest import Golden
-from recsys_kd.runtime.encode import MISSING
 from recsys_kd.runtime.ranker import Ranker
+from recsys_kd.runtime.values import MISSING
 from recsys_kd.schema import ITEM, Field, Schema
 
 CANDIDATES, RUNS, WARM = 1000, 200, 5
@@ -61,6 +61,20 @@ def _raw_numbers(field: Field, values: list[float]) -> Any:
     """Undo the standardization; a vector is used as it is."""
     raw = values if field.kind == "vector" else [v * field.std + field.mean for v in values]
     return raw[0] if field.dim == 1 else raw
+
+
+def medians(rankers: Mapping[str, Ranker], golden: Sequence[Golden], runs: int = RUNS) -> dict[str, float]:
+    """Return the median microseconds per request of rankers of one schema; asked in turn, noise hits them alike."""
+    schema = next(iter(rankers.values())).schema
+    queries = [raw_query(schema, query, CANDIDATES) for query in golden]
+    times: dict[str, list[float]] = {name: [] for name in rankers}
+    for i in range(runs + WARM):
+        query = queries[i % len(queries)]
+        for name, ranker in rankers.items():
+            start = time.perf_counter()
+            ranker.score(query.request, query.candidates, query.features)
+            times[name].append(time.perf_counter() - start)
+    return {name: float(np.median(found[WARM:])) * 1e6 for name, found in times.items()}
 
 
 def latency_of(path: Path, runs: int = RUNS) -> tuple[float, float]:

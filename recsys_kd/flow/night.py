@@ -20,6 +20,7 @@ from recsys_kd.evaluate.evaluation import Evaluation
 from recsys_kd.evaluate.gate import Subject, Verdict, decide
 from recsys_kd.evaluate.report import write_report
 from recsys_kd.flow import compression, models
+from recsys_kd.flow.activations import with_activations
 from recsys_kd.flow.budget import check_budget
 from recsys_kd.flow.cache import Stages, key_of, remove_leftovers
 from recsys_kd.flow.checks import check
@@ -185,7 +186,8 @@ def compress(
     """Return the student, or the control, compressed to the budget; the control is recovered by labels alone."""
     model, soft = (trained.student, trained.soft) if which == "student" else (trained.control, None)
     recover = recovery_stage(recipe, dataset, soft, trained.folders[which], stages, f"{which}-recovery")
-    return compression.compress(student_of(model), dataset, recipe.compress, trained.teacher.bytes, recover)
+    made = compression.compress(student_of(model), dataset, recipe.compress, trained.teacher.bytes, recover)
+    return with_activations(recipe, made, dataset, stages, f"{which}-activations")
 
 
 def score_all(

@@ -24,7 +24,7 @@ def user_name() -> str:
 
 
 def same_artifact(store: Path, manifest: Manifest) -> Artifact | None:
-    """Return the artifact in the store that differs from `manifest` in nothing but when and after whom it was made.
+    """Return the artifact in the store that differs from `manifest` in nothing but times and after whom it was made.
 
     So a night over unchanged input ends in the artifact, and the version, that it ended in before.
     """
@@ -39,8 +39,10 @@ def same_artifact(store: Path, manifest: Manifest) -> Artifact | None:
 
 
 def _content(manifest: dict[str, Any]) -> dict[str, Any]:
-    lineage = {k: v for k, v in manifest["lineage"].items() if k not in ("created", "parents")}
-    return {**manifest, "lineage": lineage}
+    lineage = {k: v for k, v in manifest["lineage"].items() if k not in ("created", "parents", "plan")}
+    plan = dict(manifest["lineage"]["plan"])
+    activations = {k: v for k, v in plan.pop("activations", {}).items() if k != "gain"}
+    return {**manifest, "lineage": lineage | {"plan": plan | {"activations": activations}}}
 
 
 def register(registry: Registry, model: str, artifact: Artifact) -> Version:

@@ -13,8 +13,9 @@ from recsys_kd.data.dataset import Dataset
 from recsys_kd.distil.checkpoint import Checkpoints
 from recsys_kd.distil.recovery import Training, recover
 from recsys_kd.flow.cache import CHECKPOINT, Stages, key_of
-from recsys_kd.flow.compression import Recover, evenly
-from recsys_kd.models.compiled import CompiledModule
+from recsys_kd.flow.compression import Recover
+from recsys_kd.flow.probing import evenly
+from recsys_kd.models.compiled import CompiledModule, float_rows
 from recsys_kd.progress import Progress
 from recsys_kd.runtime.offline import OfflineModel
 from recsys_kd.settings import Recipe
@@ -43,12 +44,14 @@ def recovery_stage(
 
 
 def digest_of(student: CompiledStudent) -> str:
-    """Return the SHA-256 of a student's rows, keys and arrays."""
+    """Return the SHA-256 of a student's rows, how they are to be coded, keys and arrays."""
     found = hashlib.sha256()
     for name in sorted(student.tables):
         table, index = student.tables[name], student.indexes[name]
         for part in (table.lookup(np.arange(table.rows)), index.starts, index.rests):
             found.update(np.ascontiguousarray(part).tobytes())
+        if isinstance(table, Float32Table):
+            found.update(f"{table.code} {None if table.hot is None else table.hot.tobytes()!r}".encode())
     for name in sorted(student.arrays):
         found.update(name.encode() + np.ascontiguousarray(student.arrays[name]).tobytes())
     return found.hexdigest()
@@ -66,7 +69,7 @@ def _make(
     train, validation = dataset.splits["train"], dataset.splits["validation"]
     rows = np.arange(train.start, train.stop)
     data = Training(dataset, dataset.item_rows, rows, evenly(validation, _VALIDATION_ROWS), soft)
-    module = CompiledModule(pruned, OfflineModel(pruned, dataset).moves)
+    module = CompiledModule(pruned, OfflineModel(pruned, dataset).moves, recipe.compress.recovery.aware)
     kept = Checkpoints(folder / CHECKPOINT)
     found = recover(module, data, recipe.compress.recovery, recipe.distil, recipe.seed, progress, name, kept)
     tables = {f"table.{t}": v.lookup(np.arange(v.rows)) for t, v in found.student.tables.items()}
@@ -78,5 +81,5 @@ def _make(
 def _loaded(pruned: CompiledStudent, folder: Path) -> CompiledStudent:
     """Return the pruned student with a finished stage's rows and arrays."""
     stored = load_file(folder / "recovered.safetensors")
-    tables = {name: Float32Table(stored[f"table.{name}"]) for name in pruned.tables}
+    tables = {name: float_rows(table, stored[f"table.{name}"]) for name, table in pruned.tables.items()}
     return replace(pruned, tables=tables, arrays={name: stored[f"array.{name}"] for name in pruned.arrays})

@@ -49,7 +49,7 @@ def build_report(  # noqa: PLR0913 - it gathers a whole night
         verdict=verdict.to_json(),
         evaluation=evaluation.to_json(),
         sizes=sizes,
-        plan=compressed.plan.summary(),
+        plan=compressed.plan.summary() | {"activations": compressed.activations and compressed.activations.to_json()},
         export=gap,
         fits={name: models.read_fit(folder) for name, folder in trained.folders.items() if name != "soft labels"},
         fallback=fallback,

@@ -15,29 +15,47 @@ from torch import Tensor, nn
 from recsys_kd.batch import Bag, Batch
 from recsys_kd.models.gradients import is_sparse
 from recsys_kd.models.names import key
-from recsys_kd.tables import CompiledStudent, Float32Table, Term
+from recsys_kd.models.rounding import as_coded
+from recsys_kd.tables import CompiledStudent, Float32Table, RowTable, Term
 
 Moves = Mapping[str, NDArray[np.int64]]
 
 
 class CompiledModule(nn.Module):
-    """A compiled student with float32 rows, trainable; `moves` gives every term's table row per training row."""
+    """A compiled student with float32 rows, trainable; `moves` gives every term's table row per training row.
 
-    def __init__(self, student: CompiledStudent, moves: Moves) -> None:
+    `aware`: rows that have a code are looked up as they will read once they are coded.
+    """
+
+    def __init__(self, student: CompiledStudent, moves: Moves, aware: bool = False) -> None:
         super().__init__()
         self.student = student
         self.moves = moves
+        self.aware = aware
         rows = {name: t.lookup(np.arange(t.rows)) for name, t in student.tables.items()}
         self.rows = nn.ParameterDict({key(name): _parameter(values) for name, values in rows.items()})
+        for name, table in student.tables.items():
+            if isinstance(table, Float32Table) and table.hot is not None and table.code is not None:
+                _hold(self.rows[key(name)], torch.from_numpy(table.hot), table.code.rank)
         self.arrays = nn.ParameterDict({key(name): _parameter(values) for name, values in student.arrays.items()})
 
     def _array(self, name: str) -> Tensor:
         array: Tensor = self.arrays[key(name)]
         return array
 
+    def _source(self, name: str, rows: NDArray[np.int64]) -> tuple[Tensor, Tensor, bool]:
+        """Return what to look rows [N] of a table up in, where they are in it, and whether its gradient is sparse."""
+        table, kind = self.rows[key(name)], self.student.tables[name]
+        if not self.aware or not isinstance(kind, Float32Table) or kind.code is None:
+            return table, torch.from_numpy(rows), is_sparse(table)
+        used, at = np.unique(rows, return_inverse=True)
+        values = nn.functional.embedding(torch.from_numpy(used), table, sparse=is_sparse(table))
+        hot = None if kind.hot is None else torch.from_numpy(kind.hot[used])
+        return as_coded(values, kind.code, hot), torch.from_numpy(at), False
+
     def _lookup(self, term: Term, rows: NDArray[np.int64]) -> Tensor:
-        table = self.rows[key(term.table or "")]
-        return nn.functional.embedding(torch.from_numpy(rows), table, sparse=is_sparse(table))
+        table, at, sparse = self._source(term.table or "", rows)
+        return nn.functional.embedding(at, table, sparse=sparse)
 
     def _view(self, term: Term, z: Tensor) -> Tensor:
         return z @ self._array(f"basis.{term.view}") + self._array(f"mean.{term.view}")
@@ -51,11 +69,9 @@ class CompiledModule(nn.Module):
         return values if term.layout == "folded" else self._expand(term, values[:, :-1], values[:, -1])
 
     def _bag_term(self, term: Term, bag: Bag) -> Tensor:
-        table = self.rows[key(term.table or "")]
-        rows, offsets = torch.from_numpy(self.moves[term.name][bag.values]), torch.from_numpy(bag.offsets)
-        z = nn.functional.embedding_bag(
-            rows, table, offsets, mode="mean", sparse=is_sparse(table), include_last_offset=True
-        )
+        table, at, sparse = self._source(term.table or "", self.moves[term.name][bag.values])
+        offsets = torch.from_numpy(bag.offsets)
+        z = nn.functional.embedding_bag(at, table, offsets, mode="mean", sparse=sparse, include_last_offset=True)
         full = torch.from_numpy(np.diff(bag.offsets) > 0)
         pooled = torch.where(full[:, None], self._view(term, z), 0.0)
         return self._expand(term, pooled[:, :-1], pooled[:, -1])
@@ -99,9 +115,29 @@ class CompiledModule(nn.Module):
     @torch.no_grad()
     def compiled(self) -> CompiledStudent:
         """Return the student as it is now, with float32 rows."""
-        tables = {name: Float32Table(_numpy(self.rows[key(name)])) for name in self.student.tables}
+        rows = {name: _numpy(self.rows[key(name)]) for name in self.student.tables}
+        tables = {name: float_rows(table, rows[name]) for name, table in self.student.tables.items()}
         arrays = {name: _numpy(self._array(name)) for name in self.student.arrays}
         return replace(self.student, tables=tables, arrays=arrays)
+
+
+def float_rows(like: RowTable, rows: NDArray[np.float32]) -> Float32Table:
+    """Return float rows in the tiers of another table."""
+    return replace(like, data=rows) if isinstance(like, Float32Table) else Float32Table(rows)
+
+
+def _hold(rows: nn.Parameter, hot: Tensor, rank: int) -> None:
+    """Let no gradient reach the numbers from `rank` on of rows that are not hot: they are to stay zero."""
+    beyond = ~hot[:, None] & (torch.arange(rows.shape[1]) >= rank)
+
+    def held(gradient: Tensor) -> Tensor:
+        if not gradient.is_sparse:
+            return gradient.masked_fill(beyond, 0.0)
+        found = gradient.coalesce()
+        values = found.values().masked_fill(beyond[found.indices()[0]], 0.0)
+        return torch.sparse_coo_tensor(found.indices(), values, found.shape, is_coalesced=True, check_invariants=False)
+
+    rows.register_hook(held)  # type: ignore[no-untyped-call]
 
 
 def _parameter(values: NDArray[np.float32]) -> nn.Parameter:

@@ -6,7 +6,7 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-VERSION = 4
+VERSION = 5
 KEY, BAG, NUMBERS, ITEM, CODES = range(5)
 """What a term reads (`rk_source`)."""
 
@@ -24,7 +24,10 @@ class Index(Structure):
 class Table(Structure):
     """`rk_table`."""
 
-    _fields_ = (("data", c_void_p), ("rows", c_int64), ("dim", c_int32), ("bits", c_int32), ("index", Index))
+    _fields_ = (
+        *(("data", c_void_p), ("rows", c_int64), ("dim", c_int32), ("bits", c_int32), ("index", Index)),
+        *(("more_rows", c_void_p), ("more", c_int32), ("more_bytes", c_int32)),
+    )
 
 
 class Term(Structure):

@@ -11,24 +11,29 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from recsys_kd.artifact.manifest import Golden
-from recsys_kd.errors import InputError
-from recsys_kd.ids import hash_string
 from recsys_kd.runtime.library import Library
+from recsys_kd.runtime.values import (
+    MISSING,
+    BadRequest,
+    Floats,
+    Keys,
+    int_array,
+    is_list,
+    key_of,
+    numbers,
+    plain,
+    shown,
+    standardized,
+)
 from recsys_kd.schema import ITEM, Field, Schema
 
-Floats = NDArray[np.float32]
-Keys = NDArray[np.int64]
-MISSING = int(np.iinfo(np.int64).min)
+__all__ = ["BadRequest", "Encoder", "Features", "Request", "Slots"]
+
 _NO_KEYS = np.zeros(0, dtype=np.int64)
 _FEW = 32
 """Below so many ids a call into the library costs more than it saves."""
-
-
-class BadRequest(InputError):
-    """A request does not hold what the model's schema asks for."""
 
 
 @dataclass(frozen=True)
@@ -118,18 +123,18 @@ class Encoder:
         values = given or {}
         return Features(
             [self._column(f, values.get(f.name), rows) for f in slots.keys],
-            [_standardized(f, _numbers(f, values.get(f.name), rows)) for f in slots.numbers],
+            [standardized(f, numbers(f, values.get(f.name), rows)) for f in slots.numbers],
         )
 
     def golden(self, golden: Golden) -> tuple[Request, Keys, Features]:
         """Decode a golden query; KeyError, TypeError or ValueError where it does not fit the schema."""
         own, each = self.request_slots, self.candidate_slots
-        numbers = [np.array(golden.dense[f.name], dtype=np.float32).reshape(f.dim) for f in own.numbers]
+        dense = [np.array(golden.dense[f.name], dtype=np.float32).reshape(f.dim) for f in own.numbers]
         items = np.array(golden.candidates, dtype=np.int64).reshape(-1)
         request = Request(
             [int(np.int64(golden.ids[f.name])) for f in own.keys],
             [np.array(golden.bags[f.name], dtype=np.int64).reshape(-1) for f in own.bags],
-            np.concatenate([np.zeros(0, dtype=np.float32), *numbers]),
+            np.concatenate([np.zeros(0, dtype=np.float32), *dense]),
         )
         features = Features(
             [np.array(golden.features[f.name], dtype=np.int64).reshape(len(items)) for f in each.keys],
@@ -145,24 +150,24 @@ class Encoder:
     def _column(self, field: Field, values: Any, rows: int) -> Keys:
         keys = np.full(rows, MISSING) if values is None else self._keys(field, values)
         if len(keys) != rows:
-            raise BadRequest(f"field '{field.name}': {len(keys)} values for {rows} candidates")
+            raise BadRequest(f"field '{field.name}': {len(keys)} values for {rows} candidates; give one for each")
         return keys
 
     def _bag(self, field: Field, value: Any) -> Keys:
         if value is None:
             return _NO_KEYS
-        if not _is_list(value):
-            raise BadRequest(f"field '{field.name}': a list of ids is expected, got {value!r}")
+        if not is_list(value):
+            raise BadRequest(f"field '{field.name}': a list of ids is expected, got {shown(value)}")
         return self._keys(field, value[-field.max_length :] if field.max_length else value)
 
     def _keys(self, field: Field, values: Any) -> Keys:
         strings = self._strings[field.name]
         if isinstance(values, np.ndarray):
             if values.dtype.kind in "iu" and values.ndim == 1 and not strings:
-                return _int_array(field, values)
+                return int_array(field, values)
             values = values.tolist()
-        if not _is_list(values):
-            raise BadRequest(f"field '{field.name}': a list of ids is expected, got {values!r}")
+        if not is_list(values):
+            raise BadRequest(f"field '{field.name}': a list of ids is expected, got {shown(values)}")
         values = values if type(values) is list else list(values)
         found = self._fast(values, strings)
         if found is not None:
@@ -173,7 +178,7 @@ class Encoder:
         """Return keys of a list that holds nothing unusual, else None."""
         if self.library is not None and (len(values) > _FEW or (strings and values)):
             return self.library.keys(values, strings=strings)
-        if strings or not values:
+        if strings or not values or bool in map(type, values):
             return None
         try:
             return np.frombuffer(array("q", values), dtype=np.int64)
@@ -185,76 +190,18 @@ class Encoder:
         if not fields:
             return self._mean
         try:
-            raw = np.array([given[f.name] for f in fields], dtype=np.float32)
-        except (KeyError, TypeError, ValueError):
+            raw = plain(np.array([given[f.name] for f in fields]))
+        except (KeyError, TypeError, ValueError, OverflowError):
             raw = None
         if raw is None or raw.shape != self._mean.shape or not np.isfinite(raw).all():
-            raw = np.concatenate([_numbers(f, [given.get(f.name)], 1)[0] for f in fields])
-        standardized: Floats = (raw - self._mean) / self._std
-        return standardized
-
-
-def _is_list(values: Any) -> bool:
-    return isinstance(values, list | np.ndarray | tuple) or (
-        isinstance(values, Sequence) and not isinstance(values, str | bytes)
-    )
+            raw = np.concatenate([numbers(f, [given.get(f.name)], 1)[0] for f in fields])
+        found: Floats = (raw - self._mean) / self._std
+        return found
 
 
 def _check_names(given: Mapping[str, Any], known: frozenset[str], what: str) -> None:
+    if not isinstance(given, Mapping):
+        raise BadRequest(f"{what}: a mapping of field to value is expected, got {shown(given)}")
     if not given.keys() <= known:
-        unknown = sorted(map(str, given.keys() - known))[0]
-        raise BadRequest(f"{what}: unknown field {unknown!r}; this model takes {sorted(known)}")
-
-
-def _int_array(field: Field, values: NDArray[Any]) -> Keys:
-    if values.dtype == np.uint64 and len(values) and int(values.max()) >= 2**63:
-        raise BadRequest(f"field '{field.name}': {int(values.max())} does not fit in 64 bits")
-    return np.ascontiguousarray(values, dtype=np.int64)
-
-
-def key_of(field: Field, strings: bool, value: Any) -> int:
-    """Return the key of one raw id. Raises: BadRequest if it is of another kind than the field's."""
-    if value is None:
-        return MISSING
-    if strings:
-        if not isinstance(value, str):
-            raise BadRequest(f"field '{field.name}': ids are strings in this model, got {value!r}")
-        try:
-            return hash_string(value)
-        except UnicodeEncodeError:
-            raise BadRequest(f"field '{field.name}': {value!r} is not valid Unicode") from None
-    if isinstance(value, str | float) or not isinstance(value, int | np.integer):
-        raise BadRequest(f"field '{field.name}': ids are integers in this model, got {value!r}")
-    if not -(2**63) <= int(value) < 2**63:
-        raise BadRequest(f"field '{field.name}': {value} does not fit in 64 bits")
-    return int(value)
-
-
-def _filled(field: Field, value: Any, rows: int) -> Any:
-    """Return one entry per row, missing ones replaced; `value` as it is where it can't be read."""
-    gap = np.full(field.dim, 0.0 if field.kind == "vector" else field.mean, dtype=np.float32)
-    try:
-        each = [None] * rows if value is None else value
-        found = [gap if v is None else np.asarray(v, dtype=np.float32).reshape(field.dim) for v in each]
-    except (TypeError, ValueError):
-        return value
-    return [v if np.isfinite(v).all() else gap for v in found]
-
-
-def _numbers(field: Field, value: Any, rows: int) -> Floats:
-    if field.missing == "accept":
-        value = _filled(field, value, rows)
-    try:
-        array = np.asarray(value, dtype=np.float32).reshape(rows, field.dim)
-    except (TypeError, ValueError):
-        shape = f"{field.dim} numbers" if field.dim > 1 else "a number"
-        raise BadRequest(f"field '{field.name}': {shape} per row expected for {rows} row(s), got {value!r}") from None
-    if not np.isfinite(array).all():
-        raise BadRequest(f"field '{field.name}': NaN or infinite values can't be scored")
-    return array
-
-
-def _standardized(field: Field, raw: Floats) -> Floats:
-    if field.kind == "vector":
-        return np.ascontiguousarray(raw)
-    return (raw - np.float32(field.mean)) / np.float32(field.std)
+        unknown = min(map(shown, given.keys() - known))
+        raise BadRequest(f"{what}: unknown field {unknown}; this model takes {sorted(known)}")

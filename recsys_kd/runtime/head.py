@@ -2,7 +2,8 @@
 
 Where a layer's weights are int8 codes, as in every artifact, its inputs (never negative, after a relu) are taken in
 steps of their largest / 32767, candidate by candidate: 15 bits. Sums of such products are whole numbers: half the work
-of float32. Measured: logits move by 2e-5 at most, log loss by 2e-13. 8 bits would halve the work again and cost a log
+of float32. Measured: logits move by 2e-5 at most, log loss by 2e-13. A student whose `activations` are `float32` reads
+them as they are (`compress.activations` says which it is to be). 8 bits would halve the work again and cost a log
 loss of 4e-9, but they move logits by 3e-3, also where only the last bit before the rounding differs: no two instruction
 sets would agree within 1e-5.
 """
@@ -58,7 +59,8 @@ def hidden_layers(student: CompiledStudent) -> list[Layer]:
     layers: list[Layer] = []
     while (name := f"hidden.{len(layers) + 1}") + ".weight" in student.arrays:
         weight = student.arrays[f"{name}.weight"]
-        coded = coded_exactly(weight) if weight.shape[1] <= WIDEST else None
+        whole = student.activations == "int16" and weight.shape[1] <= WIDEST
+        coded = coded_exactly(weight) if whole else None
         layers.append(Layer(weight, student.arrays[f"{name}.bias"], coded))
     return layers
 

@@ -6,6 +6,7 @@ Tables, indexes and codes stay where they are mapped; bases, first layer and hea
 import ctypes
 from array import array
 from collections.abc import Sequence
+from dataclasses import dataclass
 from itertools import accumulate, pairwise
 from typing import Any
 
@@ -15,19 +16,52 @@ from numpy.typing import NDArray
 from recsys_kd.index import KeyIndex, layout
 from recsys_kd.runtime import abi
 from recsys_kd.runtime.affine import Affine, affine, calibration, constants, stack
-from recsys_kd.runtime.encode import Features, Keys, Request, Slots
+from recsys_kd.runtime.encode import Features, Request, Slots
 from recsys_kd.runtime.grid import grid, is_whole
 from recsys_kd.runtime.head import Layer, hidden_layers, pairs
 from recsys_kd.runtime.library import Library
-from recsys_kd.tables import CodedRows, CompiledStudent, Term
+from recsys_kd.runtime.values import Keys
+from recsys_kd.tables import CodedRows, CompiledStudent, RefinedRows, Term
 
 Floats = NDArray[np.float32]
 
 
 def can_score(student: CompiledStudent) -> bool:
-    """Return whether the kernel knows every part of a student: coded tables, one row per candidate and lookup."""
-    coded = all(isinstance(table, CodedRows) for table in student.tables.values())
+    """Return whether the kernel knows every part of a student: coded tables, one row per candidate and lookup.
+
+    Of tables in two tiers, those of requests and of items.
+    """
+    coded = all(isinstance(table, CodedRows | RefinedRows) for table in student.tables.values())
+    keyed = [student.tables[t.table] for t in student.terms if t.side == "candidate" and t.table]
+    coded = coded and not any(isinstance(table, RefinedRows) for table in keyed)
     return coded and all(t.kind in ("row", "dense", "vector") for t in student.terms if t.side != "request")
+
+
+@dataclass(frozen=True)
+class _Part:
+    """A candidate term as the kernel has it: one of a table's tiers, and the row of it that each item row has."""
+
+    term: Term
+    affine: Affine
+    table: str | None
+    codes: NDArray[np.integer] | None = None
+
+
+def _more(table: str) -> str:
+    """Return what the kernel's table of a table's refining rows is called."""
+    return f"more of {table}"
+
+
+def _parts(student: CompiledStudent, term: Term) -> list[_Part]:
+    """Return a term as it is; over a table in two tiers as two terms, whose sum it is."""
+    whole, table = affine(student, term), student.tables.get(term.table or "")
+    codes = student.codes[term.name] if term.side == "item" and term.name != "item" else None
+    if not isinstance(table, RefinedRows):
+        return [_Part(term, whole, term.table, codes)]
+    base = Affine(whole.matrix[: table.base.dim], whole.mean, whole.square)
+    more = Affine(whole.matrix, np.zeros_like(whole.mean), whole.square)
+    refining = table.codes if codes is None else table.codes[codes]
+    return [_Part(term, base, term.table, codes), _Part(term, more, _more(term.table or ""), refining)]
 
 
 class NativeScorer:
@@ -36,20 +70,21 @@ class NativeScorer:
     def __init__(self, student: CompiledStudent, request: Slots, candidate: Slots, library: Library) -> None:
         self._kept: list[Any] = [student]
         self.library = library
-        self._tables = list(student.tables)
+        self._tables = [*student.tables, *(_more(n) for n, t in student.tables.items() if isinstance(t, RefinedRows))]
         request_terms = [t for t in student.terms if t.side == "request"]
         # Terms in whole numbers come first, before all the item's own row, by which other item-side terms are coded.
         candidate_terms = sorted((t for t in student.terms if t.side != "request"), key=lambda t: t.name != "item")
         leads = bool(candidate_terms) and is_whole(student, candidate_terms[0])
         self._whole = {t.name for t in candidate_terms if leads and is_whole(student, t)}
         candidate_terms.sort(key=lambda t: t.name not in self._whole)
-        self._fields = [t.field for t in (*request_terms, *candidate_terms)]
+        parts = [part for t in candidate_terms for part in _parts(student, t)]
+        self._fields = [t.field for t in (*request_terms, *(part.term for part in parts))]
         self.misses = ctypes.c_int64 * len(self._fields)
         self._dims = [f.dim for f in candidate.numbers]
         self._columns = len(candidate.keys)
-        self.model = self._model(student, request_terms, candidate_terms, request, candidate)
+        self.model = self._model(student, request_terms, parts, request, candidate)
 
-    def _keep(self, values: NDArray[Any], kind: type = np.float32) -> int:
+    def _keep(self, values: NDArray[Any], kind: Any = np.float32) -> int:
         """Return the address of values as `kind`, rounded once, without gaps; they live as long as this does."""
         array: NDArray[Any] = np.ascontiguousarray(values, dtype=kind)
         self._kept.append(array)
@@ -64,22 +99,22 @@ class NativeScorer:
         self,
         student: CompiledStudent,
         request_terms: list[Term],
-        candidate_terms: list[Term],
+        parts: list["_Part"],
         request: Slots,
         candidate: Slots,
     ) -> abi.Model:
-        affines = [affine(student, term) for term in candidate_terms]
+        affines = [part.affine for part in parts]
         stacked = stack(affines, student.first, student.width)
         slope, offset = calibration(student)
         last = Layer(student.arrays["out.weight"][None], np.zeros(1, dtype=np.float32), None)
         layers = [self._layer(layer) for layer in (*hidden_layers(student), last)]
-        tables = [self._table(student.tables[name], student.indexes[name]) for name in self._tables]
+        tables = [self._table(name, student) for name in self._tables]
         mine = [self._request_term(t, affine(student, t), request) for t in request_terms]
-        theirs = [self._candidate_term(student, t, a, candidate) for t, a in zip(candidate_terms, affines, strict=True)]
+        theirs = [self._candidate_term(student, part, candidate) for part in parts]
         return abi.Model(
             *(student.first, student.width, len(tables), len(mine), len(theirs), len(layers)),
             *(len(request.keys), len(request.bags), sum(f.dim for f in request.numbers)),
-            *(len(stacked.matrix), len(stacked.weight), len(self._whole)),
+            *(len(stacked.matrix), len(stacked.weight), sum(part.term.name in self._whole for part in parts)),
             len(stacked.weight) - len(stacked.constant),
             self._structs(abi.Table, tables),
             self._structs(abi.Term, mine),
@@ -100,7 +135,20 @@ class NativeScorer:
             coded = self._keep(pairs(layer.coded.codes.T), np.int32), self._keep(layer.coded.scales)
         return abi.Layer(*layer.weight.T.shape, self._keep(layer.weight.T), self._keep(layer.bias), *coded)
 
-    def _table(self, table: Any, index: KeyIndex) -> abi.Table:
+    def _table(self, name: str, student: CompiledStudent) -> abi.Table:
+        if name not in student.tables:  # rows that refine: nobody looks them up by key
+            rows = student.tables[name.removeprefix(_more(""))]
+            assert isinstance(rows, RefinedRows)
+            return self._coded_table(rows.more, KeyIndex.build(np.zeros(0, np.int64))[0])
+        table = student.tables[name]
+        if not isinstance(table, RefinedRows):
+            return self._coded_table(table, student.indexes[name])
+        made = self._coded_table(table.base, student.indexes[name])
+        made.more_rows, made.more_bytes = self._keep(table.codes, table.codes.dtype), table.codes.itemsize
+        made.more = self._number(_more(name))
+        return made
+
+    def _coded_table(self, table: Any, index: KeyIndex) -> abi.Table:
         top, width = layout(len(index), index.kept)
         starts, rests = np.ascontiguousarray(index.starts), np.ascontiguousarray(index.rests)
         data = np.ascontiguousarray(table.data)
@@ -110,7 +158,7 @@ class NativeScorer:
             abi.address(starts),
             abi.address(rests),
         )
-        return abi.Table(abi.address(data), table.rows, table.dim, table.bits, entry)
+        return abi.Table(abi.address(data), table.rows, table.dim, table.bits, entry, None, 0, 0)
 
     def _number(self, table: str | None) -> int:
         return self._tables.index(table) if table is not None else 0
@@ -128,21 +176,19 @@ class NativeScorer:
             source, slot, self._number(term.table), len(parts.matrix), parts.square, 0, None, *maps, None, None
         )
 
-    def _candidate_term(self, student: CompiledStudent, term: Term, parts: Affine, slots: Slots) -> abi.Term:
-        source, slot, codes = abi.ITEM, 0, None
+    def _candidate_term(self, student: CompiledStudent, part: "_Part", slots: Slots) -> abi.Term:
+        term, parts, codes = part.term, part.affine, part.codes
+        source, slot = (abi.ITEM, 0) if codes is None else (abi.CODES, 0)
         if term.table is None:
             source, slot = abi.NUMBERS, [f.name for f in slots.numbers].index(term.field)
         elif term.side == "candidate":
             source, slot = abi.KEY, [f.name for f in slots.keys].index(term.field)
-        elif term.name != "item":
-            source, codes = abi.CODES, np.ascontiguousarray(student.codes[term.name])
-            self._kept.append(codes)
-        where = (None, 0) if codes is None else (abi.address(codes), codes.itemsize)
-        common = source, slot, self._number(term.table), len(parts.matrix), parts.square
+        where = (None, 0) if codes is None else (self._keep(codes, codes.dtype), codes.itemsize)
+        common = source, slot, self._number(part.table), len(parts.matrix), parts.square
         whole: tuple[int | None, int | None] = None, None
         if term.name in self._whole:
             found = grid(student.arrays[f"basis.{term.view}"][:, : student.first])
-            whole = self._keep(pairs(found.codes), np.int32), self._keep(found.step)
+            whole = self._keep(pairs(found.codes[: len(parts.matrix)]), np.int32), self._keep(found.step)
         return abi.Term(*common, where[1], where[0], None, None, *whole)
 
     def score(

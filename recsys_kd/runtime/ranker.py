@@ -17,11 +17,12 @@ from recsys_kd.artifact.errors import ArtifactRefused
 from recsys_kd.artifact.manifest import Golden, Manifest
 from recsys_kd.artifact.read import open_artifact
 from recsys_kd.runtime.direct import DirectScorer
-from recsys_kd.runtime.encode import BadRequest, Encoder, Features, Keys, Request
+from recsys_kd.runtime.encode import BadRequest, Encoder, Features, Request
 from recsys_kd.runtime.grid import on_grid
 from recsys_kd.runtime.library import Kernel, kernel
 from recsys_kd.runtime.native_scorer import NativeScorer, can_score
 from recsys_kd.runtime.twin import NumpyScorer, probabilities
+from recsys_kd.runtime.values import Keys
 from recsys_kd.tables import CompiledStudent
 
 __all__ = ["BadRequest", "Ranker", "decode_golden"]

@@ -105,10 +105,16 @@ class Service:
             loaded = ", ".join(str(live.number) for live in serving.resident())
             text = f"model '{self.watcher.model}': version {version} is not loaded; loaded are {loaded}"
             raise VersionNotLoaded(f"{text}, and without a version the champion answers")
-        challenger, user = _rival(serving) if self.canary else None, request.get(USER)
-        if challenger is None or user is None or position(self.watcher.model, user) >= self.canary:
+        challenger = _rival(serving) if self.canary else None
+        user = request.get(USER) if challenger is not None and isinstance(request, Mapping) else None
+        # What can't be a user id is the champion's to refuse.
+        if challenger is None or not _is_id(user) or position(self.watcher.model, user) >= self.canary:
             return serving.champion
         return challenger
+
+
+def _is_id(user: Any) -> bool:
+    return isinstance(user, str) or (isinstance(user, int | np.integer) and -(2**63) <= int(user) < 2**63)
 
 
 def _timed(

@@ -6,9 +6,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from recsys_kd.batch import Bag
-from recsys_kd.runtime.encode import Features, Keys, Request, Slots
+from recsys_kd.runtime.encode import Features, Request, Slots
 from recsys_kd.runtime.head import Head
 from recsys_kd.runtime.sums import bag_term, dense_term, row_term
+from recsys_kd.runtime.values import Keys
 from recsys_kd.schema import ITEM
 from recsys_kd.tables import CompiledStudent, Term
 

@@ -3,8 +3,7 @@
 Whoever scores reads `serving` once and keeps what it found: a request is answered by exactly one version, and a version
 leaves memory with the last request that began with it. `previous` stays resident, so a rollback is one poll away.
 Whatever is wrong with registry or artifact, the verified version stays, and the refusal is counted by its reason: the
-name of the artifact's check, or `registry-unreachable`, `registry-unreadable`, `no-champion`, `stale-epoch`,
-`not-loaded`, `pointer`, `announce`, `defect`.
+name of the artifact's check, or another of `REASONS`.
 """
 
 import os
@@ -16,6 +15,7 @@ from collections import Counter
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from recsys_kd.artifact.errors import CHECKS
 from recsys_kd.errors import OutsideError, RecsysKdError
 from recsys_kd.runtime.events import Refusal, Swap, Tell, log_event
 from recsys_kd.runtime.lastgood import LastGood, PointerFile, PointerUnusable
@@ -23,6 +23,11 @@ from recsys_kd.runtime.loader import Loader, Refused
 from recsys_kd.runtime.versions import Live, ModelState, Named, NoModel, Registry, load
 
 POLL_SECONDS = 5.0
+REASONS = (
+    *(*CHECKS, "not-loaded", "registry-unreachable", "registry-unreadable", "no-champion", "stale-epoch"),
+    *("pointer", "announce", "defect"),
+)
+"""All that a refusal may be counted by."""
 _ANNOUNCE_SECONDS, _ANNOUNCE_EVERY = 180, 30.0
 
 

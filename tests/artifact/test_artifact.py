@@ -9,12 +9,13 @@ import numpy as np
 import pytest
 
 from recsys_kd.artifact.errors import ArtifactRefused, StoreUnwritable
-from recsys_kd.artifact.manifest import MANIFEST, WEIGHTS, canonical, digest_of
+from recsys_kd.artifact.manifest import MANIFEST, WEIGHTS, Golden, canonical, digest_of
 from recsys_kd.artifact.read import open_artifact
 from recsys_kd.artifact.tensors import BadTensors, dump, load
-from recsys_kd.artifact.write import write_artifact
+from recsys_kd.artifact.write import describe, write_artifact
 from recsys_kd.runtime.ranker import Ranker
 from tests.served import LINEAGE, artifact, compressed, random_student
+from tests.students import Shape, student
 
 
 @pytest.fixture(scope="module")
@@ -255,3 +256,15 @@ def test_a_store_that_is_a_file_is_named(dataset, tmp_path):
     with pytest.raises(StoreUnwritable, match="store"):
         write_artifact(tmp_path / "store", "shop", model, LINEAGE, ())
     assert StoreUnwritable.exit_code == 3  # in the midst of a night; one that can't begin is told apart by the recipe
+
+
+@pytest.mark.parametrize(("shape", "digest"), [
+    (Shape(items=20, users=5, candidate=True, dense=True),
+     "9bb338999ab358edbf9b10eaaee8356e589844464898188b6811d73c2286d1a1"),
+    (Shape(bits=4, strings=True), "44f7f9e0dbf0735a8917a7fe700b5f7a67e1b32c5510c318d69c6cc1813272b2"),
+])  # fmt: skip
+def test_an_artifact_of_rows_in_one_tier_has_the_bytes_it_had_before_there_were_two(shape, digest):
+    query = Golden({}, {}, {}, [], {}, [])
+    manifest, weights = describe(student(shape)[0], LINEAGE, (query,))
+    assert digest_of(weights) == manifest.weights_sha256
+    assert digest_of(canonical(manifest.to_json())) == digest

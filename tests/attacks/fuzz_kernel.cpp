@@ -90,6 +90,11 @@ void run(Input input) {
   model.width = static_cast<int32_t>(1 + input.below(12));
   const int all = model.first + model.width + 1;
   rk_table tables[3] = {table(memory, input), table(memory, input), table(memory, input)};
+  if (input.byte() % 2) {  // the second table's rows refine the first's
+    tables[0].more = 1;
+    tables[0].more_bytes = 1 << input.below(3);
+    tables[0].more_rows = memory.make<uint8_t>(tables[0].rows * tables[0].more_bytes, input, true);
+  }
   model.tables = 3;
   model.table = tables;
   model.keys = 2;
@@ -101,7 +106,8 @@ void run(Input input) {
     made.mean = memory.floats(all, input);
     return made;
   };
-  rk_term own[4] = {term(RK_KEY, 0, 0, tables[0].dim, 1), term(RK_KEY, 1, 1, tables[1].dim, 0),
+  const int refined = tables[0].more_rows && tables[1].dim > tables[0].dim ? tables[1].dim : tables[0].dim;
+  rk_term own[4] = {term(RK_KEY, 0, 0, refined, 1), term(RK_KEY, 1, 1, tables[1].dim, 0),
                     term(RK_BAG, 0, 2, tables[2].dim, 1), term(RK_NUMBERS, 0, 0, 3, 0)};
   rk_term each[4] = {term(RK_ITEM, 0, 2, tables[2].dim, 0), term(RK_CODES, 0, 1, tables[1].dim, 0),
                      term(RK_KEY, 0, 0, tables[0].dim, 1), term(RK_NUMBERS, 0, 0, 2, 0)};

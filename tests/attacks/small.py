@@ -20,7 +20,7 @@ LINEAGE = Lineage("shop", "2026-01-01T00:00:00+00:00", "d" * 64, "r" * 64, "t" *
 
 
 def small_student(seed: int = 0) -> CompiledStudent:
-    return student(Shape(items=20, users=5, candidate=True, dense=True), seed)[0]
+    return student(Shape(items=20, users=5, candidate=True, dense=True, tiers=4), seed)[0]
 
 
 def golden(model: CompiledStudent) -> Golden:

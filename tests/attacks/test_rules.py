@@ -9,10 +9,12 @@ import pytest
 
 import recsys_kd.artifact.read
 import recsys_kd.runtime.ranker
-from recsys_kd.artifact.errors import ArtifactRefused
+from recsys_kd.artifact.errors import CHECKS, ArtifactRefused
 from recsys_kd.artifact.manifest import FORMAT, MANIFEST, WEIGHTS, canonical, digest_of
 from recsys_kd.runtime.ranker import Ranker
 from tests.attacks.small import Original, small_artifact
+
+ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture(scope="module")
@@ -100,6 +102,21 @@ def nan_in_floats(codes):
     return at((0, 0), np.nan)(codes.astype(np.float32))
 
 
+def narrow_more(data, tensors):
+    """Let the refining rows have one number fewer than the rows."""
+    data["tables"]["item"].update(more_dim=data["tables"]["item"]["dim"] - 1)
+    width = (data["tables"]["item"]["more_dim"] * 4 + 7) // 8 + 2
+    tensors["more.item"] = tensors["more.item"][:, -width:]
+
+
+def refine_position(data, tensors):
+    """Refine a table that a candidate-side field looks up."""
+    entry, rows = data["tables"]["position.folded"], len(tensors["table.position.folded"])
+    entry.update(more_bits=entry["bits"], more_dim=entry["dim"])
+    tensors["more.position.folded"] = tensors["table.position.folded"][:1].copy()
+    tensors["hot.position.folded"] = np.zeros((rows + 7) // 8, np.uint8)
+
+
 ATTACKS = [
     # The manifest: its form, and the types of what it holds.
     ("manifest", "another format", put("format", value=FORMAT + 1)),
@@ -112,6 +129,8 @@ ATTACKS = [
     ("manifest", "bits that are not an integer", put("tables", "item", "bits", value=8.0)),
     ("manifest", "candidates that are text", put("golden", 0, "candidates", value=["1"])),
     ("manifest", "terms that are no list", put("terms", value={"a": 1})),
+    ("manifest", "activations that no kernel knows", put("activations", value="int8")),
+    ("manifest", "activations that are a list", put("activations", value=["int16"])),
     # The schema: what requests are encoded by.
     ("fingerprint", "another fingerprint", put("fingerprint", value="0" * 64)),
     ("schema", "two fields of one name", set_field("device", name="user_id")),
@@ -149,6 +168,14 @@ ATTACKS = [
     ("scales", "a negative scale", tensor("table.item", scale(-1))),
     ("scales", "a scale that is NaN", tensor("table.item", scale(np.nan))),
     ("scales", "an infinite scale", tensor("table.item", scale(np.inf))),
+    ("shapes", "refining bits without numbers", put("tables", "item", "more_bits", value=0)),
+    ("shapes", "a tier of another length", tensor("hot.item", lambda hot: np.append(hot, np.uint8(0)))),
+    ("scales", "a refining row's scale of nought", tensor("more.item", scale(0))),
+    ("tiers", "a row too few that refines", tensor("more.item", lambda rows: rows[1:])),
+    ("tiers", "one row refined more than there are rows for", tensor("hot.item", lambda hot: hot ^ np.uint8(1))),
+    ("tiers", "a refined row beyond the last", tensor("hot.item", at(-1, 255))),
+    ("tiers", "refining rows narrower than the rows", narrow_more),
+    ("tiers", "rows in two tiers that candidates look up", refine_position),
     # The indexes: no key leads outside its table.
     ("index", "buckets that end too early", tensor("index.item.starts", at(-1, 1))),
     ("index", "buckets that fall", tensor("index.item.starts", at(1, 2**32 - 1))),
@@ -293,3 +320,13 @@ def test_every_rule_of_the_verifier_has_an_attack():
 def test_the_manifest_that_was_read_is_the_one_that_is_hashed(original, tmp_path):
     path = write_original(original, tmp_path)
     assert canonical(Ranker.open(path).manifest.to_json()) == original.manifest
+
+
+def test_every_rule_is_listed_by_its_name_and_has_an_attack():
+    """Signatures have tests of their own; what a registry may not name, the watcher's."""
+    code = "".join(
+        path.read_text() for room in ("artifact", "runtime") for path in (ROOT / "recsys_kd" / room).glob("*.py")
+    )
+    named = set(re.findall(r"(?:ArtifactRefused\(|take\.refuse\(|self\.refuse\()[^\"]*?\"([a-z0-9-]+)\"", code))
+    assert named == set(CHECKS) and len(named) == len(CHECKS)
+    assert named - {rule for rule, *_ in (*ATTACKS, *FOLDERS)} == {"signature", "digest", "model"}

@@ -6,18 +6,21 @@ from tests.attacks import flips
 from tests.benchmarks import (
     bench_ab,
     bench_jobs,
+    bench_pareto,
     bench_quantize,
     bench_read,
     bench_real,
     bench_score,
     bench_serve,
+    bench_steps,
     bench_teacher,
     bench_warm,
 )
 
 ALL = {
     "read": bench_read, "teacher": bench_teacher, "real": bench_real, "score": bench_score, "ab": bench_ab,
-    "jobs": bench_jobs, "quantize": bench_quantize, "serve": bench_serve, "warm": bench_warm, "flips": flips,
+    "jobs": bench_jobs, "quantize": bench_quantize, "pareto": bench_pareto, "steps": bench_steps, "serve": bench_serve,
+    "warm": bench_warm, "flips": flips,
 }  # fmt: skip
 
 if __name__ == "__main__":

@@ -6,25 +6,26 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from recsys_kd.compress.coding import CodedTable, RowCode, code_table, view_traffic
+from recsys_kd.compress.coding import CodedTable, code_table, view_traffic
 from recsys_kd.compress.export import code_tables, compile_student, kept_rows
 from recsys_kd.compress.fold import FloatTable, View
-from recsys_kd.compress.plan import BadBudget, TablePlan, parse_bytes, plan_for_bytes, plan_for_fraction
+from recsys_kd.compress.plan import (
+    BadBudget,
+    TablePlan,
+    parse_bytes,
+    plan_for_bytes,
+    plan_for_fraction,
+    plan_for_threshold,
+)
 from recsys_kd.compress.sensitivity import Head, logits_and_gradient
 from recsys_kd.distil.calibration import IDENTITY, Platt, fit_platt
-from recsys_kd.flow.compression import (
-    calibrated,
-    check_budget,
-    compress,
-    evenly,
-    fold,
-    keys_of,
-    metrics_of,
-    score_sample,
-    traffic_of,
-)
+from recsys_kd.flow.calibrating import calibrated, score_sample
+from recsys_kd.flow.compression import compress
+from recsys_kd.flow.probing import evenly, fold, keys_of, metrics_of, traffic_of
+from recsys_kd.flow.weighing import check_budget
 from recsys_kd.runtime.offline import OfflineModel
 from recsys_kd.settings import CompressConfig
+from recsys_kd.tables import RowCode
 from tests.served import artifact, compressed, head, random_student
 
 
@@ -99,7 +100,7 @@ def test_a_plan_from_a_sample_of_the_rows_is_as_good(monkeypatch):
     rng = np.random.default_rng(0)
     table = coded(rng.normal(size=(4001, 12)) * np.exp(-np.arange(12) / 3), 1 / np.arange(1, 4002))
     whole = plan_for_bytes([table], 0, 20_000, "item")
-    monkeypatch.setattr("recsys_kd.compress.plan._SAMPLE_ROWS", 400)
+    monkeypatch.setattr("recsys_kd.compress.pricing._SAMPLE_ROWS", 400)
     sampled = plan_for_bytes([table], 0, 20_000, "item")
     assert sampled.predicted_loss == pytest.approx(whole.predicted_loss, rel=0.02)
 
@@ -119,9 +120,10 @@ def test_a_budget_is_never_exceeded_and_always_used(traffic, budget):
     kept = plan.tables["t"]
     assert plan.predicted_bytes <= budget
     count = np.array([len(kept.keep), len(kept.keep) + 1])
-    now, more = 30 + table.fixed_bytes(kept.code) + table.bytes_for(count, kept.code)
-    assert plan.predicted_bytes == now
-    assert len(kept.keep) == len(traffic) or more > budget
+    refining = kept.code.more.bytes if kept.code.more else 0
+    now, more = 30 + table.fixed_bytes(kept.code) + table.bytes_for(count, kept.code) + len(kept.hot) * refining
+    assert plan.predicted_bytes == now and set(kept.hot) <= set(kept.keep)
+    assert len(kept.keep) == len(traffic) or more + refining > budget
 
 
 def test_an_impossible_budget_names_the_smallest_possible():
@@ -133,6 +135,20 @@ def test_an_impossible_budget_names_the_smallest_possible():
 def test_a_fraction_keeps_the_rows_worth_most():
     plan = plan_for_fraction([coded([[1.0], [5.0], [3.0], [2.0], [0.0]], np.ones(5))], 0, 0.5, "item")
     assert plan.tables["t"].keep.tolist() == [1, 2]
+
+
+def test_a_fraction_is_one_of_all_tables_rows_together():
+    one = coded([[3.0], [1.0], [2.0], [0.0]], [1.0, 1.0, 1.0, 1.0], name="one")
+    two = coded([[9.0], [8.0], [0.5], [0.0]], [1.0, 1.0, 1.0, 1.0], name="two")
+    plan = plan_for_fraction([one, two], 0, 0.5, "item")
+    assert plan.tables["one"].keep.tolist() == [0] and plan.tables["two"].keep.tolist() == [0, 1]
+
+
+def test_a_threshold_keeps_rows_by_magnitude_whoever_looks_them_up():
+    table = coded([[0.05, -0.02], [0.0, -0.1], [3.0, 0.0], [0.09, 0.09], [0.0, 0.0]], [9.0, 1.0, 1.0, 9.0, 1.0])
+    assert plan_for_threshold([table], 0, 0.1, "item").tables["t"].keep.tolist() == [1, 2]
+    moved = dataclasses.replace(table, mean=np.float32([0.0, -0.09]))  # rows are what they mean, not their coordinates
+    assert plan_for_threshold([moved], 0, 0.1, "item").tables["t"].keep.tolist() == [0, 1, 2]
 
 
 def test_pruned_rows_become_the_traffic_weighted_fallback():
@@ -228,7 +244,7 @@ def test_calibration_is_the_last_step_and_is_fitted_to_the_served_student(datase
     assert (found.slope, found.offset) == pytest.approx((1.0, 0.0), abs=1e-3)
 
 
-@pytest.mark.parametrize("budget", [9_000, 11_000])
+@pytest.mark.parametrize("budget", [9_000, 9_900, 10_400, 11_000])
 def test_an_artifact_fills_its_budget_from_below(dataset, tmp_path, budget):
     made = artifact(dataset, tmp_path, bytes=budget)
     assert 0 <= budget - made.bytes_on_disk <= 0.03 * budget

@@ -20,9 +20,10 @@ from recsys_kd.flow.ab_log import NothingLeft
 from recsys_kd.flow.ab_policy import FractionalPosition
 from recsys_kd.flow.ab_refs import UnknownRef, resolve
 from recsys_kd.flow.ab_scores import BadScores, NotProbabilities, NotScores, UnclearScores, parse_scores
-from recsys_kd.flow.compression import golden_queries, seen_days
 from recsys_kd.flow.evaluation import score_compiled
+from recsys_kd.flow.goldens import golden_queries
 from recsys_kd.flow.lineage import SeenInTraining, day_of
+from recsys_kd.flow.weighing import seen_days
 from recsys_kd.registry.sqlite import SqliteRegistry
 from tests.served import LINEAGE, compressed, random_student
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import recsys_kd_inprocess
-from recsys_kd.flow import conformance
+from recsys_kd.flow import conformance, conformance_world
 from recsys_kd.flow.conformance import CHECKS, ContractBroken, World
 from recsys_kd.runtime import plugins
 from recsys_kd.runtime.plugins import PluginMissing, PluginUnsupported
@@ -66,7 +66,7 @@ BREAKERS = [
 
 @pytest.mark.parametrize(("backend", "check", "words"), BREAKERS, ids=[b.__name__ for b, *_ in BREAKERS])
 def test_a_plugin_that_breaks_the_contract_is_found_out(tmp_path, monkeypatch, backend, check, words):
-    monkeypatch.setattr(conformance, "find", lambda name: backend)
+    monkeypatch.setattr(conformance_world, "find", lambda name: backend)
     try:
         with pytest.raises(ContractBroken, match=words):
             check(World(tmp_path, "broken"))
@@ -107,6 +107,6 @@ def test_a_plugin_that_is_not_installed_is_named_beside_those_that_are(monkeypat
 def test_the_command_prints_a_line_per_check_and_counts_what_is_broken(capsys, monkeypatch):
     monkeypatch.setattr(conformance, "CHECKS", CHECKS[1:4:2])
     assert conformance.main("inprocess") == 0 and capsys.readouterr().out.count("ok  ") == 2
-    monkeypatch.setattr(conformance, "find", lambda name: Mixed)
+    monkeypatch.setattr(conformance_world, "find", lambda name: Mixed)
     assert conformance.main("inprocess") == 1
     assert "NO  it gives the artifacts probabilities and names the version: ContractBroken" in capsys.readouterr().out

@@ -88,6 +88,7 @@ def test_a_changed_student_reuses_read_and_teacher(recipe, night):
     assert stages == {
         "read": "reused", "teacher": "reused", "soft-labels": "reused", "control": "run", "student": "run",
         "student-recovery": "run", "control-recovery": "run",
+        "student-activations": "run", "control-activations": "run",
     }  # fmt: skip
     assert "champion" in again.evaluation.metrics
 

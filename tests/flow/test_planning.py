@@ -1,11 +1,14 @@
 """The plan's choice keeps its limits by measurement; what can't be kept is refused with the nearest that can."""
 
 import pytest
+import yaml
 
 from recsys_kd.compress.plan import BadBudget
-from recsys_kd.flow.planning import Option, Planned, Wanted, plan
+from recsys_kd.flow.forms import FINALISTS
+from recsys_kd.flow.options import Option, Planned, Wanted
+from recsys_kd.flow.planning import plan
 from recsys_kd.progress import SILENT
-from recsys_kd.settings import load_recipe
+from recsys_kd.settings import CompressConfig, load_recipe
 from tests.conftest import quick
 
 
@@ -28,24 +31,31 @@ def test_a_budget_of_bytes_is_filled_and_the_better_fold_is_chosen(recipe):
     notes = Notes()
     found = plan(recipe, Wanted(bytes=12_000), notes)
     for fold in ("item", "field"):
-        assert f"plan: fold {fold}, 12,000 bytes: pruning, weighing, timing" in notes.told
-    assert sum("fitting once more, scoring" in told for told in notes.told) == 2
-    assert {o.fold for o in found.options} == {"item", "field"}
+        assert f"plan: fold {fold}, 50% of the units, 12,000 bytes: pruning, weighing, timing" in notes.told
+    assert sum("fitting once more, scoring" in told for told in notes.told) == FINALISTS
+    assert [sorted({getattr(o, name) for o in found.options}) for name in ("fold", "units")] == [
+        ["field", "item"],
+        [0.5, 1],
+    ]
+    assert sum(o.auc is not None for o in found.options) == FINALISTS
+    assert all("predicted to lose more" in o.why for o in found.options if o.auc is None)
     assert all(0.97 * 12_000 <= o.bytes <= 12_000 and o.p50_us > 0 for o in found.options)
-    assert found.chosen.auc == max(o.auc for o in found.options)
+    assert found.chosen.auc == max(o.auc for o in found.options if o.auc is not None)
     assert found.chosen.loss == pytest.approx(found.student - found.chosen.auc)
-    assert f"compress: {{bytes: 12000, fold: {found.chosen.fold}}}" in found.lines()[-1]
+    settings = yaml.safe_load(f"{{{found.chosen.settings()}}}")
+    assert found.lines()[-1].endswith(f"compress: {{{found.chosen.settings()}}}") and settings["bytes"] == 12_000
     activations = found.chosen.activations
-    assert list(activations) == ["15", "8"] and abs(activations["15"]) < 1e-7 and abs(activations["8"]) < 1e-3
-    assert (
-        f"15 bits {activations['15']:+.1e}, 8 bits" in found.lines()[-2] and "15 bits are served" in found.lines()[-2]
-    )
+    config = CompressConfig.model_validate(settings)
+    assert (config.units, config.activations) == (found.chosen.units, activations.form)
+    assert list(activations.loss) == ["15", "8"] and found.lines()[-2] == activations.line()
+    assert abs(activations.loss["15"]) < 1e-7 and abs(activations.loss["8"]) < 1e-3
     assert found.chosen.why == "chosen: keeps all limits, and loses least in these bytes"
 
 
 def test_a_loss_below_0_is_told_to_be_a_gain():
     def lines(loss):
-        option = Option("item", 100, 90, {"item": 1}, {"item": 1}, {"item": 4}, 0.1, 5.0, auc=0.7, loss=loss)
+        shape = {"item": 1}, {"item": 1}, {"item": 4}, {}
+        option = Option("item", 1.0, True, 100, 90, *shape, 0.1, 5.0, auc=0.7, loss=loss)
         return Planned([option], option, 0.7 + loss, 1000).lines()
 
     said = "lost below 0 is a gain: pruned and fitted once more, it scores above the float student there"
@@ -55,7 +65,7 @@ def test_a_loss_below_0_is_told_to_be_a_gain():
 
 def test_without_a_budget_the_smallest_that_loses_little_enough_is_chosen(recipe):
     found = plan(recipe, Wanted(loss=0.5), SILENT)
-    assert found.chosen.bytes == min(o.bytes for o in found.options if o.fold == found.chosen.fold)
+    assert found.chosen.budget == min(o.budget for o in found.options) and found.chosen.bytes <= found.chosen.budget
     assert found.chosen.loss <= 0.5 and found.chosen.why.startswith("chosen: the smallest that keeps all limits")
 
 

@@ -1,7 +1,7 @@
 import numpy as np
 import torch
 
-from recsys_kd.flow.compression import score_sample
+from recsys_kd.flow.calibrating import score_sample
 from recsys_kd.models.compiled import CompiledModule
 from recsys_kd.runtime.offline import OfflineModel
 from tests.served import compressed, head, random_student

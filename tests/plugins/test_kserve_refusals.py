@@ -35,6 +35,11 @@ BAD = {
     "ten million candidates": (listed("item_id", shape=[10_000_000]), "at most 5000 are taken at once"),
     "a number that is missing": ({"inputs": LISTED["inputs"][:4]}, "'age'"),
     "an infinite number": (listed("age", data=[1e308]), "'age'"),
+    "a name as long as the body": (listed("age", name="x" * 500_000), "unknown input 'xxx"),
+    "a shape of a hundred thousand": (listed("age", shape=[2] * 100_000), "'age' has shape first [2, 2, 2, 2, 2, 2"),
+    "true for an id": (listed("user_id", data=[True]), "'user_id' is INT64, a value is true or false"),
+    "ids of both kinds": (listed("item_id", data=[1, "a", 2, 3]), "'item_id' is INT64, a value is not"),
+    "NaN": (json.dumps(listed("age", data=[float("nan")])).encode(), "the body is not JSON"),
     "unknown outputs": (LISTED | {"outputs": [{"name": "x"}]}, "unknown output 'x'; this model gives probability"),
     "outputs that are no list": (LISTED | {"outputs": "x"}, "'inputs' is not a list"),
     "parameters that are no mapping": (LISTED | {"parameters": 5}, "'parameters' is not a mapping"),
@@ -45,7 +50,7 @@ BAD = {
 def test_a_bad_request_is_told_what_is_expected(http, what):
     body, words = BAD[what]
     found = http.post("/v2/models/shop/infer", content=body if isinstance(body, bytes) else json.dumps(body))
-    assert found.status_code == 400 and words in found.json()["error"]
+    assert found.status_code == 400 and words in found.json()["error"] and len(found.content) < 4000
 
 
 @pytest.mark.parametrize("length", ["x", "-1", "999999", "²"])
@@ -91,6 +96,13 @@ def test_grpc_refuses_in_the_same_words(world, rpc):
         rpc.score(REQUEST | {"nobody": 1}, CANDIDATES, FEATURES)
     with pytest.raises(BadRequest, match="'item_id' is BYTES, INT64 or INT32 is expected"):
         rpc.score(REQUEST, ["a"], None)
+    for odd in ([1, 2**70], [1, "a"], [1, None], {1, 2}, [2**70]):
+        with pytest.raises(BadRequest, match="field 'item_id'"):
+            rpc.score(REQUEST, odd, None)
+    with pytest.raises(BadRequest, match="missing, NaN or infinite values can't be scored; give finite numbers"):
+        rpc.score(REQUEST | {"age": float("nan")}, CANDIDATES, FEATURES)
+    with pytest.raises(BadRequest, match="unknown input 'xxxx"):  # and not a status that was too long for gRPC
+        rpc.score(REQUEST | {"x" * 500_000: 1}, CANDIDATES, FEATURES)
     with pytest.raises(BadRequest, match="5001 candidates, at most 5000"):
         rpc.score(REQUEST, np.zeros(5001, np.int64))
     with pytest.raises(ServerRefused, match="RESOURCE_EXHAUSTED"):

@@ -36,7 +36,7 @@ USUAL = [
     ({"user_id": 7, "device": "phone", "history": [1, 2, 3], "age": 1.5, "mood": [0.1, 0.2, 0.3, 0.4]}, [1, 2]),
     ({"user_id": None, "history": None, "age": 2, "mood": [1, 0.0, -1.0, 1e-3]}, np.arange(40)),
     ({"user_id": -(2**63), "device": None, "history": np.arange(30), "age": True, "mood": [0.0] * 4}, []),
-    ({"user_id": True, "history": [], "age": np.float64(0.5), "mood": [0.0] * 4}, np.arange(5, dtype=np.longlong)),
+    ({"user_id": 1, "history": [], "age": np.float64(0.5), "mood": [0.0] * 4}, np.arange(5, dtype=np.longlong)),
 ]
 
 
@@ -53,14 +53,17 @@ UNUSUAL = [
     ({**FULL, "devise": "phone"}, [1], "unknown field 'devise'"),
     ({**FULL, "user_id": "ann"}, [1], "'user_id': ids are integers"),
     ({**FULL, "user_id": 1.5}, [1], "'user_id': ids are integers"),
+    ({**FULL, "user_id": True}, [1], "'user_id': ids are integers in this model, got True"),
+    ({**FULL, "history": [1, False]}, [1], "'history': ids are integers in this model, got False"),
+    (FULL, [1, True], "'item_id': ids are integers in this model, got True"),
     ({**FULL, "user_id": 2**70}, [1], "does not fit in 64 bits"),
     ({**FULL, "device": 5}, [1], "'device': ids are strings"),
     ({**FULL, "device": "\ud800"}, [1], "not valid Unicode"),
     ({**FULL, "history": 5}, [1], "'history': a list of ids"),
     ({**FULL, "history": ["a"]}, [1], "'history': ids are integers"),
     ({**FULL, "age": "old"}, [1], "'age'"),
-    ({**FULL, "age": float("nan")}, [1], "'age': NaN or infinite"),
-    ({**FULL, "age": 1e39}, [1], "'age': NaN or infinite"),
+    ({**FULL, "age": float("nan")}, [1], "'age': missing, NaN or infinite"),
+    ({**FULL, "age": 1e39}, [1], "'age': missing, NaN or infinite"),
     ({**FULL, "age": None}, [1], "'age'"),
     ({**FULL, "mood": [0.0] * 3}, [1], "'mood'"),
     ({"user_id": 7, "mood": [0.0] * 4}, [1], "'age'"),

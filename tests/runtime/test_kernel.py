@@ -29,10 +29,15 @@ SHAPES = {
     "no hidden layer after the first": Shape(hidden=()),
     "deep and wide": Shape(width=32, first=64, hidden=(32, 17, 3), rank=16),
     "deep and wide, float32 weights": Shape(width=32, first=64, hidden=(32, 17, 3), rank=16, plain=True),
+    "deep and wide, float32 activations": Shape(width=32, first=64, hidden=(32, 17, 3), rank=16, activations="float32"),
     "a layer too wide for whole sums": Shape(width=4, first=520, hidden=(5, 4), rank=5),
     "rows too wide for whole sums": Shape(rank=260, width=4, first=5, candidate=True),
     "every kind of field": Shape(candidate=True, dense=True),
     "every kind of field, spread ids, 4 bits": Shape(candidate=True, dense=True, sparse=True, bits=4),
+    "two tiers": Shape(bits=4, tiers=8),
+    "two tiers, every kind of field": Shape(bits=4, tiers=4, candidate=True, dense=True, sparse=True),
+    "two tiers, one width, few hot": Shape(items=900, tiers=4, rank=16, width=8, first=40, hidden=(20,)),
+    "two tiers, rows too wide for whole sums": Shape(rank=255, width=4, first=5, candidate=True, tiers=8),
     "one item": Shape(items=1, users=1),
     "no items": Shape(items=0, users=0),
 }
@@ -184,8 +189,8 @@ def test_strings_are_hashed_as_blake2b_whatever_their_length():
 def test_lists_with_anything_unusual_are_left_to_python():
     for kernel in NATIVE:
         keys = kernel.library.keys
-        assert keys([1, -(2**63), 2**63 - 1, True], strings=False).tolist() == [1, -(2**63), 2**63 - 1, 1]
-        for odd in (1.5, "1", None, 2**63, [1]):
+        assert keys([1, -(2**63), 2**63 - 1, np.int32(1)], strings=False).tolist() == [1, -(2**63), 2**63 - 1, 1]
+        for odd in (True, False, 1.5, "1", None, 2**63, [1]):
             assert keys([1, odd], strings=False) is None
         for odd in (1, None, b"a", "\ud800"):
             assert keys(["a", odd], strings=True) is None

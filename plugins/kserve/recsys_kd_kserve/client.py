@@ -13,9 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from recsys_kd.errors import OutsideError
-from recsys_kd.runtime.encode import BadRequest
 from recsys_kd.runtime.ranker import Candidates
 from recsys_kd.runtime.service import Answer
+from recsys_kd.runtime.values import BadRequest, shown
 
 _HEADER_LENGTH = "Inference-Header-Content-Length"
 
@@ -30,12 +30,14 @@ def tensor(name: str, value: Any) -> tuple[dict[str, Any], bytes]:
     values = values.reshape(1) if values.ndim == 0 else values
     described: dict[str, Any] = {"name": name, "shape": list(values.shape)}
     if values.dtype.kind in "OUS":
+        if not all(isinstance(v, str | bytes) for v in values.ravel().tolist()):
+            raise BadRequest(f"field '{name}': {shown(value)} is neither all strings nor all integers of 64 bits")
         return described | {"datatype": "BYTES"}, b"".join(map(_counted, values.ravel().tolist()))
     if values.dtype.kind in "iu":
         return described | {"datatype": "INT64"}, values.astype("<i8").tobytes()
     if values.dtype.kind == "f":
         return described | {"datatype": "FP32"}, values.astype("<f4").tobytes()
-    raise BadRequest(f"field '{name}': {value!r} is neither ids nor numbers")
+    raise BadRequest(f"field '{name}': {shown(value)} is neither ids nor numbers")
 
 
 def _kind(name: str, value: Any) -> Any:
@@ -45,12 +47,12 @@ def _kind(name: str, value: Any) -> Any:
         if not len(first):
             return np.int64
         if len({isinstance(v, str) for v in first}) > 1:
-            raise BadRequest(f"field '{name}': strings beside other values")
+            raise BadRequest(f"field '{name}': strings beside other values; ids of a model are of one kind")
         first = first[0]
     if isinstance(first, str):
         return object
     if isinstance(first, int | np.integer) and abs(int(first)) >= 2**63:
-        raise BadRequest(f"field '{name}': {first} does not fit in 64 bits")
+        raise BadRequest(f"field '{name}': {shown(first)} does not fit in 64 bits; ids are int64")
     return None
 
 

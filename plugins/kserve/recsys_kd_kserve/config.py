@@ -8,6 +8,8 @@ from recsys_kd.runtime.plugins import ServingConfig
 TOKEN = "RECSYS_KD_TOKEN"
 """Environment variable with the token that load and unload ask for; where it is not set, both are refused."""
 VERSION_HEADER = "x-model-version"
+LONGEST = 2000
+"""Characters of a refusal: names come from requests, and gRPC drops a status whose text is longer than 8 KB."""
 
 
 class PortTaken(OutsideError):
@@ -18,7 +20,7 @@ class Refused(InputError):
     """A request that is not answered: HTTP status, and what is expected instead."""
 
     def __init__(self, status: int, message: str) -> None:
-        super().__init__(message)
+        super().__init__(message if len(message) <= LONGEST else f"{message[:LONGEST]}..")
         self.status = status
 
 

@@ -12,6 +12,7 @@ from prometheus_client.registry import Collector
 
 from recsys_kd.runtime.service import Service
 from recsys_kd.runtime.telemetry import SECONDS, Histogram
+from recsys_kd.runtime.watcher import REASONS
 from recsys_kd.schema import ITEM
 
 if TYPE_CHECKING:
@@ -92,7 +93,9 @@ def _watching(family: Family, model: str, service: Service) -> None:
     )
     family.gauge("epoch", "The registry's epoch as of what answers", watcher.epoch, model=model)
     family.count("swaps", "Versions taken over, the first one included", watcher.swaps, model=model)
-    for reason, n in sorted(watcher.refusals.items()):
+    # From nought on: Prometheus sees no increase in a counter that is born at 1.
+    for reason in sorted({*REASONS, *watcher.refusals}):
+        n = watcher.refusals.get(reason, 0)
         family.count("refusals", "Versions and registries refused", n, model=model, reason=reason)
     if watcher.answered_at is not None:
         age = time.time() - watcher.answered_at

@@ -104,7 +104,7 @@ class Decoder:
 
     def _rows(self, tensor: Tensor) -> int:
         if len(tensor.shape) != 1 or tensor.shape[0] < 0:
-            raise Refused(400, f"input '{ITEM}' has shape {list(tensor.shape)}, [N] is expected")
+            raise Refused(400, f"input '{ITEM}' has shape {_shown(tensor.shape)}, [N] is expected")
         if tensor.shape[0] > self.max_candidates:
             raise Refused(
                 400, f"input '{ITEM}' has {tensor.shape[0]} candidates, at most {self.max_candidates} are taken at once"
@@ -121,11 +121,10 @@ class Decoder:
         types = self._types(field)
         if tensor.datatype not in types:
             raise Refused(400, f"input '{field.name}' is {tensor.datatype}, {' or '.join(types)} is expected")
-        count = prod(tensor.shape)
         if min(tensor.shape, default=0) < 0 or not _fits(field, tensor.shape, rows):
             want = [rows if n == -1 and field.side != "request" else n for n in _shape(field)]
-            raise Refused(400, f"input '{field.name}' has shape {list(tensor.shape)}, {want} is expected")
-        values = _read(tensor, count)
+            raise Refused(400, f"input '{field.name}' has shape {_shown(tensor.shape)}, {want} is expected")
+        values = _read(tensor, prod(tensor.shape))  # of a million dimensions it would take minutes
         if not field.is_lookup:
             with np.errstate(over="ignore"):  # what float32 can't hold is refused by the model, as infinite
                 values = values.astype(np.float32)
@@ -140,6 +139,11 @@ class Decoder:
             return values
         value = values[0]
         return value if isinstance(value, str) else value.item()
+
+
+def _shown(shape: Sequence[int]) -> str:
+    """Return a shape, of hostile ones the first dimensions."""
+    return str(list(shape)) if len(shape) <= 8 else f"first {list(shape[:8])} ({len(shape)} dimensions)"
 
 
 def _shape(field: Field) -> list[int]:
@@ -164,6 +168,8 @@ def _read(tensor: Tensor, count: int) -> Any:
     if tensor.datatype == "BYTES":
         return [_text(tensor.name, value) for value in flat]
     kind = "q" if tensor.datatype in _INTS else "d"
+    if bool in map(type, flat):  # which Python counts among the integers
+        raise Refused(400, f"input '{tensor.name}' is {tensor.datatype}, a value is true or false")
     try:
         made: NDArray[Any] = np.frombuffer(array(kind, flat), dtype=kind)
     except (TypeError, OverflowError) as error:

@@ -5,7 +5,7 @@
 #pragma once
 #include <cstdint>
 
-#define RK_ABI 4
+#define RK_ABI 5
 #define RK_EXPORT extern "C" __attribute__((visibility("default")))
 #define RK_JOIN_(a, b) a##_##b
 #define RK_JOIN(a, b) RK_JOIN_(a, b)
@@ -27,6 +27,10 @@ struct rk_table {
   int64_t rows;
   int32_t dim, bits;
   rk_index index;
+  // RefinedRows: `more_rows` [rows], 1, 2 or 4 bytes each, names the row of table `more` that is added; null: none is.
+  // Candidates have a term RK_CODES for it instead.
+  const uint8_t* more_rows;
+  int32_t more, more_bytes;
 };
 
 enum rk_source : int32_t {

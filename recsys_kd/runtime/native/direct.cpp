@@ -57,7 +57,7 @@ inline bool read_keys(const Values& values, bool strings, int64_t count, int64_t
 inline bool read_key(void* value, bool string, int64_t* key) {
   *key = MISSING;
   if (!value || value == _Py_NoneStruct) return true;
-  if (!is(value, string ? PyUnicode_Type : PyLong_Type)) return false;
+  if (!is(value, string ? PyUnicode_Type : PyLong_Type) || is_truth(value)) return false;
   if (!string) {
     *key = PyLong_AsLongLong(value);
     return *key != -1 || !PyErr_Occurred();

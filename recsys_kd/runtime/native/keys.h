@@ -10,6 +10,7 @@ namespace {
 inline int64_t int_keys(void* list, int64_t start, int64_t count, int64_t* keys) {
   for (int64_t i = 0; i < count; i++) {
     void* item = PyList_GetItem(list, start + i);
+    if (is_truth(item)) return i;
     keys[i] = item ? PyLong_AsLongLong(item) : -1;
     if (keys[i] == -1 && PyErr_Occurred()) {
       PyErr_Clear();

@@ -6,37 +6,37 @@
 namespace {
 
 // The sums of outputs 0 .. J-1 for both vectors of a block. A chain of members, not arrays: compilers keep the members
-// in registers from the first to the last instruction, which they do not do for arrays.
+// in registers from the first to the last instruction, which they do not do for arrays. What they start from is added
+// last: it is larger than most of what they sum, and would round every step of theirs.
 template <int J>
 struct Sums : Sums<J - 1> {
-  Floats low, high;
-  RK_ALWAYS explicit Sums(const float* init) : Sums<J - 1>(init) { low = high = Floats{} + init[J - 1]; }
+  Floats low = {}, high = {};
   RK_ALWAYS void add(Floats a, Floats b, const float* weight) {
     Sums<J - 1>::add(a, b, weight);
     low += a * weight[J - 1];
     high += b * weight[J - 1];
   }
   template <bool RELU>
-  RK_ALWAYS void write(float* y) const {
-    Sums<J - 1>::template write<RELU>(y);
-    store(y + (J - 1) * B, RELU ? positive(low) : low);
-    store(y + (J - 1) * B + RK_LANES, RELU ? positive(high) : high);
+  RK_ALWAYS void write(const float* init, float* y) const {
+    Sums<J - 1>::template write<RELU>(init, y);
+    const Floats a = low + init[J - 1], b = high + init[J - 1];
+    store(y + (J - 1) * B, RELU ? positive(a) : a);
+    store(y + (J - 1) * B + RK_LANES, RELU ? positive(b) : b);
   }
 };
 
 template <>
 struct Sums<0> {
-  RK_ALWAYS explicit Sums(const float*) {}
   RK_ALWAYS void add(Floats, Floats, const float*) {}
   template <bool RELU>
-  RK_ALWAYS void write(float*) const {}
+  RK_ALWAYS void write(const float*, float*) const {}
 };
 
 template <int J, bool RELU>
 inline void tile(const float* x, int in, const float* weight, int64_t step, const float* init, float* y) {
-  Sums<J> sums(init);
+  Sums<J> sums;
   for (int k = 0; k < in; k++, x += B, weight += step) sums.add(load<Floats>(x), load<Floats>(x + RK_LANES), weight);
-  sums.template write<RELU>(y);
+  sums.template write<RELU>(init, y);
 }
 
 // One output alone, as several sums: one would wait for itself at every step.
@@ -44,12 +44,12 @@ template <bool RELU>
 inline void single(const float* x, int in, const float* weight, int64_t step, float init, float* y) {
   constexpr int CHAINS = 4;
   for (int half = 0; half < B; half += RK_LANES) {
-    Floats sum[CHAINS] = {Floats{} + init, {}, {}, {}};
+    Floats sum[CHAINS] = {};
     int k = 0;
     for (; k + CHAINS <= in; k += CHAINS)
       for (int i = 0; i < CHAINS; i++) sum[i] += load<Floats>(x + (k + i) * B + half) * weight[(k + i) * step];
     for (; k < in; k++) sum[0] += load<Floats>(x + k * B + half) * weight[k * step];
-    const Floats all = (sum[0] + sum[1]) + (sum[2] + sum[3]);
+    const Floats all = (sum[0] + sum[1]) + (sum[2] + sum[3]) + init;
     store(y + half, RELU ? positive(all) : all);
   }
 }

@@ -26,7 +26,8 @@ struct rk_method {
   const char* text;
 };
 
-RK_WEAK extern char PyLong_Type[], PyFloat_Type[], PyUnicode_Type[], PyList_Type[], _Py_NoneStruct[], _Py_TrueStruct[];
+RK_WEAK extern char PyLong_Type[], PyFloat_Type[], PyUnicode_Type[], PyList_Type[], _Py_NoneStruct[], _Py_TrueStruct[],
+    _Py_FalseStruct[];
 RK_WEAK void* PyDict_GetItemWithError(void* dict, void* key);  // a borrowed reference
 RK_WEAK intptr_t PyDict_Size(void* dict);
 RK_WEAK void* PyList_GetItem(void* list, intptr_t at);  // a borrowed reference
@@ -59,9 +60,12 @@ inline bool python_is_there() {
          PyLong_AsLongLong && PyLong_AsVoidPtr && PyLong_FromLong && PyCFunction_NewEx && PyFloat_AsDouble &&
          PyUnicode_AsUTF8AndSize && PyObject_GetBuffer && PyBuffer_Release && Py_IncRef && Py_DecRef && PyErr_Occurred &&
          PyErr_Clear && PyEval_SaveThread && PyEval_RestoreThread && PyLong_Type && PyFloat_Type && PyUnicode_Type &&
-         PyList_Type && _Py_NoneStruct && _Py_TrueStruct;
+         PyList_Type && _Py_NoneStruct && _Py_TrueStruct && _Py_FalseStruct;
 }
 
 inline bool is(void* object, char* type) { return PyObject_IsInstance(object, type) == 1; }
+
+// Which Python counts among the integers; they are no ids.
+inline bool is_truth(void* object) { return object == _Py_TrueStruct || object == _Py_FalseStruct; }
 
 }  // namespace

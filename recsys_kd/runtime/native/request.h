@@ -39,6 +39,9 @@ inline bool read_term(const rk_model& model, const rk_term& term, const rk_batch
     fetch_rows(table, rows, fetches);
     fetches.rest();
     for (int c = 0; c < size; c++) add_row(table, rows[c], z);
+    if (!table.more_rows) continue;
+    const rk_table& more = model.table[table.more];
+    for (int c = 0; c < size; c++) add_row(more, checked(more, code_at(table.more_rows, table.more_bytes, rows[c])), z);
   }
   const int64_t count = to - from;
   for (int k = 0; count > 1 && k < term.dim; k++) z[k] /= static_cast<float>(count);

@@ -14,6 +14,18 @@ inline int64_t stride(const rk_table& table) { return code_bytes(table) + OVERHE
 // The code, between two others, that stands for zero.
 inline float middle(const rk_table& table) { return static_cast<float>((1 << table.bits) - 1) * 0.5f; }
 
+// A row that lies in the table whatever was asked for.
+inline int64_t checked(const rk_table& table, int64_t row) {
+  return static_cast<uint64_t>(row) < static_cast<uint64_t>(table.rows) ? row : table.rows - 1;
+}
+
+// The row that `codes` names for a row, of 1, 2 or 4 bytes each; it may lie anywhere.
+inline int64_t code_at(const uint8_t* codes, int32_t bytes, int64_t row) {
+  const uint8_t* at = codes + row * bytes;
+  if (bytes == 1) return *at;
+  return bytes == 2 ? load<uint16_t>(at) : load<int32_t>(at);
+}
+
 // Makes a block's rows ones that lie in the table, and asks for them.
 inline void fetch_rows(const rk_table& table, int64_t* rows, Fetches& fetches) {
   const uint64_t step = static_cast<uint64_t>(stride(table)), count = static_cast<uint64_t>(table.rows);

@@ -86,12 +86,6 @@ struct Span {
   int size(int64_t block) const { return static_cast<int>(end - at(block) < B ? end - at(block) : B); }
 };
 
-inline int64_t code_at(const rk_term& term, int64_t row) {
-  const uint8_t* at = term.codes + row * term.code_bytes;
-  if (term.code_bytes == 1) return *at;
-  return term.code_bytes == 2 ? load<uint16_t>(at) : load<int32_t>(at);
-}
-
 inline bool has_key(const rk_term& term) { return term.source == RK_KEY || term.source == RK_ITEM; }
 
 // One stage of one block of one term; `items` are the block's item rows, found in stage 2.
@@ -111,7 +105,7 @@ inline void lookup_stage(const rk_model& model, const rk_batch& batch, const rk_
   } else if (stage == 2 && term.source == RK_CODES) {
     for (int c = 0; c < B; c++) fetches.add(term.codes + items[c] * term.code_bytes);
   } else if (stage == 3 && term.source == RK_CODES) {
-    for (int c = 0; c < B; c++) rows[c] = code_at(term, items[c]);
+    for (int c = 0; c < B; c++) rows[c] = code_at(term.codes, term.code_bytes, items[c]);
     fetch_rows(table, rows, fetches);
   }
 }

@@ -1,0 +1,178 @@
+"""Size, quality and latency: the planner's artifacts at budgets from 1/5 to 1/100 of the teacher, beside what else
+makes a student smaller. Prints a table per set and writes a picture, build/bench/pareto-<set>.svg.
+
+BENCH_SETS names sets, `shop` (synthetic) or one of the real ones; BENCH_ROWS the shop's log rows.
+"""
+
+import os
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+import fbgemm_gpu  # noqa: F401 - registers its operators
+import numpy as np
+import torch
+
+from recsys_kd.cli.display import PlainProgress
+from recsys_kd.data.dataset import Dataset
+from recsys_kd.data.interactions import import_interactions
+from recsys_kd.data.interactions_config import load_import
+from recsys_kd.data.synth import ShopConfig, synthesize
+from recsys_kd.distil.loop import score_rows
+from recsys_kd.evaluate.charts import HEIGHT, LEFT, RIGHT, TOP, WIDTH, Scale, axes, curve, picture, ticks, words
+from recsys_kd.evaluate.metrics import auc
+from recsys_kd.flow import compression
+from recsys_kd.flow.cache import Stages
+from recsys_kd.flow.evaluation import score_compiled, test_sample
+from recsys_kd.flow.forms import FOLDS
+from recsys_kd.flow.latency import latency_of
+from recsys_kd.flow.night import read
+from recsys_kd.flow.probing import code
+from recsys_kd.flow.recovery import recovery_stage
+from recsys_kd.flow.training import Trained, student_of, train
+from recsys_kd.flow.weighing import budget_of
+from recsys_kd.settings import CompressConfig, Recipe, load_recipe
+from tests.benchmarks import compression_peers as peers
+from tests.benchmarks.bench_real import RECIPES, SHARED
+from tests.benchmarks.table import OUT, show
+
+RATIOS = (5, 10, 20, 30, 50, 100)
+WIDTHS, SHARES = (32, 16, 8, 4, 2, 1), (0.3, 0.1, 0.05)
+ROWS = int(os.environ.get("BENCH_ROWS", "300000"))
+
+
+@dataclass(frozen=True)
+class Point:
+    """One model: what it is, its bytes, test AUC and (of ours) median microseconds of 1,000 candidates."""
+
+    way: str
+    detail: str
+    bytes: int
+    auc: float
+    p50: float | None = None
+
+
+def recipe_of(name: str, folder: Path) -> Recipe:
+    """Return the recipe of a set."""
+    if name == "shop":
+        shop = ShopConfig(rows=ROWS, users=3000, items=6000)
+        return load_recipe(synthesize(shop, folder, PlainProgress()).recipe)
+    config = load_import(RECIPES / f"{name}.import.yaml", SHARED)
+    return load_recipe(import_interactions(config, folder, PlainProgress()).recipe)
+
+
+def ours(recipe: Recipe, dataset: Dataset, trained: Trained, stages: Stages) -> list[Point]:
+    """Return the planner's artifacts, as they are read from disk."""
+    recover = recovery_stage(recipe, dataset, trained.soft, trained.folders["student"], stages, "student-recovery")
+    found, sample, student = [], test_sample(dataset), student_of(trained.student)
+    coded = {fold: code(student, dataset, CompressConfig(fold=fold)) for fold in FOLDS}
+    for ratio in RATIOS:
+        budget = trained.teacher.bytes // ratio
+        tried = [
+            compression.prune(c, dataset, CompressConfig(bytes=budget, fold=fold), budget) for fold, c in coded.items()
+        ]
+        made = compression.finish(min(tried, key=lambda p: p.plan.predicted_loss), dataset, recover)
+        with tempfile.TemporaryDirectory() as folder:
+            digests = dict.fromkeys(("data", "recipe", "teacher"), "0" * 64)
+            artifact = compression.publish_artifact(Path(folder), recipe.name, made, dataset, digests, [])
+            size, p50 = artifact.bytes_on_disk, latency_of(artifact.path)[0]
+        value = auc(score_compiled(made.served, dataset)[0], sample).value
+        hot = ", two tiers" if "hot_rows" in made.plan.summary() else ""
+        found.append(Point("ours", f"1/{ratio}, fold {made.plan.fold}{hot}", size, value, p50))
+    return found
+
+
+def others(recipe: Recipe, dataset: Dataset, trained: Trained) -> list[Point]:
+    """Return every baseline."""
+    sample, found = test_sample(dataset), []
+
+    def add(way: str, detail: str, model: object, size: int) -> None:
+        found.append(Point(way, detail, size, auc(score_rows(model, dataset, dataset.splits["test"]), sample).value))
+
+    student = student_of(trained.student)
+    for name, way in (("fp16", peers.half), ("FBGEMM int8", peers.fbgemm8), ("FBGEMM int4", peers.fbgemm4)):
+        add(name, "unpruned student", *peers.in_format(student, way))
+    config = recipe.student
+    for width in WIDTHS:
+        narrow = config.model_copy(update={"width": width})
+        torch.manual_seed(recipe.seed)
+        model = peers.fitted(peers.Student(dataset.schema, narrow), dataset, narrow, recipe.seed)
+        add("narrower, no teacher", f"width {width}", model, peers.float_bytes(model))
+    for way, both in (("hashing trick", False), ("quotient-remainder", True)):
+        for share in SHARES:
+            torch.manual_seed(recipe.seed)
+            model = peers.fitted(peers.Shared(dataset.schema, config, share, both), dataset, config, recipe.seed)
+            add(way, f"{share:.0%} of the rows", model, peers.float_bytes(model))
+    return found
+
+
+def above(points: list[Point]) -> list[str]:
+    """Return the baselines that are better than every artifact of ours that is no larger."""
+    mine = [p for p in points if p.way == "ours"]
+    least, beaten = min(p.bytes for p in mine), []
+    for p in points:
+        if p.way in ("ours", "teacher") or p.bytes < least:
+            continue
+        if p.auc > max(m.auc for m in mine if m.bytes <= p.bytes):
+            beaten.append(f"{p.way}, {p.detail}")
+    return beaten
+
+
+def draw(points: list[Point], chosen: int) -> str:
+    """Return the picture: test AUC over bytes, on a scale of powers of ten; a ring marks the recipe's own budget."""
+    sizes, values = [np.log10(p.bytes) for p in points], [p.auc for p in points]
+    pad = (max(values) - min(values)) * 0.08 or 0.01
+    x = Scale(min(sizes) - 0.1, max(sizes) + 0.1, LEFT, WIDTH - RIGHT)
+    y = Scale(min(values) - pad, max(values) + pad, HEIGHT - 40, TOP)
+    body = axes(x, y, ticks(x.low, x.high), ticks(y.low, y.high), ("bytes, power of ten", "test AUC"))
+    ways = list(dict.fromkeys(p.way for p in points))
+    colours = ["#1b6ac9", "#444", "#c9541b", "#2a8f4c", "#8a4fbf", "#b8860b", "#c0307a", "#008b8b"]
+    for i, way in enumerate(ways):
+        own = sorted((p for p in points if p.way == way), key=lambda p: p.bytes)
+        at = [(x(np.log10(p.bytes)), y(p.auc)) for p in own]
+        body += curve(at, colours[i % len(colours)])
+        body += words("tick", at[-1][0] - 4, at[-1][1] - 6, "end", way)
+        if way == "ours":
+            near = min(range(len(own)), key=lambda j: abs(own[j].bytes - chosen))
+            body += f'<circle cx="{at[near][0]:.1f}" cy="{at[near][1]:.1f}" r="6" fill="none" stroke="#1b6ac9"/>'
+    return picture(
+        "Size and quality", "Test AUC over bytes of our artifacts and of what else makes students smaller", body
+    )
+
+
+def points_of(recipe: Recipe, dataset: Dataset, trained: Trained, stages: Stages) -> list[Point]:
+    """Return all points of a set, the teacher's and ours first."""
+    teacher = auc(score_rows(trained.teacher.model, dataset, dataset.splits["test"]), test_sample(dataset)).value
+    return [
+        *ours(recipe, dataset, trained, stages), Point("teacher", "", trained.teacher.bytes, teacher),
+        *others(recipe, dataset, trained),
+    ]  # fmt: skip
+
+
+def report(name: str, points: list[Point], chosen: int) -> None:
+    """Print a set's table, and write its picture."""
+    teacher = next(p.bytes for p in points if p.way == "teacher")
+    show(f"pareto-{name}", [
+        {"way": p.way, "what": p.detail, "bytes": f"{p.bytes:,}", "teacher / this": f"{teacher / p.bytes:.1f}",
+         "test AUC": f"{p.auc:.4f}", "p50 us": "" if p.p50 is None else f"{p.p50:.0f}"}
+        for p in points
+    ])  # fmt: skip
+    (OUT / f"pareto-{name}.svg").write_text(draw(points, chosen))
+    beaten = above(points)
+    print(f"baselines that lie above ours: {'; '.join(beaten) if beaten else 'none'}")
+
+
+def main() -> None:
+    """Print the table of every set."""
+    for name in os.environ.get("BENCH_SETS", "shop").split(","):
+        with tempfile.TemporaryDirectory() as folder:
+            recipe = recipe_of(name, Path(folder))
+            stages = Stages(recipe.work, PlainProgress())
+            dataset, digest = read(recipe, stages)
+            trained = train(recipe, dataset, digest, stages)
+            budget = budget_of(recipe.compress, trained.teacher.bytes) or trained.teacher.bytes // 20
+            report(name, points_of(recipe, dataset, trained, stages), budget)
+
+
+if __name__ == "__main__":
+    main()

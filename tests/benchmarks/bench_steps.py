@@ -1,0 +1,73 @@
+"""What each step of compression costs alone: 8 bits, 4 bits, 4 bits with a hot tier, half of the rows pruned; against
+the float student on the test days, before recovery and after, rows rounded as they are served.
+
+BENCH_SETS and BENCH_ROWS as in `bench_pareto`; BENCH_SEEDS: how many seeds, the first being the recipe's.
+"""
+
+import os
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+
+from recsys_kd.cli.display import PlainProgress
+from recsys_kd.compress.export import quantized
+from recsys_kd.data.dataset import Dataset
+from recsys_kd.distil.loop import score_rows
+from recsys_kd.evaluate.evaluation import difference
+from recsys_kd.evaluate.metrics import auc
+from recsys_kd.flow import compression
+from recsys_kd.flow.cache import Stages
+from recsys_kd.flow.calibrating import recalibrated, score_sample
+from recsys_kd.flow.evaluation import test_sample
+from recsys_kd.flow.night import read
+from recsys_kd.flow.probing import code
+from recsys_kd.flow.recovery import recovery_stage
+from recsys_kd.flow.training import Trained, student_of, train
+from recsys_kd.settings import CompressConfig, Recipe
+from tests.benchmarks.bench_pareto import recipe_of
+from tests.benchmarks.table import show
+
+SEEDS = int(os.environ.get("BENCH_SEEDS", "1"))
+STEPS = {
+    "8 bits": CompressConfig(keep_rows=1.0, bits=(8,)),
+    "4 bits": CompressConfig(keep_rows=1.0, bits=(4,)),
+    "4 bits, a fifth of the rows hot": CompressConfig(keep_rows=1.0, bits=(4,), hot_rows=0.2),
+    "half of the rows, 8 bits": CompressConfig(keep_rows=0.5, bits=(8,)),
+}
+
+
+def steps(recipe: Recipe, dataset: Dataset, trained: Trained, stages: Stages) -> Iterator[dict[str, str]]:
+    """Yield what each step costs, as rows of a table."""
+    student, sample = student_of(trained.student), test_sample(dataset)
+    rows = np.arange(dataset.splits["test"].start, dataset.splits["test"].stop)
+    start = auc(score_rows(student, dataset, dataset.splits["test"]), sample)
+    recover = recovery_stage(recipe, dataset, trained.soft, trained.folders["student"], stages, "student-recovery")
+    coded = code(student, dataset, CompressConfig())
+    for name, config in STEPS.items():
+        pruned = compression.prune(coded, dataset, config, None)
+        made = compression.finish(pruned, dataset, recover)
+        found = {"step": name, "seed": str(recipe.seed), "bytes": f"{pruned.plan.predicted_bytes:,}"}
+        rounded = recalibrated(quantized(pruned.student, pruned.plan), dataset)
+        for column, model in (("AUC before recovery", rounded), ("AUC as served", made.served)):
+            gap = difference(auc(score_sample(model, dataset, rows), sample), start, recipe.evaluate.confidence)
+            found[column] = f"{gap.value:+.4f} ({gap.low:+.4f} to {gap.high:+.4f})"
+        yield found
+
+
+def main() -> None:
+    """Print every set's table: test AUC less that of the float student, with intervals clustered by user."""
+    for name in os.environ.get("BENCH_SETS", "shop").split(","):
+        with tempfile.TemporaryDirectory() as folder:
+            base, found = recipe_of(name, Path(folder)), []
+            for seed in range(base.seed, base.seed + SEEDS):
+                recipe = base.model_copy(update={"seed": seed})
+                stages = Stages(recipe.work, PlainProgress())
+                dataset, digest = read(recipe, stages)
+                found += steps(recipe, dataset, train(recipe, dataset, digest, stages), stages)
+            show(f"steps-{name}", found)
+
+
+if __name__ == "__main__":
+    main()
