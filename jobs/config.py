@@ -44,6 +44,8 @@ class Limits(StrictConfig):
     """A night that is queued for so long is sent again, in case its message was lost."""
     backoff: float = Field(30, ge=0)
     """Before the second attempt; doubled for each later one, up to 120 times (an hour)."""
+    patience: float = Field(12 * 3600, ge=0)
+    """So long a night waits, in all, for what is away (its log, the store, the registry); then it is a dead letter."""
     reconcile: float = Field(30, gt=0)
     """Between two comparisons of wanted with published nights."""
     memory_bytes: int = Field(16 << 30, gt=0)

@@ -10,7 +10,7 @@ from typing import Any
 from celery import chain
 from celery.exceptions import Ignore
 
-from jobs import logs, reconcile, stages
+from jobs import cleanup, logs, reconcile, stages
 from jobs.app import app
 from jobs.board import Board
 from jobs.config import from_environment
@@ -62,7 +62,7 @@ def tidy(run: str) -> dict[str, Any]:
         night = Board(config.state).get(run)
         if night is None or night.phase != "published":
             raise Ignore
-        stages.tidy(config, night)
+        cleanup.tidy(config, night)
         following = reconcile.start_next(config, night.model, send)
         log.info("done")
     return {"run": run, "stage": "tidy", "next": following}
