@@ -131,6 +131,18 @@ def test_a_cancelled_night_stops_at_once_and_is_not_published_until_it_is_retrie
     assert wait(world, first, "published").outcome == "late"  # a newer night is live
 
 
+def test_a_night_whose_log_is_late_waits_and_says_so_and_runs_when_it_has_come(world):
+    day = world.shop / "log" / "day=2026-01-12"
+    late = day.rename(world.shop / "late")
+    (run,) = json.loads(cli(world, "submit", recipe(world), "--night", "2026-01-12", "--json").stdout).values()
+    deadline = time.monotonic() + 100
+    while (night := world.board.get(run)).waited == 0 and time.monotonic() < deadline:
+        time.sleep(0.1)  # Redis is not asked to tell
+    assert "has nothing of 2026-01-12, its last day is 2026-01-11" in night.reason and night.attempts == 0
+    late.rename(day)
+    assert wait(world, run, "published").attempts == 1
+
+
 def test_an_unknown_night_is_named(world):
     done = cli(world, "jobs", "show", "shop-0@2020-01-01")
     assert done.returncode == 2 and "nobody wanted that night" in done.stderr and "Traceback" not in done.stderr
