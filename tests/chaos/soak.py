@@ -26,13 +26,16 @@ KEPT = 2
 """Versions that gc leaves of each model: the disk is full of them after as many nights."""
 DAYS = 5
 """Of its log the shop keeps, up to the oldest night that is open."""
+SHOPS_OWN = {"teacher": {"kind": "precomputed", "column": "propensity", "scores": "probability"}}
+"""A teacher that the log has already: a night takes seconds of processor time. `make chaos` trains teachers."""
 _EVERY_SECONDS = 5.0
 
 
 def soak(folder: Path, seed: int, models: int, nights: int, every: tuple[float, float], patience: float) -> bool:
     """Run; print a table; return whether all was well."""
     began = time.monotonic()
-    world = World(folder, models, nights, Limits(keep_versions=KEPT, reconcile=5), watch=0.5)
+    limits = Limits(keep_versions=KEPT, reconcile=5)
+    world = World(folder, models, nights, limits, heavy=models, watch=0.5, recipe=SHOPS_OWN)
     samples: list[Sample] = []
     try:
         world.want()
