@@ -216,7 +216,7 @@ def up(
     folder: Annotated[Path, typer.Argument(help="Logs and Redis's files.")] = Path("build/up"),
     beat: Annotated[bool, typer.Option(help="Celery beat too.")] = True,
 ) -> None:
-    """Run Redis, both workers, the reconciler and beat on this machine, starting again whatever ends; Ctrl-C stops."""
+    """Run Redis, workers, reconciler, beat and server on this machine, starting again whatever ends; Ctrl-C stops."""
     from jobs.up import run
 
     run(from_environment(), folder, beat)

@@ -42,6 +42,8 @@ def commands(config: JobsConfig, folder: Path, beat: bool) -> dict[str, list[str
     }
     if find_spec("flower") is not None:
         found["flower"] = [*celery, "flower", "--address=127.0.0.1", f"--port={config.flower_port}"]
+    if find_spec("recsys_kd_kserve") is not None:
+        found["server"] = [sys.executable, "-m", "jobs.server", str(folder)]
     if beat:
         found["beat"] = [*celery, "beat", "-s", str(folder / "beat-schedule"), "--pidfile="]
     redis = urlsplit(config.broker)

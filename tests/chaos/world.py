@@ -193,6 +193,8 @@ class World:
             "registry": self.registry_server.url(0),
             "desk": str(self.shop / "desk"),
             "metrics_port": free_port(),
+            "server_port": free_port(),
+            "server_grpc_port": free_port(),
             "limits": {
                 **limits.__dict__, "grace": 1, "backoff": 0.2, "keep_seconds": 30
             },

@@ -86,6 +86,19 @@ def test_prometheus_metrics_are_served_by_a_worker(world):
     assert 'recsys_kd_stage_done_total{stage="train"} 1.0' in text
 
 
+def test_the_server_beside_the_workers_serves_what_they_published(world):
+    command = [sys.executable, "-m", "jobs.server", str(world.folder / "server")]
+    with (world.folder / "server.log").open("w") as log:
+        server = subprocess.Popen(command, env=world.environment, cwd=ROOT, stdout=log, stderr=log)
+    try:
+        found = json.loads(get(f"http://127.0.0.1:{world.config.server_port}/v2/models/shop-0"))
+        assert found["versions"] == ["1"] and "device" in [i["name"] for i in found["inputs"]]
+    finally:
+        server.terminate()
+        server.wait(timeout=120)
+    assert server.returncode == 0 and (world.folder / "server" / "serving").is_dir()
+
+
 def test_flower_shows_the_workers(world):
     port = free_port()
     command = [sys.executable, "-m", "celery", "-A", "jobs.app", "flower", "--address=127.0.0.1", f"--port={port}"]

@@ -31,6 +31,7 @@ def test_compose_starts_what_up_starts_with_a_redis_that_loses_nothing(tmp_path)
         assert f"-Q {name} -c 1" in services[name]["command"] and services[name]["restart"] == "always"
     config = load(ROOT / "jobs" / "deploy" / "jobs.yaml")
     assert config.production and len({config.broker, config.state, config.registry}) == 3
+    assert config.server_config.is_file()
 
 
 def test_heavy_stages_go_to_the_heavy_queue_and_nothing_but_json_is_taken():
@@ -68,7 +69,7 @@ def test_whatever_ends_is_started_again_and_all_is_stopped(tmp_path):
 def test_up_and_down_start_and_stop_the_whole_application(tmp_path):
     port = free_port()
     plain = {"broker": f"redis://127.0.0.1:{port}/0", "state": f"redis://127.0.0.1:{port}/1"}
-    plain |= {"desk": "desk", "flower_port": free_port()}
+    plain |= {"desk": "desk"} | {f"{name}_port": free_port() for name in ("flower", "server", "server_grpc")}
     (tmp_path / "jobs.yaml").write_text(yaml.safe_dump(plain))
     environment = {**os.environ, "RECSYS_KD_JOBS": str(tmp_path / "jobs.yaml"), "PYTHONPATH": str(ROOT)}
     command = [sys.executable, "-m", "recsys_kd", "jobs"]
