@@ -25,6 +25,8 @@ from recsys_kd.errors import OutsideError
 
 PID = "up.pid"
 _RESTART_SECONDS, _STOP_SECONDS, _LOOK_SECONDS = 1.0, 15.0, 0.2
+_LOG_BYTES = 50 << 20
+"""A longer log becomes `<name>.log.1`, in place of the one before."""
 
 
 class AlreadyUp(OutsideError):
@@ -82,6 +84,7 @@ class Supervisor:
         for name in self.commands:
             process = self.running.get(name)
             if process is not None and process.poll() is None:
+                _turn_over(self.folder / f"{name}.log")
                 continue
             if process is not None and name not in self.ended_at:
                 self.ended_at[name] = time.monotonic()
@@ -112,6 +115,13 @@ class Supervisor:
         redis = [p for name, p in self.running.items() if name == "redis"]
         _stop([p for p in self.running.values() if p not in redis])
         _stop(redis)
+
+
+def _turn_over(log: Path) -> None:
+    """Keep a log short; whoever writes it goes on at its new end. What is written just now may be lost."""
+    if log.stat().st_size > _LOG_BYTES:
+        shutil.copyfile(log, log.with_name(f"{log.name}.1"))
+        os.truncate(log, 0)
 
 
 def _stop(processes: list["subprocess.Popen[bytes]"]) -> None:

@@ -66,6 +66,20 @@ def test_whatever_ends_is_started_again_and_all_is_stopped(tmp_path):
         os.kill(second, 0)
 
 
+def test_a_log_that_grows_long_is_turned_over(tmp_path, monkeypatch):
+    monkeypatch.setattr(up, "_LOG_BYTES", 10_000)
+    supervisor = Supervisor({"talker": [sys.executable, "-c", "while True: print('x' * 99, flush=True)"]}, tmp_path)
+    thread = threading.Thread(target=supervisor.run)
+    thread.start()
+    deadline = time.monotonic() + 120
+    while not (tmp_path / "talker.log.1").exists() and time.monotonic() < deadline:
+        time.sleep(0.02)
+    supervisor.stopping.set()
+    thread.join()
+    assert supervisor.restarts == 0 and (tmp_path / "talker.log.1").stat().st_size > 10_000
+    assert b"\0" not in (tmp_path / "talker.log").read_bytes()  # no hole where the old lines were
+
+
 def test_up_and_down_start_and_stop_the_whole_application(tmp_path):
     port = free_port()
     plain = {"broker": f"redis://127.0.0.1:{port}/0", "state": f"redis://127.0.0.1:{port}/1"}
