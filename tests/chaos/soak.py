@@ -28,14 +28,14 @@ DAYS = 5
 """Of its log the shop keeps, up to the oldest night that is open."""
 SHOPS_OWN = {"teacher": {"kind": "precomputed", "column": "propensity", "scores": "probability"}}
 """A teacher that the log has already: a night takes seconds of processor time. `make chaos` trains teachers."""
-_EVERY_SECONDS = 5.0
+_EVERY_SECONDS = 10.0
 
 
 def soak(folder: Path, seed: int, models: int, nights: int, every: tuple[float, float], patience: float) -> bool:
     """Run; print a table; return whether all was well."""
     began = time.monotonic()
     limits = Limits(keep_versions=KEPT, reconcile=5)
-    world = World(folder, models, nights, limits, heavy=models, watch=0.5, recipe=SHOPS_OWN)
+    world = World(folder, models, nights, limits, heavy=models, watch=1.0, recipe=SHOPS_OWN)
     samples: list[Sample] = []
     try:
         world.want()
@@ -77,7 +77,7 @@ def _take(world: World, plan: Faults, began: float, samples: list[Sample]) -> No
             _roll(world)
     except (RecsysKdError, RedisError, OSError):
         return  # Redis is away, or a file just went: the next look is soon
-    if len(samples) % 12 == 1:
+    if len(samples) % 12 == 0:
         print(samples[-1].line(), flush=True)
 
 
