@@ -37,12 +37,11 @@ def soak(folder: Path, seed: int, models: int, nights: int, every: tuple[float, 
     limits = Limits(keep_versions=KEPT, reconcile=5)
     world = World(folder, models, nights, limits, heavy=models, watch=1.0, recipe=SHOPS_OWN)
     samples: list[Sample] = []
+    plan, stop = Faults(world, seed), threading.Event()
+    striker = threading.Thread(target=_strike, args=(plan, every, stop), daemon=True)
     try:
         world.want()
         world.start()
-        plan = Faults(world, seed)
-        stop = threading.Event()
-        striker = threading.Thread(target=_strike, args=(plan, every, stop))
         striker.start()
         while not world.done() and time.monotonic() - began < patience:
             time.sleep(_EVERY_SECONDS)
@@ -54,6 +53,7 @@ def soak(folder: Path, seed: int, models: int, nights: int, every: tuple[float, 
         found = finish(world, plan, 120)
         stray = left_over(world, KEPT)
     finally:
+        stop.set()
         orphans = world.close()
     verdict = judge(world, plan, found, orphans, seed, time.monotonic() - began)
     flat, table = write(samples, folder)
