@@ -1,6 +1,7 @@
 """What a run holds at one moment, in memory and on disk, and whether that grows from night to night."""
 
 import json
+import os
 import statistics
 import time
 from collections.abc import Sequence
@@ -53,7 +54,7 @@ HEADER = "".join(f"{f.name:>9}" for f in fields(Sample))
 def sample(world: World, began: float) -> Sample:
     """Return what is held now. Raises: RegistryUnreachable, RedisError."""
     published = {model: set(world.registry.state(model).nights) for model in world.models}
-    memory = sum(_rss(p) for p in world.ours() if "jobs.child" not in _command(p))
+    memory = sum(_rss(p) for p in world.ours() if not _is_night(p))
     servers = (world.broker, world.registry_server)
     redis = sum(s.client().info("memory")["used_memory"] for s in servers)
     whole = sum(_size(folder) for folder in (world.shop / "store", world.shop / "desk", world.folder / "tmp"))
@@ -120,11 +121,14 @@ def write(samples: Sequence[Sample], folder: Path) -> tuple[bool, str]:
     return flat, "\n".join(lines)
 
 
-def _command(process: psutil.Process) -> list[str]:
+def _is_night(process: psutil.Process) -> bool:
+    """Return whether a process is a night's own: it leads a session, and a pool process started it."""
     try:
-        return process.cmdline()
-    except psutil.Error:
-        return []
+        parent = process.parent()
+        pool = parent is not None and "spawn_main" in " ".join(parent.cmdline())
+        return pool and os.getsid(process.pid) == process.pid
+    except (psutil.Error, ProcessLookupError):
+        return True
 
 
 def _rss(process: psutil.Process) -> int:

@@ -35,7 +35,7 @@ def soak(folder: Path, seed: int, models: int, nights: int, every: tuple[float, 
     """Run; print a table; return whether all was well."""
     began = time.monotonic()
     limits = Limits(keep_versions=KEPT, reconcile=5)
-    world = World(folder, models, nights, limits, heavy=models, watch=1.0, recipe=SHOPS_OWN)
+    world = World(folder, models, nights, limits, heavy=models, watch=1.0, recipe=SHOPS_OWN, warm=True)
     samples: list[Sample] = []
     plan, stop = Faults(world, seed), threading.Event()
     striker = threading.Thread(target=_strike, args=(plan, every, stop), daemon=True)

@@ -24,6 +24,7 @@ from recsys_kd.data.synth import ShopConfig, synthesize
 from recsys_kd.errors import RecsysKdError
 from recsys_kd.registry.redis import RedisRegistry
 from tests.chaos.recovery import Timeline
+from tests.chaos.warm import site
 from tests.redis_server import RedisServer, free_port
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -86,11 +87,14 @@ def is_ours(process: psutil.Process, folder: Path) -> bool:
 
 
 class World:
-    """Everything that runs; `close` ends it. `watch`: seconds between two looks at board and registry."""
+    """Everything that runs; `close` ends it.
+
+    `watch`: seconds between two looks at board and registry. `warm`: see the module of that name.
+    """
 
     def __init__(
         self, folder: Path, models: int, nights: int, limits: Limits, heavy: int = 2, watch: float = 0.1,
-        recipe: dict[str, Any] | None = None,
+        recipe: dict[str, Any] | None = None, warm: bool = False,
     ) -> None:  # fmt: skip
         self.watch, self.recipe = watch, RECIPE | (recipe or {})
         self.folder, self.models = folder, [f"shop-{n}" for n in range(models)]
@@ -100,6 +104,8 @@ class World:
         (folder / "tmp").mkdir()
         self._shim()
         self.environment = self._environment()
+        if warm:
+            self.environment["PYTHONPATH"] = f"{site(folder / 'site')}{os.pathsep}{ROOT}"
         self.broker = self._redis("broker")
         self.registry_server = self._redis("registry")
         self.config = self._configure(limits)
