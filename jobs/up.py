@@ -97,10 +97,14 @@ class Supervisor:
     def _start(self, name: str) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
         with (self.folder / f"{name}.log").open("ab") as log:
-            self.running[name] = subprocess.Popen(
-                self.commands[name], stdout=log, stderr=log, stdin=subprocess.DEVNULL, env=self.environment,
-                start_new_session=True,
-            )  # fmt: skip
+            try:
+                self.running[name] = subprocess.Popen(
+                    self.commands[name], stdout=log, stderr=log, stdin=subprocess.DEVNULL, env=self.environment,
+                    start_new_session=True,
+                )  # fmt: skip
+            except OSError as error:  # being installed anew, say: it is tried again
+                log.write(f"{name} can't be started: {error}\n".encode())
+                self.ended_at[name] = time.monotonic()
 
     def run(self) -> None:
         """Look until `stopping` is set, then stop everything."""

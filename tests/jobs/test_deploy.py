@@ -66,6 +66,18 @@ def test_whatever_ends_is_started_again_and_all_is_stopped(tmp_path):
         os.kill(second, 0)
 
 
+def test_what_can_not_be_started_is_tried_again_and_ends_nothing_else(tmp_path):
+    supervisor = Supervisor({"late": [str(tmp_path / "late")]}, tmp_path)
+    supervisor.look()
+    assert "late can't be started: [Errno 2]" in (tmp_path / "late.log").read_text()
+    (tmp_path / "late").write_text("#!/bin/sh\nexec sleep 600\n")
+    (tmp_path / "late").chmod(0o755)
+    supervisor.ended_at["late"] -= 2  # a second and more ago
+    supervisor.look()
+    assert supervisor.running["late"].poll() is None
+    supervisor.stop()
+
+
 def test_a_log_that_grows_long_is_turned_over(tmp_path, monkeypatch):
     monkeypatch.setattr(up, "_LOG_BYTES", 10_000)
     supervisor = Supervisor({"talker": [sys.executable, "-c", "while True: print('x' * 99, flush=True)"]}, tmp_path)
