@@ -143,11 +143,19 @@ def train(work: Work) -> None:
             raise OutsideAway(said)
         if ended.code not in (0, HELD_BACK):
             raise StageFailed(_how(ended))
-        desks.write_whole(result, json.dumps(json.loads(part.read_text())))
+        desks.write_whole(result, json.dumps(_said(part, ended)))
     except OSError as error:
         raise desks.DeskUnwritable(f"{work.folder}: {error.strerror}; free space, or make it writable") from None
     finally:
         part.unlink(missing_ok=True)
+
+
+def _said(part: Path, ended: supervise.Ended) -> Any:
+    """Return what the night's process printed; one that could not even begin ends with the code of a held-back model."""
+    try:
+        return json.loads(part.read_text())
+    except ValueError:
+        raise StageFailed(_how(ended)) from None
 
 
 def _how(ended: supervise.Ended) -> str:

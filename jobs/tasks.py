@@ -5,6 +5,7 @@ night is over, or another worker is at it) ends its chain.
 """
 
 import logging
+import time
 from typing import Any
 
 from celery import chain
@@ -58,11 +59,13 @@ def publish(run: str) -> dict[str, Any]:
 def tidy(run: str) -> dict[str, Any]:
     """Clean up after a published night, and start the model's next one."""
     with logs.about(run, "tidy"):
-        config = from_environment()
-        night = Board(config.state).get(run)
+        config, began = from_environment(), time.monotonic()
+        board = Board(config.state)
+        night = board.get(run)
         if night is None or night.phase != "published":
             raise Ignore
         cleanup.tidy(config, night)
+        board.count(tidy_done=1, tidy_seconds=time.monotonic() - began)
         following = reconcile.start_next(config, night.model, send)
         log.info("done")
     return {"run": run, "stage": "tidy", "next": following}

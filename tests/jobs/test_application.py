@@ -19,7 +19,9 @@ NIGHT = "shop-0@2026-01-09"
 
 @pytest.fixture(scope="module")
 def world(tmp_path_factory):
-    world = World(tmp_path_factory.mktemp("application"), models=1, nights=4, limits=Limits(attempts=2), heavy=1)
+    world = World(
+        tmp_path_factory.mktemp("application"), models=1, nights=4, limits=Limits(attempts=2, lease=30), heavy=1
+    )
     world.start()
     yield world
     assert world.close() == []
@@ -84,6 +86,7 @@ def test_prometheus_metrics_are_served_by_a_worker(world):
     text = get(f"http://127.0.0.1:{world.config.metrics_port}/metrics")
     assert 'recsys_kd_nights{model="shop-0",phase="published"} 1.0' in text and "recsys_kd_board_up 1.0" in text
     assert 'recsys_kd_stage_done_total{stage="train"} 1.0' in text
+    assert 'recsys_kd_stage_done_total{stage="tidy"} 1.0' in text
 
 
 def test_the_server_beside_the_workers_serves_what_they_published(world):
