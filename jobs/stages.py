@@ -151,7 +151,7 @@ def train(work: Work) -> None:
 
 
 def _said(part: Path, ended: supervise.Ended) -> Any:
-    """Return what the night's process printed; one that could not even begin ends with the code of a held-back model."""
+    """Return what the night's process printed; one that could not begin ends with a held-back model's code."""
     try:
         return json.loads(part.read_text())
     except ValueError:
