@@ -8,7 +8,7 @@ help:
 	@echo "make demo   the whole nightly job on a synthetic shop, embedded registry"
 	@echo "make test   every test, real Redis included"
 	@echo "make bench  benchmarks beside their peers: a table, and JSON under build/bench"
-	@echo "make up     Redis, Celery workers, reconciler, beat and Flower on this machine; make down stops them"
+	@echo "make up     Redis, Celery workers, reconciler, beat, server and Flower on this machine; make down stops them"
 	@echo "make chaos  300 faults against real Redis and workers; make soak: 100 nights of 3 models"
 	@echo "make lint   ruff, mypy --strict, import-linter"
 

@@ -123,6 +123,14 @@ class Board:
             if runs:
                 redis.unlink(*(f"{PREFIX}:log:{run}" for run in runs))
 
+    def forget(self, runs: list[str]) -> None:
+        """Remove nights long published, with their logs: what they came to is in the registry."""
+        self.forget_lines(runs)
+        with self._reach() as redis:
+            if runs:
+                redis.srem(f"{PREFIX}:nights", *runs)
+                redis.unlink(*(f"{PREFIX}:night:{run}" for run in runs))
+
     def count(self, **amounts: float) -> None:
         """Add to the counters that the metrics show."""
         with self._reach() as redis, redis.pipeline() as pipe:

@@ -31,10 +31,9 @@ def _limits(config: JobsConfig) -> Finding:
 
 
 def _apart(urls: dict[str, str]) -> list[Finding]:
-    places: dict[tuple[Any, ...], str] = {}
+    places: dict[tuple[str, str], str] = {}
     for name, url in urls.items():
-        parts = urlsplit(url)
-        place = (parts.hostname, parts.port or 6379, parts.path.strip("/") or "0")
+        place = _place(url)
         if place in places:
             what = f"{name} and {places[place]} share one Redis database, {masked(url)}"
             why = "what is cleared for one is lost for the other; give each its own, e.g. /1"
@@ -43,15 +42,29 @@ def _apart(urls: dict[str, str]) -> list[Finding]:
     return [Finding("jobs.databases", "ok", f"{len(places)} apart")]
 
 
+def _place(url: str) -> tuple[str, str]:
+    """Return which server and which database an address means: one server may have several names."""
+    parts = urlsplit(url)
+    server = f"{parts.hostname}:{parts.port or 6379}"
+    try:
+        with _client(url) as client:
+            server = client.info("server")["run_id"]
+    except (RedisError, OSError):
+        pass  # away, which `_server` tells
+    return server, parts.path.strip("/") or "0"
+
+
+def _client(url: str) -> Any:
+    return Redis.from_url(url, socket_timeout=_TIMEOUT_SECONDS, socket_connect_timeout=_TIMEOUT_SECONDS)
+
+
 def _server(name: str, url: str, config: JobsConfig) -> list[Finding]:
     check = f"jobs.{name}"
-    client: Any = Redis.from_url(url, socket_timeout=_TIMEOUT_SECONDS, socket_connect_timeout=_TIMEOUT_SECONDS)
     try:
-        info = client.info()
+        with _client(url) as client:
+            info = client.info()
     except (RedisError, OSError) as error:
         return [Finding(check, "warning", f"{masked(url)}: {error}; workers wait until it answers")]
-    finally:
-        client.close()
     level = "error" if config.production else "warning"
     found = []
     if not info.get("aof_enabled"):

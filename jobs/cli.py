@@ -9,6 +9,7 @@ import json
 import time
 from contextlib import suppress
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -19,7 +20,9 @@ from jobs.board import Board
 from jobs.config import JobsConfig, from_environment
 from jobs.desk import DEAD, Desk, Wanted
 from jobs.machine import Night
-from recsys_kd.errors import InputError
+from recsys_kd.errors import InputError, OutsideError
+from recsys_kd.registry.protocol import Publication
+from recsys_kd.settings import Recipe as Loaded
 from recsys_kd.settings import load_recipe
 
 app = typer.Typer(no_args_is_help=True, help="Nights on Celery workers.")
@@ -40,14 +43,31 @@ def _want(config: JobsConfig, recipe: Path, nights: list[dt.date]) -> list[str]:
     """Record nights as wanted and start what can be started; return their runs."""
     from jobs.tasks import send
 
-    model, desk, board = load_recipe(recipe).name, Desk(config.desk), Board(config.state)
-    runs = []
+    read, desk, board = load_recipe(recipe), Desk(config.desk), Board(config.state)
+    records, runs = _recorded(config, read), []
     for night in nights:
-        wanted = Wanted(model, night.isoformat(), str(recipe.resolve()))
-        desk.want(wanted)
-        runs.append(board.want(wanted.model, wanted.night, wanted.recipe).run)
-    reconcile.start_next(config, model, send)
+        wanted = Wanted(read.name, night.isoformat(), str(recipe.resolve()))
+        record = records.get(wanted.night)
+        if record is None:
+            desk.want(wanted)
+        run = board.want(wanted.model, wanted.night, wanted.recipe).run
+        if record is not None:
+            board.change(run, partial(_is_published, outcome=record.outcome))
+        runs.append(run)
+    reconcile.start_next(config, read.name, send)
     return runs
+
+
+def _recorded(config: JobsConfig, recipe: Loaded) -> dict[str, Publication]:
+    """Return the nights that the registry has recorded; none where it is away: workers ask it again."""
+    try:
+        return reconcile.registry_of(config, recipe).state(recipe.name).nights
+    except OutsideError:
+        return {}
+
+
+def _is_published(night: Night, now: float, outcome: str) -> Night:
+    return machine.published(night, now, outcome)
 
 
 def submit(
@@ -127,6 +147,8 @@ def _next(night: Night) -> str:
         return f"(given up; mend it, then: recsys-kd jobs retry {night.run}; more: recsys-kd jobs show {night.run})"
     if night.phase == "cancelled":
         return f"(again: recsys-kd jobs retry {night.run})"
+    if night.phase == "waiting" and night.waited and not night.attempts:
+        return "(it is tried again by itself)"
     if night.phase == "waiting" and night.attempts:
         return f"(attempt {night.attempts} failed; it is tried again by itself)"
     return ""
@@ -194,7 +216,7 @@ def up(
     folder: Annotated[Path, typer.Argument(help="Logs and Redis's files.")] = Path("build/up"),
     beat: Annotated[bool, typer.Option(help="Celery beat too.")] = True,
 ) -> None:
-    """Run Redis, both workers, the reconciler and beat on this machine, starting again whatever ends; Ctrl-C stops."""
+    """Run Redis, workers, reconciler, beat and server on this machine, starting again whatever ends; Ctrl-C stops."""
     from jobs.up import run
 
     run(from_environment(), folder, beat)

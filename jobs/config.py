@@ -44,6 +44,8 @@ class Limits(StrictConfig):
     """A night that is queued for so long is sent again, in case its message was lost."""
     backoff: float = Field(30, ge=0)
     """Before the second attempt; doubled for each later one, up to 120 times (an hour)."""
+    patience: float = Field(12 * 3600, ge=0)
+    """So long a night waits, in all, for what is away (its log, the store, the registry); then it is a dead letter."""
     reconcile: float = Field(30, gt=0)
     """Between two comparisons of wanted with published nights."""
     memory_bytes: int = Field(16 << 30, gt=0)
@@ -72,6 +74,13 @@ class JobsConfig(StrictConfig):
     flower_port: int = Field(5555, ge=1, le=65535)
     """`recsys-kd jobs up` shows Flower here, on 127.0.0.1, where it is installed."""
 
+    server_port: int = Field(8080, ge=1, le=65535)
+    """`recsys-kd jobs up` serves champions here over REST, where the KServe plugin is installed."""
+    server_grpc_port: int = Field(8081, ge=1, le=65535)
+    """And here over gRPC."""
+    server_config: Path | None = None
+    """What `recsys-kd serve` is given as `--config`."""
+
     @model_validator(mode="after")
     def _limits_fit(self) -> "JobsConfig":
         stage, grace, visibility = self.limits.stage, self.limits.grace, self.limits.visibility
@@ -95,7 +104,8 @@ def load(path: Path | None) -> JobsConfig:
     except ValidationError as error:
         raise BadRecipe(explain(error, str(path or _DEFAULTS), JobsConfig)) from None
     models = tuple(m.model_copy(update={"recipe": base / m.recipe}) for m in config.models)
-    return config.model_copy(update={"desk": base / config.desk, "models": models})
+    server = config.server_config and base / config.server_config
+    return config.model_copy(update={"desk": base / config.desk, "models": models, "server_config": server})
 
 
 def from_environment() -> JobsConfig:

@@ -9,8 +9,10 @@ import datetime as dt
 import json
 import os
 import shutil
+import time
 import uuid
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,7 +30,11 @@ class DeskUnwritable(OutsideError):
 
 
 class NoDataForNight(InputError):
-    """The log has no file up to a night."""
+    """A night lies before the first day of the log."""
+
+
+class LogAway(OutsideError):
+    """What a night reads is not there: its share is not mounted, or it is still to come."""
 
 
 @dataclass(frozen=True)
@@ -64,16 +70,17 @@ class Desk:
     def prepare(self, model: str, night: str, recipe_path: Path) -> Path:
         """Freeze what a night reads; return its recipe. Done once: a night that was prepared stays as it was.
 
-        Raises: BadRecipe, NoDataForNight.
+        Raises: BadRecipe, NoDataForNight, LogAway.
         """
         final = self.night_folder(model, night)
         if self._is_prepared(final):
             return final / RECIPE
         recipe = load_recipe(recipe_path)
+        files = files_until(recipe, night)
         building = final.with_name(f".{night}-{uuid.uuid4().hex[:8]}")
         try:
             building.mkdir(parents=True)
-            _link(recipe.data.path, night, building / "log")
+            _link(files, recipe.data.path, building / "log")
             (final / "work").mkdir(parents=True, exist_ok=True)
             shutil.rmtree(final / "log", ignore_errors=True)
             (building / "log").rename(final / "log")
@@ -85,6 +92,14 @@ class Desk:
             shutil.rmtree(building, ignore_errors=True)
         return final / RECIPE
 
+    def check_there(self, model: str, night: str) -> None:
+        """Raise LogAway where something that a prepared night reads is no longer there: it may be on another disk."""
+        folder = self.night_folder(model, night)
+        links = (path for path in (folder / "log").rglob("*") if path.is_symlink())
+        for path in (*links, load_recipe(folder / RECIPE).data.catalogue):
+            if path is not None and not path.exists():
+                raise LogAway(f"{path.resolve()} is no longer there; is its share mounted?")
+
     def _is_prepared(self, folder: Path) -> bool:
         """Return whether a night knows its recipe, and has what it reads or no longer needs it."""
         return (folder / RECIPE).exists() and ((folder / "log").exists() or (folder / RESULT).exists())
@@ -95,7 +110,7 @@ class Desk:
             (self.night_folder(model, night) / name).unlink(missing_ok=True)
 
     def tidy(self, model: str, night: str) -> None:
-        """Remove what a published night no longer needs: links and intermediate results."""
+        """Remove what a night that is over no longer needs: links and intermediate results."""
         for name in ("log", "work"):
             shutil.rmtree(self.night_folder(model, night) / name, ignore_errors=True)
 
@@ -104,6 +119,14 @@ class Desk:
         for night in nights:
             shutil.rmtree(self.night_folder(model, night), ignore_errors=True)
             (self.folder / "wanted" / model / f"{night}.json").unlink(missing_ok=True)
+
+    def sweep(self, model: str, min_age_seconds: float) -> None:
+        """Remove what killed workers left half-made: folders with links to a log, files without their name."""
+        for kind in ("nights", "wanted"):
+            for path in list((self.folder / kind / model).glob(".*-*")):
+                with suppress(FileNotFoundError):  # somebody else sweeps too
+                    if time.time() - path.stat().st_mtime >= min_age_seconds:
+                        shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 
 def frozen(recipe: Recipe, folder: Path) -> dict[str, Any]:
@@ -114,13 +137,30 @@ def frozen(recipe: Recipe, folder: Path) -> dict[str, Any]:
     return plain
 
 
-def _link(source: Path, night: str, target: Path) -> None:
-    """Link the files of a log up to a night (by the date in a partition's name; files without one all count)."""
-    files = [source] if source.is_file() else sorted(p for p in source.rglob("*") if p.is_file())
-    taken = [f for f in files if (day := day_of(f, source)) is None or day <= night]
-    if not taken:
-        raise NoDataForNight(f"{source}: no file up to {night}; has the log of that day arrived?")
-    for file in taken:
+def files_until(recipe: Recipe, night: str) -> list[Path]:
+    """Return the files of a log up to a night, by the date in a partition's name; files without one all count.
+
+    Raises: LogAway where there is no log, or nothing of the night's own day; NoDataForNight before its first day.
+    """
+    from recsys_kd.data.files import NoParquet, catalogue_files, list_files  # reads Parquet: not for every process
+
+    source = recipe.data.path
+    try:
+        files = list_files(source)
+        catalogue_files(recipe.data.catalogue)
+    except NoParquet as error:
+        raise LogAway(f"{str(error).partition(';')[0]}; is its share mounted, has it arrived?") from None
+    dated = {file: day_of(file, source) for file in files}
+    days = sorted(day for day in dated.values() if day is not None)
+    if len(days) == len(files) and night not in days:
+        if night < days[0]:
+            raise NoDataForNight(f"{source}: no file up to {night}; the log begins on {days[0]}")
+        raise LogAway(f"data.path: {source} has nothing of {night}, its last day is {days[-1]}; has that day arrived?")
+    return [file for file, day in dated.items() if day is None or day <= night]
+
+
+def _link(files: list[Path], source: Path, target: Path) -> None:
+    for file in files:
         name = target / (file.name if file == source else file.relative_to(source))
         name.parent.mkdir(parents=True, exist_ok=True)
         try:

@@ -1,11 +1,12 @@
 """The state machine of a night, as pure functions: who may move it, from where to where.
 
 waiting -> queued -> running -> (queued for its next stage) -> published
-                        |-> waiting (failed; again later) -> ... -> dead (out of attempts, or bad input)
+                        |-> waiting (failed; again later) -> ... -> dead (out of attempts or patience, or bad input)
 cancelled from anywhere before published; retry takes dead and cancelled back to waiting.
 
 A worker owns a night by a lease that it renews. Attempts are counted when a worker takes a night, before it does
-anything: an attempt that takes the worker with it is counted too.
+anything: an attempt that takes the worker with it is counted too. What is away (the log, the store, the registry) is no
+fault of the night: such an attempt is not counted, but the time is that it took and that the night then waits.
 """
 
 from dataclasses import dataclass, field, replace
@@ -18,6 +19,8 @@ STAGES = ("prepare", "train", "publish", "tidy")
 OVER: tuple[Phase, ...] = ("published", "dead", "cancelled")
 _LONGEST_BACKOFF = 120
 """Times the first."""
+_PATIENT_BACKOFF, _SHORTEST_WAIT = 20, 0.1
+"""Of what is away: times the first, since it may be back at any time; and seconds."""
 
 
 class NotYours(OutsideError):
@@ -51,6 +54,8 @@ class Night:
     seconds: dict[str, float] = field(default_factory=dict)
     """Per finished stage."""
     outcome: str = ""
+    waited: float = 0.0
+    """Seconds spent on what was away, of `limits.patience`."""
 
     @property
     def run(self) -> str:
@@ -164,6 +169,34 @@ def failed(night: Night, now: float, owner: str, reason: str, again: bool, most:
     return night.moved(now, phase="waiting", owner=None, reason=reason, not_before=now + wait)
 
 
+def postponed(
+    night: Night, now: float, owner: str, reason: str, spent: float, patience: float, backoff: float
+) -> Night:
+    """Wait for what is away, as long again as so far, until the patience is used up. Raises: NotYours.
+
+    `spent`: what the attempt took, in seconds.
+    """
+    waited = held(night, owner).waited + spent
+    if waited >= patience:
+        why = f"{reason}; waited {span(waited)} for it, limits.patience is {span(patience)}"
+        return night.moved(now, phase="dead", owner=None, reason=why, finished=now, waited=waited)
+    first = max(backoff, _SHORTEST_WAIT)
+    wait = min(max(waited, first), first * _PATIENT_BACKOFF, max(patience - waited, _SHORTEST_WAIT))
+    why = f"{reason}; tried again in {span(wait)}, has waited {span(waited)} of at most {span(patience)}"
+    attempts = night.attempts - 1
+    return night.moved(
+        now, phase="waiting", owner=None, reason=why, not_before=now + wait, waited=waited + wait, attempts=attempts
+    )
+
+
+def span(seconds: float) -> str:
+    """Return seconds as a person says them."""
+    for unit, size in (("h", 3600), ("min", 60)):
+        if seconds >= 2 * size:
+            return f"{seconds / size:.3g} {unit}"
+    return f"{seconds:.3g} s"
+
+
 def cancel(night: Night, now: float, who: str) -> Night:
     """Stop it for good. Raises: NotPossible."""
     if night.phase == "published":
@@ -176,4 +209,4 @@ def retry(night: Night, now: float, who: str) -> Night:
     if night.phase not in ("dead", "cancelled", "waiting"):
         raise NotPossible(f"{night.run} is {night.phase}; only a dead, cancelled or waiting night can be retried")
     reason = f"retried by {who} after: {night.reason}"
-    return night.moved(now, phase="waiting", attempts=0, not_before=0.0, finished=None, reason=reason)
+    return night.moved(now, phase="waiting", attempts=0, not_before=0.0, finished=None, reason=reason, waited=0.0)

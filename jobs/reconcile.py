@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from jobs import machine, stages
+from jobs import cleanup, machine, stages
 from jobs.board import Board
 from jobs.config import JobsConfig
 from jobs.desk import DEAD, RECIPE, Desk, Wanted
@@ -60,23 +60,27 @@ def reconcile(config: JobsConfig, send: Send) -> list[str]:
 
 
 def _align(config: JobsConfig, board: Board, desk: Desk, wanted: list[Wanted], known: dict[str, Night]) -> None:
-    nights = [known.get(machine.run_id(w.model, w.night)) or _remember(board, desk, w) for w in wanted]
     try:
-        state = published(config, wanted[0])
-    except InputError:
-        return  # the recipe can't be used: its nights' first stage says so, and they are dead letters
-    for night in nights:
-        record = state.nights.get(night.night)
-        if record is not None and night.phase == "published":
-            if (desk.night_folder(night.model, night.night) / "work").exists():
-                stages.tidy(config, night)  # its last stage was lost
-        else:
-            _correct(board, night, record)
+        records = published(config, wanted[0]).nights
+    except InputError:  # the recipe can't be used: its nights' first stage says so, and they are dead letters
+        for want in wanted:
+            if machine.run_id(want.model, want.night) not in known:
+                _remember(board, desk, want)
+        return
+    forgotten = set(sorted(records)[: -config.limits.keep_versions])
+    for want in wanted:
+        night = known.get(machine.run_id(want.model, want.night))
+        if night is None and want.night in forgotten:
+            continue  # over for so long that the board forgot it: see `cleanup.tidy`
+        _correct(config, board, desk, night or _remember(board, desk, want), records.get(want.night))
 
 
-def _correct(board: Board, night: Night, record: Publication | None) -> None:
+def _correct(config: JobsConfig, board: Board, desk: Desk, night: Night, record: Publication | None) -> None:
     """Bring one night in line with what the registry says of it, and with whether its worker lives."""
-    if record is not None:
+    if record is not None and night.phase == "published":
+        if (desk.night_folder(night.model, night.night) / "work").exists():
+            cleanup.tidy(config, night)  # its last stage was lost
+    elif record is not None:
         outcome = record.outcome
         board.change(night.run, lambda n, now: machine.published(n, now, outcome))
     elif night.phase == "published":

@@ -1,4 +1,4 @@
-"""The stages of a night: prepare, train, publish, then tidy. Each can be run again at any time and comes to the same.
+"""The stages of a night: prepare, train, publish (`cleanup` has tidy). Each can be run again and comes to the same.
 
 `Work` is a worker's hold on one stage of one night: it claims, renews, and hands over; whatever goes wrong is written
 down as a sentence and the night waits for its next attempt, or is a dead letter.
@@ -6,11 +6,10 @@ down as a sentence and the night waits for its next attempt, or is a dead letter
 
 import json
 import os
-import platform
 import socket
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +18,7 @@ import psutil
 from jobs import desk as desks
 from jobs import machine, supervise
 from jobs.board import Board, BoardUnreachable
+from jobs.cleanup import bury
 from jobs.config import JobsConfig
 from jobs.desk import Desk
 from jobs.machine import Night, NotYours
@@ -28,15 +28,23 @@ from recsys_kd.errors import InputError, OutsideError, RecsysKdError
 from recsys_kd.evaluate.verdict import Verdict
 from recsys_kd.registry import where
 from recsys_kd.registry.protocol import Claim, Registry, StaleEpoch
-from recsys_kd.registry.store import collect, write_copy
+from recsys_kd.registry.store import write_copy
 from recsys_kd.settings import Recipe, load_recipe
 
-HELD_BACK, BAD_INPUT = 1, 2
+HELD_BACK, BAD_INPUT, AWAY = 1, 2, 3
 _HAND_OVER_SECONDS = 30.0
 
 
 class StageFailed(OutsideError):
     """A stage's subprocess did not come to a result."""
+
+
+class RecipeAway(OutsideError):
+    """The recipe's file is not there: its share is not mounted."""
+
+
+class OutsideAway(OutsideError):
+    """A stage's subprocess found something outside away: the store, the registry, the disk."""
 
 
 class NightRefused(InputError):
@@ -71,6 +79,7 @@ class Work:
     night: Night
     owner: str
     claim: Claim | None = None
+    began: float = field(default_factory=time.monotonic)
 
     @property
     def folder(self) -> Path:
@@ -82,9 +91,11 @@ class Work:
         return load_recipe(self.folder / desks.RECIPE)
 
     def registry(self) -> Registry:
-        """Return where the night publishes."""
-        frozen = self.folder / desks.RECIPE
-        recipe = load_recipe(frozen if frozen.exists() else Path(self.night.recipe))
+        """Return where the night publishes. Raises: RecipeAway, BadRecipe."""
+        frozen, given = self.folder / desks.RECIPE, Path(self.night.recipe)
+        if not frozen.exists() and not given.exists():
+            raise RecipeAway(f"recipe {given} is not there; is its share mounted on {socket.gethostname()}?")
+        recipe = load_recipe(frozen if frozen.exists() else given)
         return where.open_registry(self.config.registry or recipe.registry, recipe.store)
 
     def renew(self, lines: list[str]) -> None:
@@ -112,6 +123,7 @@ def train(work: Work) -> None:
     result = work.folder / desks.RESULT
     if result.exists():
         return
+    work.desk.check_there(work.night.model, work.night.night)
     limits = work.config.limits
     part = result.with_name(f".{result.name}-{work.owner.rpartition(':')[2]}")
     watch = supervise.Watch(limits.stage, limits.memory_bytes, limits.lease / 4, work.renew)
@@ -123,15 +135,27 @@ def train(work: Work) -> None:
         ended = supervise.run(
             arguments, work.folder / "work", part, work.folder / desks.ERRORS, watch, environment
         )  # fmt: skip
+        said = ended.last.removeprefix("recsys-kd: ")
         if ended.code == BAD_INPUT:
-            raise NightRefused(ended.last.removeprefix("recsys-kd: "))
+            work.desk.check_there(work.night.model, work.night.night)  # else it may have gone while it was read
+            raise NightRefused(said)
+        if ended.code == AWAY:
+            raise OutsideAway(said)
         if ended.code not in (0, HELD_BACK):
             raise StageFailed(_how(ended))
-        desks.write_whole(result, json.dumps(json.loads(part.read_text())))
+        desks.write_whole(result, json.dumps(_said(part, ended)))
     except OSError as error:
         raise desks.DeskUnwritable(f"{work.folder}: {error.strerror}; free space, or make it writable") from None
     finally:
         part.unlink(missing_ok=True)
+
+
+def _said(part: Path, ended: supervise.Ended) -> Any:
+    """Return what the night's process printed; one that could not begin ends with a held-back model's code."""
+    try:
+        return json.loads(part.read_text())
+    except ValueError:
+        raise StageFailed(_how(ended)) from None
 
 
 def _how(ended: supervise.Ended) -> str:
@@ -166,37 +190,6 @@ def publish(work: Work) -> str:
     return record.outcome
 
 
-def tidy(config: JobsConfig, night: Night) -> None:
-    """Remove what a published night no longer needs: its intermediate results, and old artifacts that nobody uses."""
-    desk, limits = Desk(config.desk), config.limits
-    recipe = load_recipe(desk.night_folder(night.model, night.night) / desks.RECIPE)
-    registry = where.open_registry(config.registry or recipe.registry, recipe.store)
-    collect(registry, recipe.store, night.model, limits.keep_versions, limits.keep_seconds, me())
-    desk.tidy(night.model, night.night)
-    recorded = sorted(registry.state(night.model).nights)
-    old = [n for n in recorded[: -limits.keep_versions] if n != night.night]
-    desk.forget(night.model, old)
-    Board(config.state).forget_lines([machine.run_id(night.model, n) for n in old])
-
-
-def bury(work: Work, night: Night) -> None:
-    """Write down what is needed to look into a night that is given up."""
-    letter = {
-        "night": asdict(night),
-        "host": socket.gethostname(),
-        "python": platform.python_version(),
-        "folder": str(work.folder),
-        "repeat": f"recsys-kd run {work.folder / desks.RECIPE} --no-publish",
-        "retry": f"recsys-kd jobs retry {night.run}",
-        "last_lines": _tail(work.folder / desks.ERRORS),
-    }
-    desks.write_whole(work.folder / desks.DEAD, json.dumps(letter, indent=2))
-
-
-def _tail(path: Path, lines: int = 50) -> list[str]:
-    return path.read_text(errors="replace").splitlines()[-lines:] if path.exists() else []
-
-
 STEPS: dict[str, Callable[[Work], Any]] = {"prepare": prepare, "train": train, "publish": publish}
 
 
@@ -216,9 +209,8 @@ def perform(config: JobsConfig, run: str, stage: str) -> Night:
     night = board.change(run, claim)
     work = Work(config, board, desk, night, owner)
     if night.phase == "dead":
-        bury(work, night)
+        bury(config, night)
         raise NotYours(f"{run} is dead: {night.reason}")
-    started = time.monotonic()
     try:
         work.claim = work.registry().claim(night.model, night.night)
         token = work.claim.token
@@ -229,7 +221,7 @@ def perform(config: JobsConfig, run: str, stage: str) -> Night:
     except Exception as error:
         _give_up(work, error)
         raise
-    seconds = time.monotonic() - started
+    seconds = time.monotonic() - work.began
     after = _hand_over(work, seconds, outcome if stage == "publish" else None)
     board.count(**{f"{stage}_done": 1, f"{stage}_seconds": seconds})
     return after
@@ -257,15 +249,19 @@ def _hand_over(work: Work, seconds: float, outcome: str | None) -> Night:
 
 
 def _give_up(work: Work, error: Exception) -> None:
-    """Write down why an attempt failed; bad input is not tried again."""
-    again = not isinstance(error, InputError)
+    """Write down why an attempt failed: bad input is not tried again, what is away is waited for."""
+    again, away = not isinstance(error, InputError), isinstance(error, OutsideError)
+    away &= not isinstance(error, (StageFailed, supervise.Stopped))  # these are the night's own
     reason = str(error) if isinstance(error, RecsysKdError) else f"{type(error).__name__}: {error}"
-    limits = work.config.limits
-    night = work.board.change(
-        work.night.run,
-        lambda n, now: machine.failed(n, now, work.owner, reason, again, limits.attempts, limits.backoff),
-    )
+    limits, spent = work.config.limits, time.monotonic() - work.began
+
+    def step(night: Night, now: float) -> Night:
+        if away:
+            return machine.postponed(night, now, work.owner, reason, spent, limits.patience, limits.backoff)
+        return machine.failed(night, now, work.owner, reason, again, limits.attempts, limits.backoff)
+
+    night = work.board.change(work.night.run, step)
     work.board.say(work.night.run, stage=work.night.stage, line=reason)
     work.board.count(**{f"{work.night.stage}_failed": 1})
     if night.phase == "dead":
-        bury(work, night)
+        bury(work.config, night)

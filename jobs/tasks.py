@@ -5,12 +5,13 @@ night is over, or another worker is at it) ends its chain.
 """
 
 import logging
+import time
 from typing import Any
 
 from celery import chain
 from celery.exceptions import Ignore
 
-from jobs import logs, reconcile, stages
+from jobs import cleanup, logs, reconcile, stages
 from jobs.app import app
 from jobs.board import Board
 from jobs.config import from_environment
@@ -58,11 +59,13 @@ def publish(run: str) -> dict[str, Any]:
 def tidy(run: str) -> dict[str, Any]:
     """Clean up after a published night, and start the model's next one."""
     with logs.about(run, "tidy"):
-        config = from_environment()
-        night = Board(config.state).get(run)
+        config, began = from_environment(), time.monotonic()
+        board = Board(config.state)
+        night = board.get(run)
         if night is None or night.phase != "published":
             raise Ignore
-        stages.tidy(config, night)
+        cleanup.tidy(config, night)
+        board.count(tidy_done=1, tidy_seconds=time.monotonic() - began)
         following = reconcile.start_next(config, night.model, send)
         log.info("done")
     return {"run": run, "stage": "tidy", "next": following}

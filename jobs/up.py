@@ -25,6 +25,8 @@ from recsys_kd.errors import OutsideError
 
 PID = "up.pid"
 _RESTART_SECONDS, _STOP_SECONDS, _LOOK_SECONDS = 1.0, 15.0, 0.2
+_LOG_BYTES = 50 << 20
+"""A longer log becomes `<name>.log.1`, in place of the one before."""
 
 
 class AlreadyUp(OutsideError):
@@ -42,6 +44,8 @@ def commands(config: JobsConfig, folder: Path, beat: bool) -> dict[str, list[str
     }
     if find_spec("flower") is not None:
         found["flower"] = [*celery, "flower", "--address=127.0.0.1", f"--port={config.flower_port}"]
+    if find_spec("recsys_kd_kserve") is not None:
+        found["server"] = [sys.executable, "-m", "jobs.server", str(folder)]
     if beat:
         found["beat"] = [*celery, "beat", "-s", str(folder / "beat-schedule"), "--pidfile="]
     redis = urlsplit(config.broker)
@@ -80,6 +84,7 @@ class Supervisor:
         for name in self.commands:
             process = self.running.get(name)
             if process is not None and process.poll() is None:
+                _turn_over(self.folder / f"{name}.log")
                 continue
             if process is not None and name not in self.ended_at:
                 self.ended_at[name] = time.monotonic()
@@ -92,10 +97,14 @@ class Supervisor:
     def _start(self, name: str) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
         with (self.folder / f"{name}.log").open("ab") as log:
-            self.running[name] = subprocess.Popen(
-                self.commands[name], stdout=log, stderr=log, stdin=subprocess.DEVNULL, env=self.environment,
-                start_new_session=True,
-            )  # fmt: skip
+            try:
+                self.running[name] = subprocess.Popen(
+                    self.commands[name], stdout=log, stderr=log, stdin=subprocess.DEVNULL, env=self.environment,
+                    start_new_session=True,
+                )  # fmt: skip
+            except OSError as error:  # being installed anew, say: it is tried again
+                log.write(f"{name} can't be started: {error}\n".encode())
+                self.ended_at[name] = time.monotonic()
 
     def run(self) -> None:
         """Look until `stopping` is set, then stop everything."""
@@ -110,6 +119,13 @@ class Supervisor:
         redis = [p for name, p in self.running.items() if name == "redis"]
         _stop([p for p in self.running.values() if p not in redis])
         _stop(redis)
+
+
+def _turn_over(log: Path) -> None:
+    """Keep a log short; whoever writes it goes on at its new end. What is written just now may be lost."""
+    if log.stat().st_size > _LOG_BYTES:
+        shutil.copyfile(log, log.with_name(f"{log.name}.1"))
+        os.truncate(log, 0)
 
 
 def _stop(processes: list["subprocess.Popen[bytes]"]) -> None:

@@ -15,8 +15,8 @@ from recsys_kd.data.dataset import Dataset
 from recsys_kd.distil.loop import score_rows
 from recsys_kd.distil.soft_labels import make_soft_labels, save_soft_labels
 from recsys_kd.distil.student_training import fit_student
+from recsys_kd.flow.starts import own_teacher
 from recsys_kd.models.student import Student
-from recsys_kd.models.teacher import Teacher
 from recsys_kd.progress import Progress
 from recsys_kd.settings import Recipe
 
@@ -31,7 +31,7 @@ def assistant_labels(
     rows, validation = dataset.splits["train"], dataset.splits["validation"]
     width = recipe.distil.assistant_width or recipe.student.width
     config = recipe.student.model_copy(update={"width": width})
-    shown = Teacher.load(teacher / "teacher") if teacher and recipe.distil.over_features else None
+    shown = own_teacher(teacher) if teacher and recipe.distil.over_features else None
 
     def fit_and_score(train: Rows, score: Rows, name: str) -> tuple[Floats, str]:
         fitted = fit_student(

@@ -22,15 +22,13 @@ from recsys_kd.distil.mixing import fit_gate
 from recsys_kd.distil.slices import calibrate_slices
 from recsys_kd.distil.soft_labels import load_soft_labels, make_soft_labels, save_soft_labels
 from recsys_kd.distil.student_training import fit_student
-from recsys_kd.distil.teacher_training import fit_teacher
 from recsys_kd.errors import InputError
 from recsys_kd.flow.cache import CHECKPOINT
 from recsys_kd.flow.floats import Warm
-from recsys_kd.flow.starts import begin
+from recsys_kd.flow.starts import begin, own_teacher
 from recsys_kd.models.ensemble import Ensemble
 from recsys_kd.models.plugins import find_teacher
 from recsys_kd.models.student import Student
-from recsys_kd.models.teacher import Teacher, table_bytes, teacher_digest
 from recsys_kd.progress import Progress
 from recsys_kd.schema import Schema
 from recsys_kd.settings import Recipe
@@ -95,6 +93,8 @@ def train_teacher(recipe: Recipe, dataset: Dataset, folder: Path, progress: Prog
         )
         np.save(folder / "logits.npy", score_rows(model, dataset, range(len(dataset))))
         return
+    from recsys_kd.distil.teacher_training import fit_teacher  # TorchRec takes seconds to load: only where it trains
+
     fitted = fit_teacher(
         dataset, recipe.teacher, dataset.splits["train"], dataset.splits["validation"], recipe.seed, progress,
         checkpoints=Checkpoints(folder / CHECKPOINT),
@@ -122,6 +122,8 @@ def soft_labels(recipe: Recipe, dataset: Dataset, teacher: Path | None, folder: 
             if recipe.teacher.kind != "dcnv2":
                 plugged = find_teacher(recipe.teacher.kind)(dataset, train, validation, recipe.seed)
                 return score_rows(plugged, dataset, score), recipe.teacher.kind
+            from recsys_kd.distil.teacher_training import fit_teacher
+
             digests = []
             for member in range(recipe.soft_labels.members):
                 # Seeds of a study's members must not be those of its other seeds.
@@ -208,7 +210,7 @@ def train_student(
         progress=progress,
         name=name,
         checkpoints=Checkpoints(folder / CHECKPOINT),
-        teacher=Teacher.load(teacher / "teacher") if teacher and recipe.distil.over_features else None,
+        teacher=own_teacher(teacher) if teacher and recipe.distil.over_features else None,
         start=begin(recipe, dataset, teacher) if warm is None else partial(warm.into, dataset=dataset),
     )
     platt = calibrate(fitted.model, dataset)
@@ -247,6 +249,8 @@ def load_teacher(recipe: Recipe, dataset: Dataset, folder: Path, soft_labels: Pa
         return LoadedTeacher(LoggedTeacher(dataset, logits), recipe.teacher.kind, 0)
     paths = [folder / "teacher", *(sorted(soft_labels.glob("teacher-*")) if recipe.teacher.bag else ())]
     size = sum(p.stat().st_size for path in paths for p in path.iterdir())
+    from recsys_kd.models.teacher import Teacher, teacher_digest
+
     members = [Teacher.load(path) for path in paths]
     digests = [teacher_digest(path) for path in paths]
     if len(paths) == 1:
@@ -258,6 +262,8 @@ def teacher_bytes(recipe: Recipe, schema: Schema) -> int:
     """Return what a teacher of this schema will weigh, before it is trained."""
     if recipe.teacher.kind != "dcnv2":
         return 0
+    from recsys_kd.models.teacher import Teacher, table_bytes
+
     with torch.device("meta"):
         one = Teacher(schema, recipe.teacher, nn.Identity()).bytes_in_memory() + table_bytes(schema, recipe.teacher)
     return one * (1 + recipe.soft_labels.teachers if recipe.teacher.bag else 1)

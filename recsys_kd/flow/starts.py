@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -9,10 +10,19 @@ from numpy.typing import NDArray
 from recsys_kd.data.dataset import Dataset
 from recsys_kd.distil.projection import projected
 from recsys_kd.models.student import Student
-from recsys_kd.models.teacher import Teacher
 from recsys_kd.settings import Recipe
 
+if TYPE_CHECKING:
+    from recsys_kd.models.teacher import Teacher
+
 Floats = NDArray[np.float32]
+
+
+def own_teacher(stage: Path) -> "Teacher":
+    """Return the teacher that a night trained, from its stage folder."""
+    from recsys_kd.models.teacher import Teacher  # TorchRec takes seconds to load: not where the teacher is the shop's
+
+    return Teacher.load(stage / "teacher")
 
 
 def begin(recipe: Recipe, dataset: Dataset, teacher: Path | None) -> Callable[[Student], None] | None:
@@ -29,7 +39,7 @@ def start_of(recipe: Recipe, dataset: Dataset, teacher: Path | None) -> dict[str
     ours = recipe.teacher.kind == "dcnv2"
     if teacher is None or recipe.student.init == "random" or (recipe.student.init == "auto" and not ours):
         return None
-    state = Teacher.load(teacher / "teacher").state()
+    state = own_teacher(teacher).state()
     tables = {n.removeprefix("tables."): t.numpy() for n, t in state.items() if n.startswith("tables.")}
     traffic = {name: np.zeros(len(table)) for name, table in tables.items()}
     for field in dataset.schema.fields:

@@ -166,13 +166,15 @@ def collect(registry: Registry, store: Path, model: str, keep: int, min_age_seco
 
 
 def _leftovers(folder: Path, min_age_seconds: float) -> Iterator[Path]:
-    for path in list(folder.glob(".building-*")) + list(folder.glob(".collected-*")):
-        if _seconds_old(path) >= min_age_seconds:
-            yield path
+    """Yield the folders and files that whoever was killed left half-made, or half-removed."""
+    for name in (".building-*", ".collected-*", f".{COPY}-*"):
+        for path in list(folder.glob(name)):
+            if _seconds_old(path) >= min_age_seconds:
+                yield path
 
 
 def _seconds_old(path: Path) -> float:
-    """Return a folder's age; 0 where somebody else collects it just now."""
+    """Return a folder's or file's age; 0 where somebody else collects it just now."""
     try:
         return time.time() - path.stat().st_mtime
     except FileNotFoundError:
@@ -180,12 +182,19 @@ def _seconds_old(path: Path) -> float:
 
 
 def _remove(path: Path) -> int:
-    """Take a folder out of reach in one step, then remove it; return its bytes, 0 where somebody else was faster."""
+    """Take a folder, or a file, out of reach in one step, then remove it; return its bytes.
+
+    They are 0 where somebody else was faster.
+    """
     gone = path.with_name(f".collected-{path.name[:12]}-{uuid.uuid4().hex[:8]}")
     try:
         path.rename(gone)
     except FileNotFoundError:
         return 0
+    if not gone.is_dir():
+        size = gone.stat().st_size
+        gone.unlink()
+        return size
     size = sum(p.stat().st_size for p in gone.rglob("*"))
     shutil.rmtree(gone, ignore_errors=True)
     return size

@@ -12,21 +12,18 @@ import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass, replace
-from pathlib import Path
+from dataclasses import dataclass
 
 import psutil
 
-from jobs.machine import OVER, Night
+from jobs.machine import Night
 from jobs.tasks import app, prepare, publish, tidy, train
 from recsys_kd.artifact.errors import ArtifactRefused
-from recsys_kd.errors import InputError, RecsysKdError
+from recsys_kd.errors import InputError
 from recsys_kd.runtime.ranker import Ranker
-from tests.chaos.world import POISON, World, is_ours
+from tests.chaos.aim import AIM_SECONDS, Aim, kill, kill_popen, resume, worker_of
+from tests.chaos.world import POISON, World
 
-AIM_SECONDS = 3.0
-LATE_AIM_SECONDS = 6.0
-"""For publish and tidy: a night reaches them seldom, and leaves them within a tenth of a second."""
 AIMS = ("prepare", "train", "publish", "tidy")
 
 
@@ -45,7 +42,7 @@ class Faults:
     """Draws faults by a seeded generator and carries them out."""
 
     def __init__(self, world: World, seed: int, patience: float = AIM_SECONDS) -> None:
-        self.world, self.random, self.patience = world, random.Random(seed), patience
+        self.world, self.random, self.aim = world, random.Random(seed), Aim(world, patience)
         self.log: list[Struck] = []
         self.poisoned: set[str] = set()
         self.timers: list[threading.Thread] = []
@@ -61,7 +58,8 @@ class Faults:
             "duplicate delivery": (10, self.duplicate),
             "second beat": (4, self.second_beat),
             "disk full": (5, self.disk_full),
-            "store unwritable": (5, self.store_away),
+            "store unwritable": (5, lambda aim: self.take_away(aim, "store")),
+            "log away": (4, lambda aim: self.take_away("prepare", "log")),
             "Redis refuses": (5, lambda aim: self.restart_redis(aim, signal.SIGTERM, 2.0)),
             "Redis hangs": (4, self.hang_redis),
             "Redis empty after restart": (3, self.empty_broker),
@@ -104,76 +102,38 @@ class Faults:
         timer.start()
         self.timers.append(timer)
 
-    def aimed(self, stage: str) -> Night | None:
-        """Return a night whose stage runs; any running one where none is at that stage."""
-        late = LATE_AIM_SECONDS if stage in ("publish", "tidy") else 0.0
-        deadline = time.monotonic() + max(self.patience, late)
-        while True:
-            try:
-                nights = self.world.board.all()
-            except RecsysKdError:
-                nights = []
-            running = [n for n in nights if n.phase == "running" and n.owner]
-            if stage == "tidy":
-                running += [replace(n, stage="tidy") for n in nights if self._is_being_tidied(n)]
-            if nights and all(n.phase in OVER for n in nights):
-                return None
-            for night in running:
-                if night.stage == stage:
-                    return night
-            if time.monotonic() > deadline:
-                return running[0] if running else None
-            time.sleep(0.01)  # publish takes tens of milliseconds; it tells nobody that it begins
-
-    def _is_being_tidied(self, night: Night) -> bool:
-        folder = self.world.desk.night_folder(night.model, night.night)
-        return night.phase == "published" and (folder / "work").exists()
-
-    def owner(self, night: Night | None) -> psutil.Process | None:
-        """Return the pool process that owns a night; tidying, which nobody owns, is the light worker's."""
-        if night is None or (night.owner is None and night.stage != "tidy"):
-            return None
-        try:
-            if night.owner is None:
-                light = psutil.Process(self.world.supervisor.running["light"].pid).children()
-                return next((p for p in light if "spawn_main" in " ".join(p.cmdline())), None)
-            process = psutil.Process(int(night.owner.rsplit(":", 3)[1]))
-        except psutil.Error:
-            return None
-        return process if is_ours(process, self.world.folder) else None
-
     def kill_child(self, aim: str) -> Night | None:
-        night = self.aimed("train")
-        process = self.owner(night)
+        night = self.aim.night("train")
+        process = self.aim.owner(night)
         children = process.children() if process else []
         for child in children:
-            _kill(child)
+            kill(child)
         return night if children else None
 
     def kill_pool(self, aim: str) -> Night | None:
-        night = self.aimed(aim)
-        process = self.owner(night)
+        night = self.aim.night(aim)
+        process = self.aim.owner(night)
         if process is None or night is None:
             return None
-        _kill(process)
+        kill(process)
         return night
 
     def kill_worker(self, aim: str) -> Night | None:
-        night = self.aimed(aim)
-        process = self.owner(night)
+        night = self.aim.night(aim)
+        process = self.aim.owner(night)
         if process is None or night is None:
-            _kill_popen(self.world.supervisor.running[self.random.choice(["heavy-0", "light", "reconcile"])])
+            kill_popen(self.world.supervisor.running[self.random.choice(["heavy-0", "light", "reconcile"])])
             return None
         try:
-            _kill(worker_of(process, self.world.folder))
+            kill(worker_of(process, self.world.folder))
         except psutil.Error:
             return None
         return night
 
     def pause(self, aim: str, seconds: float) -> Night | None:
         """Stop a worker with all its processes, and let it go on when others have taken over."""
-        night = self.aimed(aim)
-        process = self.owner(night)
+        night = self.aim.night(aim)
+        process = self.aim.owner(night)
         if process is None or night is None:
             return None
         try:
@@ -184,12 +144,12 @@ class Faults:
         for one in tree:
             with suppress(psutil.Error):  # it ended just now: the others are stopped, and must go on, all the same
                 one.suspend()
-        self.later(seconds, lambda: [_resume(p) for p in tree])
+        self.later(seconds, lambda: [resume(p) for p in tree])
         return night
 
     def restart_redis(self, aim: str, number: signal.Signals, seconds: float) -> Night | None:
         with self.busy:
-            night, server = self.aimed(aim), self.world.broker
+            night, server = self.aim.night(aim), self.world.broker
             server.process.send_signal(number)
             server.process.wait()
             time.sleep(seconds)
@@ -198,7 +158,7 @@ class Faults:
 
     def kill_registry(self, aim: str) -> Night | None:
         with self.busy:
-            night, server = self.aimed(aim), self.world.registry_server
+            night, server = self.aim.night(aim), self.world.registry_server
             server.kill()
             time.sleep(0.5)
             server.start()
@@ -206,7 +166,7 @@ class Faults:
 
     def hang_redis(self, aim: str) -> Night | None:
         with self.busy:
-            night = self.aimed(aim)
+            night = self.aim.night(aim)
             server = self.random.choice([self.world.broker, self.world.registry_server])
             server.process.send_signal(signal.SIGSTOP)
             time.sleep(3.0)
@@ -221,7 +181,7 @@ class Faults:
 
     def _empty(self, server, aim: str) -> str:  # type: ignore[no-untyped-def]
         with self.busy:
-            night = self.aimed(aim)
+            night = self.aim.night(aim)
             server.kill()
             shutil.rmtree(server.folder)
             server.folder.mkdir()
@@ -233,7 +193,7 @@ class Faults:
         nights = self.world.board.all()
         if not nights:
             return None
-        night = self.aimed(aim) if self.random.random() < 0.7 else self.random.choice(nights)
+        night = self.aim.night(aim) if self.random.random() < 0.7 else self.random.choice(nights)
         if night is None:
             return None
         links = [prepare, train, publish, tidy]
@@ -252,29 +212,30 @@ class Faults:
         return None
 
     def disk_full(self, aim: str) -> Night | None:
-        night = self.aimed(aim)
+        night = self.aim.night(aim)
         with self.busy:
             self.world.tamper(full=True)
             time.sleep(2.0)
             self.world.tamper()
         return night
 
-    def store_away(self, aim: str) -> Night | None:
-        """Take the store away, as an unmounted share is: a file stands in its place."""
-        night, store = self.aimed(aim), self.world.shop / "store"
+    def take_away(self, aim: str, name: str) -> Night | None:
+        """Take the store or the log away, as an unmounted share is; nobody can make a store anew meanwhile."""
+        night, folder = self.aim.night(aim), self.world.shop / name
         with self.busy:
-            if not store.is_dir():
+            if not folder.is_dir():
                 return None
-            store.rename(store.with_name("store.away"))
-            store.write_text("")
+            away = folder.rename(folder.with_name(f"{name}.away"))
+            if name == "store":
+                folder.write_text("")
             time.sleep(2.0)
-            store.unlink()
-            store.with_name("store.away").rename(store)
+            folder.unlink(missing_ok=True)
+            away.rename(folder)
         return night
 
     def clock_jump(self, aim: str) -> Night | None:
         """Let every process's wall clock, Redis's too, jump an hour, and back."""
-        night = self.aimed(aim)
+        night = self.aim.night(aim)
         with self.busy:
             self.world.tamper(clock=self.random.choice([-3600, 3600, 90_000]))
             time.sleep(2.0)
@@ -283,7 +244,7 @@ class Faults:
 
     def roll_back(self, aim: str) -> Night | None:
         """Do what on-call does when a bad model is live, while a night is judged against that model."""
-        night = self.aimed(aim)
+        night = self.aim.night(aim)
         if night is None or night.model not in self.world.models:
             return None
         try:
@@ -298,28 +259,3 @@ class Faults:
         self.world.want_poison(kind, date)
         self.poisoned.add(f"{kind.replace(' ', '-')}@{date}")
         return None
-
-
-def worker_of(process: psutil.Process, folder: Path) -> psutil.Process:
-    """Return a pool process's worker; itself where that is gone, since it then has a parent that is not the run's."""
-    parent = process.parent()
-    return parent if parent is not None and is_ours(parent, folder) else process
-
-
-def _kill(process: psutil.Process) -> None:
-    try:
-        process.kill()
-    except psutil.Error:
-        return
-
-
-def _kill_popen(process: "subprocess.Popen[bytes]") -> None:
-    if process.poll() is None:
-        process.kill()
-
-
-def _resume(process: psutil.Process) -> None:
-    try:
-        process.resume()
-    except psutil.Error:
-        return

@@ -12,6 +12,7 @@ from recsys_kd.artifact.errors import ArtifactRefused
 from recsys_kd.errors import RecsysKdError
 from recsys_kd.runtime.ranker import Ranker
 from tests.chaos.faults import Faults, Struck
+from tests.chaos.recovery import Recovery
 from tests.chaos.world import Limits, World
 
 
@@ -31,7 +32,7 @@ class Verdict:
     orphans: int
     restarts: int
     seconds: float
-    recoveries: list[float]
+    recoveries: list[Recovery]
     problems: list[str]
 
     def table(self) -> str:
@@ -56,8 +57,12 @@ class Verdict:
         }
         lines += [f"{name:<38}{value:>6}" for name, value in rows.items()]
         if self.recoveries:
-            p50, most = statistics.median(self.recoveries), max(self.recoveries)
-            lines += [f"recovery: p50 {p50:.1f} s, max {most:.1f} s ({len(self.recoveries)} faults that hit a night)"]
+            p50 = statistics.median(r.seconds for r in self.recoveries)
+            most = max(self.recoveries, key=lambda r: r.seconds)
+            lines += [
+                f"recovery: p50 {p50:.1f} s, max {most.seconds:.1f} s ({most.run}), over {len(self.recoveries)} times "
+                "that a night lost its worker, its place in the queue or its record, until a worker had it again"
+            ]
         return "\n".join([*lines, *(f"PROBLEM {p}" for p in self.problems)])
 
 
@@ -154,15 +159,5 @@ def judge(world, plan, found, orphans, seed, seconds) -> Verdict:  # type: ignor
     return Verdict(
         seed, plan.log, len(wanted), len(published & wanted), len(plan.poisoned), len(found["buried"]),
         len(found["half"]), len(world.seen.problems), len(wanted - published), len(orphans),
-        world.supervisor.restarts, seconds, recoveries(world, plan.log), problems,
+        world.supervisor.restarts, seconds, world.seen.timeline.recoveries(), problems,
     )  # fmt: skip
-
-
-def recoveries(world: World, log: list[Struck]) -> list[float]:
-    """Return, for each fault that hit a night, the seconds until that night moved on."""
-    found = []
-    for fault in log:
-        later = [at for at in world.seen.moves.get(fault.run, ()) if at > fault.at]
-        if fault.run and later:
-            found.append(min(later) - fault.at)
-    return found

@@ -8,7 +8,7 @@ import time
 import psutil
 import pytest
 
-from tests.chaos.faults import worker_of
+from tests.chaos.aim import worker_of
 from tests.chaos.run import share
 from tests.chaos.world import MARK, is_ours
 

@@ -11,6 +11,7 @@ import threading
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import psutil
 import yaml
@@ -22,6 +23,8 @@ from jobs.up import Supervisor
 from recsys_kd.data.synth import ShopConfig, synthesize
 from recsys_kd.errors import RecsysKdError
 from recsys_kd.registry.redis import RedisRegistry
+from tests.chaos.recovery import Timeline
+from tests.chaos.warm import site
 from tests.redis_server import RedisServer, free_port
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -67,11 +70,11 @@ class Limits:
 
 @dataclass
 class Seen:
-    """What the watcher saw: digests per night, problems, and when nights moved."""
+    """What the watcher saw: digests per night, problems, and every night's states."""
 
     digests: dict[str, str] = field(default_factory=dict)
     problems: list[str] = field(default_factory=list)
-    moves: dict[str, list[float]] = field(default_factory=dict)
+    timeline: Timeline = field(default_factory=Timeline)
     epochs: dict[str, tuple[int, str]] = field(default_factory=dict)
 
 
@@ -84,15 +87,25 @@ def is_ours(process: psutil.Process, folder: Path) -> bool:
 
 
 class World:
-    """Everything that runs; `close` ends it."""
+    """Everything that runs; `close` ends it.
 
-    def __init__(self, folder: Path, models: int, nights: int, limits: Limits, heavy: int = 2) -> None:
+    `watch`: seconds between two looks at board and registry. `warm`: see the module of that name.
+    """
+
+    def __init__(
+        self, folder: Path, models: int, nights: int, limits: Limits, heavy: int = 2, watch: float = 0.1,
+        recipe: dict[str, Any] | None = None, warm: bool = False,
+    ) -> None:  # fmt: skip
+        self.watch, self.recipe = watch, RECIPE | (recipe or {})
         self.folder, self.models = folder, [f"shop-{n}" for n in range(models)]
         self.dates = [(FIRST + dt.timedelta(days=n)).isoformat() for n in range(nights)]
         self.shop = folder / "shop"
         synthesize(ShopConfig(rows=300 * (nights + 4), days=nights + 4, users=30, items=50), self.shop)
+        (folder / "tmp").mkdir()
         self._shim()
         self.environment = self._environment()
+        if warm:
+            self.environment["PYTHONPATH"] = f"{site(folder / 'site')}{os.pathsep}{ROOT}"
         self.broker = self._redis("broker")
         self.registry_server = self._redis("registry")
         self.config = self._configure(limits)
@@ -167,16 +180,18 @@ class World:
             "PYTHONPATH": str(ROOT),
             "CHAOS_CONTROL": str(self.control_path),
             "CHAOS_DISK": str(self.folder / "shop"),
+            "TMPDIR": str(self.folder / "tmp"),
             "OMP_NUM_THREADS": "1",
         }  # fmt: skip
 
     def _redis(self, name: str) -> RedisServer:
         (self.folder / name).mkdir()
-        return RedisServer(self.folder / name, environment=self.environment)
+        rewrite = ("--auto-aof-rewrite-min-size", "1mb")  # 64 MB by default: too long a wait for a soak
+        return RedisServer(self.folder / name, *rewrite, environment=self.environment)
 
     def _configure(self, limits: Limits) -> JobsConfig:
         for model in (*self.models, *POISON):
-            recipe = {"name": model.replace(" ", "-"), **RECIPE, **POISON.get(model, {})}
+            recipe = {"name": model.replace(" ", "-"), **self.recipe, **POISON.get(model, {})}
             (self.shop / f"{recipe['name']}.yaml").write_text(yaml.safe_dump(recipe))
         plain = {
             "broker": self.broker.url(0),
@@ -184,6 +199,8 @@ class World:
             "registry": self.registry_server.url(0),
             "desk": str(self.shop / "desk"),
             "metrics_port": free_port(),
+            "server_port": free_port(),
+            "server_grpc_port": free_port(),
             "limits": {
                 **limits.__dict__, "grace": 1, "backoff": 0.2, "keep_seconds": 30
             },
@@ -225,20 +242,14 @@ class World:
             return False
 
     def _watch(self) -> None:
-        stages: dict[str, str] = {}
-        while not self._stop.wait(0.1):
+        while not self._stop.wait(self.watch):
             try:
-                self._look(stages)
+                self._look()
             except RecsysKdError:
                 continue
 
-    def _look(self, stages: dict[str, str]) -> None:
-        now = time.monotonic()
-        for night in self.board.all():
-            key = f"{night.phase}/{night.stage}/{night.attempts}"  # a stage that is taken over moves on too
-            if stages.get(night.run) != key:
-                stages[night.run] = key
-                self.seen.moves.setdefault(night.run, []).append(now)
+    def _look(self) -> None:
+        self.seen.timeline.look(self.board.all(), time.monotonic())
         for model in self.models:
             state = self.registry.state(model)
             for date, record in state.nights.items():

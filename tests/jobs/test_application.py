@@ -19,7 +19,9 @@ NIGHT = "shop-0@2026-01-09"
 
 @pytest.fixture(scope="module")
 def world(tmp_path_factory):
-    world = World(tmp_path_factory.mktemp("application"), models=1, nights=4, limits=Limits(attempts=2), heavy=1)
+    world = World(
+        tmp_path_factory.mktemp("application"), models=1, nights=4, limits=Limits(attempts=2, lease=30), heavy=1
+    )
     world.start()
     yield world
     assert world.close() == []
@@ -84,6 +86,20 @@ def test_prometheus_metrics_are_served_by_a_worker(world):
     text = get(f"http://127.0.0.1:{world.config.metrics_port}/metrics")
     assert 'recsys_kd_nights{model="shop-0",phase="published"} 1.0' in text and "recsys_kd_board_up 1.0" in text
     assert 'recsys_kd_stage_done_total{stage="train"} 1.0' in text
+    assert 'recsys_kd_stage_done_total{stage="tidy"} 1.0' in text
+
+
+def test_the_server_beside_the_workers_serves_what_they_published(world):
+    command = [sys.executable, "-m", "jobs.server", str(world.folder / "server")]
+    with (world.folder / "server.log").open("w") as log:
+        server = subprocess.Popen(command, env=world.environment, cwd=ROOT, stdout=log, stderr=log)
+    try:
+        found = json.loads(get(f"http://127.0.0.1:{world.config.server_port}/v2/models/shop-0"))
+        assert found["versions"] == ["1"] and "device" in [i["name"] for i in found["inputs"]]
+    finally:
+        server.terminate()
+        server.wait(timeout=120)
+    assert server.returncode == 0 and (world.folder / "server" / "serving").is_dir()
 
 
 def test_flower_shows_the_workers(world):
@@ -129,6 +145,18 @@ def test_a_cancelled_night_stops_at_once_and_is_not_published_until_it_is_retrie
     assert cli(world, "jobs", "cancel", second).returncode == 2
     cli(world, "jobs", "retry", first)
     assert wait(world, first, "published").outcome == "late"  # a newer night is live
+
+
+def test_a_night_whose_log_is_late_waits_and_says_so_and_runs_when_it_has_come(world):
+    day = world.shop / "log" / "day=2026-01-12"
+    late = day.rename(world.shop / "late")
+    (run,) = json.loads(cli(world, "submit", recipe(world), "--night", "2026-01-12", "--json").stdout).values()
+    deadline = time.monotonic() + 100
+    while (night := world.board.get(run)).waited == 0 and time.monotonic() < deadline:
+        time.sleep(0.1)  # Redis is not asked to tell
+    assert "has nothing of 2026-01-12, its last day is 2026-01-11" in night.reason and night.attempts == 0
+    late.rename(day)
+    assert wait(world, run, "published").attempts == 1
 
 
 def test_an_unknown_night_is_named(world):

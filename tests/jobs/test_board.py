@@ -72,6 +72,16 @@ def test_only_the_logs_of_forgotten_nights_go(board):
     assert board.lines("shop@2026-01-05") == [] and len(board.lines("shop@2026-01-06")) == 1
 
 
+def test_a_night_that_is_forgotten_leaves_nothing_in_redis(board):
+    for day in (5, 6):
+        board.want("shop", f"2026-01-0{day}", "r.yaml")
+        board.say(f"shop@2026-01-0{day}", stage="train", line="one")
+    board.forget([])
+    board.forget(["shop@2026-01-05"])
+    assert [n.run for n in board.all()] == ["shop@2026-01-06"]
+    assert not [key for key in board.redis.scan_iter() if "2026-01-05" in key]
+
+
 def test_a_redis_that_is_down_is_named():
     with pytest.raises(BoardUnreachable, match=r"127\.0\.0\.1.*nights go on when it answers again"):
         Board(f"redis://127.0.0.1:{free_port()}/1").all()

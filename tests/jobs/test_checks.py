@@ -52,6 +52,9 @@ def test_one_database_for_two_purposes_is_refused(redis_server, tmp_path):
         broker=redis_server.url(0), state=redis_server.url(1), registry=redis_server.url(0), desk=tmp_path
     )  # fmt: skip
     assert ("jobs.databases", "error") in levels(config)
+    other_name = redis_server.url(0).replace("127.0.0.1", "localhost")
+    assert ("jobs.databases", "error") in levels(config.model_copy(update={"registry": other_name}))
+    assert ("jobs.databases", "ok") in levels(config.model_copy(update={"registry": redis_server.url(2)}))
 
 
 def test_time_limits_must_lie_below_the_visibility_timeout():

@@ -19,6 +19,8 @@ NIGHT = Night("shop", "2026-01-05", "recipe.yaml", 0.0, 0.0)
         ({"phase": "published", "outcome": "live"}, "shop@2026-01-05  published  live"),
         ({"attempts": 1, "reason": "store: /s can't be written"},
          "shop@2026-01-05  waiting  store: /s can't be written  (attempt 1 failed; it is tried again by itself)"),
+        ({"waited": 9.0, "reason": "data.path: log does not exist"},
+         "shop@2026-01-05  waiting  data.path: log does not exist  (it is tried again by itself)"),
         ({"phase": "dead", "reason": "data.columns.label: no column 'bought'"},
          "shop@2026-01-05  dead  data.columns.label: no column 'bought'  (given up; mend it, then: recsys-kd jobs "
          "retry shop@2026-01-05; more: recsys-kd jobs show shop@2026-01-05)"),

@@ -31,6 +31,7 @@ def test_compose_starts_what_up_starts_with_a_redis_that_loses_nothing(tmp_path)
         assert f"-Q {name} -c 1" in services[name]["command"] and services[name]["restart"] == "always"
     config = load(ROOT / "jobs" / "deploy" / "jobs.yaml")
     assert config.production and len({config.broker, config.state, config.registry}) == 3
+    assert config.server_config.is_file()
 
 
 def test_heavy_stages_go_to_the_heavy_queue_and_nothing_but_json_is_taken():
@@ -65,10 +66,36 @@ def test_whatever_ends_is_started_again_and_all_is_stopped(tmp_path):
         os.kill(second, 0)
 
 
+def test_what_can_not_be_started_is_tried_again_and_ends_nothing_else(tmp_path):
+    supervisor = Supervisor({"late": [str(tmp_path / "late")]}, tmp_path)
+    supervisor.look()
+    assert "late can't be started: [Errno 2]" in (tmp_path / "late.log").read_text()
+    (tmp_path / "late").write_text("#!/bin/sh\nexec sleep 600\n")
+    (tmp_path / "late").chmod(0o755)
+    supervisor.ended_at["late"] -= 2  # a second and more ago
+    supervisor.look()
+    assert supervisor.running["late"].poll() is None
+    supervisor.stop()
+
+
+def test_a_log_that_grows_long_is_turned_over(tmp_path, monkeypatch):
+    monkeypatch.setattr(up, "_LOG_BYTES", 10_000)
+    supervisor = Supervisor({"talker": [sys.executable, "-c", "while True: print('x' * 99, flush=True)"]}, tmp_path)
+    thread = threading.Thread(target=supervisor.run)
+    thread.start()
+    deadline = time.monotonic() + 120
+    while not (tmp_path / "talker.log.1").exists() and time.monotonic() < deadline:
+        time.sleep(0.02)
+    supervisor.stopping.set()
+    thread.join()
+    assert supervisor.restarts == 0 and (tmp_path / "talker.log.1").stat().st_size > 10_000
+    assert b"\0" not in (tmp_path / "talker.log").read_bytes()  # no hole where the old lines were
+
+
 def test_up_and_down_start_and_stop_the_whole_application(tmp_path):
     port = free_port()
     plain = {"broker": f"redis://127.0.0.1:{port}/0", "state": f"redis://127.0.0.1:{port}/1"}
-    plain |= {"desk": "desk", "flower_port": free_port()}
+    plain |= {"desk": "desk"} | {f"{name}_port": free_port() for name in ("flower", "server", "server_grpc")}
     (tmp_path / "jobs.yaml").write_text(yaml.safe_dump(plain))
     environment = {**os.environ, "RECSYS_KD_JOBS": str(tmp_path / "jobs.yaml"), "PYTHONPATH": str(ROOT)}
     command = [sys.executable, "-m", "recsys_kd", "jobs"]

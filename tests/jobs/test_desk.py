@@ -4,7 +4,7 @@ import shutil
 
 import pytest
 
-from jobs.desk import Desk, NoDataForNight, Wanted, day_of
+from jobs.desk import Desk, LogAway, NoDataForNight, Wanted, day_of
 from recsys_kd.data.files import content_key, list_files
 from recsys_kd.settings import load_recipe
 
@@ -45,6 +45,48 @@ def test_a_night_before_the_log_begins_says_so(recipe, tmp_path):
     with pytest.raises(NoDataForNight, match="no file up to 2025-12-31"):
         Desk(tmp_path / "desk").prepare("shop", "2025-12-31", recipe)
     assert not (tmp_path / "desk" / "nights" / "shop" / "2025-12-31").exists()
+
+
+def test_a_log_that_is_not_there_yet_is_away_which_is_no_bad_input(recipe, tmp_path):
+    desk, log = Desk(tmp_path / "desk"), tmp_path / "log"
+    with pytest.raises(LogAway, match=r"has nothing of 2026-02-01, its last day is 2026-01-1\d; has that day"):
+        desk.prepare("shop", "2026-02-01", recipe)
+    for path in (log, tmp_path / "items.parquet"):
+        away = path.rename(tmp_path / "away")
+        with pytest.raises(LogAway, match=rf"{path.name}.*; is its share mounted, has it arrived\?"):
+            desk.prepare("shop", "2026-01-08", recipe)
+        away.rename(path)
+    log.rename(tmp_path / "away")
+    log.mkdir()  # where a share is mounted
+    with pytest.raises(LogAway, match="holds no"):
+        desk.prepare("shop", "2026-01-08", recipe)
+    assert LogAway.exit_code == 3 and not list((tmp_path / "desk").rglob("*-*"))
+    log.rmdir()
+    (tmp_path / "away").rename(log)
+    assert desk.prepare("shop", "2026-01-08", recipe).exists()
+
+
+def test_a_log_on_another_disk_that_goes_while_the_night_runs_is_away(recipe, tmp_path, monkeypatch):
+    monkeypatch.setattr("os.link", lambda *_: (_ for _ in ()).throw(OSError))  # as across disks: links are symbolic
+    desk = Desk(tmp_path / "desk")
+    desk.prepare("shop", "2026-01-08", recipe)
+    desk.check_there("shop", "2026-01-08")
+    (tmp_path / "log").rename(tmp_path / "away")
+    with pytest.raises(LogAway, match="is no longer there; is its share mounted"):
+        desk.check_there("shop", "2026-01-08")
+
+
+def test_what_killed_workers_left_half_made_is_swept_up_when_it_is_old(tmp_path):
+    desk = Desk(tmp_path)
+    half = (tmp_path / "nights" / "shop" / ".2026-01-05-0123abcd" / "log", tmp_path / "wanted" / "shop" / ".a.json-1")
+    half[0].mkdir(parents=True)
+    half[1].parent.mkdir(parents=True)
+    half[1].write_text("{")
+    desk.want(Wanted("shop", "2026-01-05", "a.yaml"))
+    desk.sweep("shop", 60)
+    assert half[0].exists() and half[1].exists()
+    desk.sweep("shop", 0)
+    assert not half[0].parent.exists() and not half[1].exists() and len(list(desk.wanted())) == 1
 
 
 def test_the_first_record_of_a_wanted_night_stays(tmp_path):

@@ -77,6 +77,26 @@ def test_bad_input_is_not_tried_again(waiting):
     assert (night.phase, night.reason) == ("dead", "no column 'x'")
 
 
+def test_what_is_away_is_waited_for_as_long_again_as_so_far_and_no_attempt_is_counted(waiting):
+    night, waits = waiting, []
+    for _ in range(9):
+        night = claimed(queued(night, now=night.not_before), now=night.not_before)
+        night = machine.postponed(night, 100.0, "a", "no log", 1.0, 100.0, 2.0)
+        waits.append(night.not_before - 100.0)
+        if night.phase == "dead":
+            break
+        assert night.phase == "waiting" and night.attempts == 0
+    # spent 1 + at least 2; 3 + 1, waits 4; 8 + 1, 9; 18 + 1, 19; 38 + 1, 39; 78 + 1: 21 are left; then none
+    assert waits[:6] == [2.0, 4.0, 9.0, 19.0, 39.0, 21.0] and night.waited == 101.0
+    assert night.phase == "dead" and night.reason == "no log; waited 101 s for it, limits.patience is 100 s"
+    assert machine.retry(night, 200.0, "ann").waited == 0.0
+
+
+def test_a_night_that_waits_for_what_is_away_says_for_how_long(waiting):
+    night = machine.postponed(claimed(queued(waiting)), 2.0, "a", "no log", 5400.0, 21_600.0, 30.0)
+    assert night.reason == "no log; tried again in 10 min, has waited 90 min of at most 6 h"  # 20 times the first wait
+
+
 def test_cancel_and_retry(waiting):
     night = machine.cancel(claimed(queued(waiting)), 2.0, "ann")
     assert (night.phase, night.reason) == ("cancelled", "cancelled by ann")

@@ -71,6 +71,15 @@ def test_nights_come_back_when_redis_was_emptied_and_dead_ones_stay_dead(config,
     assert list(phases(board).values()) == ["published", "dead", "queued"]
 
 
+def test_a_night_that_the_board_has_forgotten_is_not_started_again(config, board, tmp_path):
+    config = config.model_copy(update={"limits": config.limits.model_copy(update={"keep_versions": 1})})
+    want(config, tmp_path)
+    for date in DATES[:2]:
+        publish(tmp_path, date)
+    assert go(config) == ["shop@2026-01-07"]
+    assert phases(board) == {"shop@2026-01-06": "published", "shop@2026-01-07": "queued"}
+
+
 def test_a_lost_registry_is_restored_before_anything_is_started(config, board, tmp_path):
     want(config, tmp_path, dates=DATES[:2])
     for date in DATES[:2]:

@@ -76,14 +76,16 @@ def test_collecting_keeps_what_is_used_young_or_new(registry, dataset, tmp_path)
     made = [publish(registry, dataset, tmp_path, n, f"2026-01-0{n + 5}") for n in range(5)]
     registry.announce("shop", "web-1", made[0].digest, 60)
     stray = artifact(dataset, tmp_path, 7).path
-    half = tmp_path / "shop" / ".building-1"
+    half, copy = tmp_path / "shop" / ".building-1", tmp_path / "shop" / ".registry.json-1"
     half.mkdir()
+    copy.write_text("{")
     assert collect(registry, tmp_path, "shop", 1, 3600, "ann").removed == ()
     hour_ago = time.time() - 3600
-    for path in (*(m.path for m in made), stray, half):
+    for path in (*(m.path for m in made), stray, half, copy):
         os.utime(path, (hour_ago, hour_ago))
     found = collect(registry, tmp_path, "shop", 1, 60, "ann")
     assert set(found.removed) == {made[1].digest, made[2].digest, stray.name}
     assert set(found.in_use) == {made[0].digest, made[3].digest} and found.bytes > 0  # the service's; previous
-    assert not half.exists() and not stray.exists() and made[0].path.exists() and made[4].path.exists()
+    assert not list((tmp_path / "shop").glob(".*")) and not stray.exists()
+    assert made[0].path.exists() and made[4].path.exists()
     assert registry.state("shop").collected == {2, 3}

@@ -1,0 +1,71 @@
+"""What a night leaves: tidied once it is published, kept for a look where it was given up, and in the end forgotten.
+
+What grows with every night is its record in the registry alone. Everything else, on disk and in Redis, is there for
+the nights that are open and for the newest `limits.keep_versions` that are over.
+"""
+
+import json
+import os
+import platform
+import socket
+from dataclasses import asdict
+from pathlib import Path
+
+from jobs import desk as desks
+from jobs import machine
+from jobs.board import Board
+from jobs.config import JobsConfig
+from jobs.desk import Desk
+from jobs.machine import Night
+from recsys_kd.registry import where
+from recsys_kd.registry.store import collect
+from recsys_kd.settings import load_recipe
+
+
+def tidy(config: JobsConfig, night: Night) -> None:
+    """Remove what a published night no longer needs: its intermediate results, and old artifacts that nobody uses."""
+    desk, limits = Desk(config.desk), config.limits
+    recipe = load_recipe(desk.night_folder(night.model, night.night) / desks.RECIPE)
+    registry = where.open_registry(config.registry or recipe.registry, recipe.store)
+    who = f"{socket.gethostname()}:{os.getpid()}"
+    collect(registry, recipe.store, night.model, limits.keep_versions, limits.keep_seconds, who)
+    desk.tidy(night.model, night.night)
+    recorded = sorted(registry.state(night.model).nights)
+    old = [n for n in recorded[: -limits.keep_versions] if n != night.night]
+    desk.forget(night.model, old)
+    Board(config.state).forget([machine.run_id(night.model, n) for n in old])
+    desk.sweep(night.model, limits.keep_seconds)
+    shed(config, night.model)
+
+
+def shed(config: JobsConfig, model: str) -> None:
+    """Of a model's nights that were given up or cancelled, keep the links and results of the newest only.
+
+    What tells why, and the record that they are over, stays; `retry` makes the rest again.
+    """
+    board, desk = Board(config.state), Desk(config.desk)
+    over = [n for n in board.all() if n.model == model and n.phase in ("dead", "cancelled")]
+    old = over[: -config.limits.keep_versions]
+    for night in old:
+        desk.tidy(model, night.night)
+    board.forget_lines([night.run for night in old])
+
+
+def bury(config: JobsConfig, night: Night) -> None:
+    """Write down what is needed to look into a night that is given up."""
+    folder = Desk(config.desk).night_folder(night.model, night.night)
+    letter = {
+        "night": asdict(night),
+        "host": socket.gethostname(),
+        "python": platform.python_version(),
+        "folder": str(folder),
+        "repeat": f"recsys-kd run {folder / desks.RECIPE} --no-publish",
+        "retry": f"recsys-kd jobs retry {night.run}",
+        "last_lines": _tail(folder / desks.ERRORS),
+    }
+    desks.write_whole(folder / desks.DEAD, json.dumps(letter, indent=2))
+    shed(config, night.model)
+
+
+def _tail(path: Path, lines: int = 50) -> list[str]:
+    return path.read_text(errors="replace").splitlines()[-lines:] if path.exists() else []

@@ -1,0 +1,62 @@
+"""The server beside the workers: `python -m jobs.server FOLDER` waits for a champion, then becomes `recsys-kd serve`.
+
+It serves every model of that registry that has a champion by then; later champions of these are taken over as ever. In
+FOLDER it keeps what it served last.
+"""
+
+import os
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from jobs.config import JobsConfig, from_environment
+from jobs.desk import Desk
+from recsys_kd.errors import RecsysKdError
+from recsys_kd.registry import where
+from recsys_kd.settings import Recipe, load_recipe
+
+_LOOK_SECONDS = 2.0
+
+
+def recipes(config: JobsConfig) -> Iterator[Recipe]:
+    """Yield the recipes of scheduled models, then of submitted ones, one each; what can't be read is passed over."""
+    paths = dict.fromkeys([*(m.recipe for m in config.models), *(Path(w.recipe) for w in Desk(config.desk).wanted())])
+    for path in paths:
+        try:
+            yield load_recipe(path)
+        except RecsysKdError:
+            continue  # the night that needs it says so
+
+
+def command(config: JobsConfig) -> list[str] | None:
+    """Return what serves now; None while no model has a champion."""
+    for recipe in recipes(config):
+        named = config.registry or recipe.registry or str(recipe.store / where.SQLITE)
+        if not where.is_url(named):
+            named = str(Path(named).resolve())
+        try:
+            registry = where.open_registry(named, recipe.store, create=False)
+            live = [m for m in registry.models() if registry.pointer(m, "champion") is not None]
+        except RecsysKdError:
+            continue  # it is away, or was never written to
+        if live:
+            models = [argument for model in live for argument in ("--model", model)]
+            ports = ["--port", str(config.server_port), "--grpc-port", str(config.server_grpc_port)]
+            more = ["--config", str(config.server_config)] if config.server_config else []
+            return [sys.executable, "-m", "recsys_kd", "serve", *models, "--registry", named, *ports, *more]
+    return None
+
+
+def main() -> None:
+    """Wait, then serve."""
+    folder, config = Path(sys.argv[1]), from_environment()
+    folder.mkdir(parents=True, exist_ok=True)
+    while (found := command(config)) is None:
+        time.sleep(_LOOK_SECONDS)  # a registry tells nobody of its first champion
+    os.chdir(folder)
+    os.execv(found[0], found)
+
+
+if __name__ == "__main__":
+    main()
