@@ -8,6 +8,7 @@ import torch
 
 from recsys_kd.artifact.manifest import Lineage
 from recsys_kd.artifact.write import Artifact, write_artifact
+from recsys_kd.compress.activations import ActivationChoice
 from recsys_kd.data.dataset import Dataset
 from recsys_kd.flow.compression import Compressed, compress
 from recsys_kd.flow.goldens import golden_queries
@@ -35,8 +36,9 @@ def compressed(dataset: Dataset, model: Student, **config: object) -> Compressed
 
 def artifact(dataset: Dataset, store: Path, seed: int = 0, **config: object) -> Artifact:
     made = compressed(dataset, random_student(dataset, seed), **config)
+    made = dataclasses.replace(made, activations=ActivationChoice("float32", "as a night would", {"15": 0.0}))
     golden = golden_queries(made.served, dataset)
-    return write_artifact(store, "shop", made.served, dataclasses.replace(LINEAGE, plan=made.plan.summary()), golden)
+    return write_artifact(store, "shop", made.served, dataclasses.replace(LINEAGE, plan=made.summary()), golden)
 
 
 def head(dataset: Dataset, rows: int = 300) -> tuple[np.ndarray, np.ndarray]:
