@@ -19,9 +19,7 @@ NIGHT = "shop-0@2026-01-09"
 
 @pytest.fixture(scope="module")
 def world(tmp_path_factory):
-    limits = Limits(
-        attempts=2, lease=30, stage=900, visibility=1000
-    )  # what a busy machine needs
+    limits = Limits(attempts=2, lease=30, stage=900, visibility=1000)  # what a busy machine needs
     world = World(tmp_path_factory.mktemp("application"), models=1, nights=4, limits=limits, heavy=1)
     world.start()
     yield world
