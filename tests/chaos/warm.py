@@ -30,16 +30,25 @@ def site(folder: Path) -> Path:
 
 
 def take_over() -> None:
-    """Have `subprocess.Popen` fork where a night's process is started."""
+    """Have `subprocess.Popen` fork where a night's process is started; a heavy worker's processes load at once.
+
+    Loading in the middle of a stage would keep its worker from renewing its lease.
+    """
     subprocess.Popen = _popen  # type: ignore[assignment,misc]
+    if b"heavy" in Path(f"/proc/{os.getppid()}/cmdline").read_bytes():
+        _load()
 
 
 def _popen(command: list[str], **options: Any) -> Any:
     if command[1:3] != ["-m", "jobs.child"]:
         return _COLD(command, **options)
+    _load()
+    return Forked(command, **options)
+
+
+def _load() -> None:
     for name in _LOADED:
         import_module(name)
-    return Forked(command, **options)
 
 
 class Forked:
