@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from recsys_kd.batch import Bag, Batch
 from recsys_kd.data.counts import Counts
 from recsys_kd.errors import InputError
-from recsys_kd.schema import Schema
+from recsys_kd.schema import ITEM, Field, Schema
 
 SPLITS = ("train", "validation", "test")
 QUARANTINE = "quarantine.parquet"
@@ -103,7 +103,7 @@ class Dataset:
         """Return the vocabulary row of a categorical field in every log row [N], whichever side it is on."""
         if self.schema.field(field).side == "item":
             return self.item_ids(field)[self.item_rows]
-        return self.column(field).astype(np.int64)
+        return self._lookups(self.schema.field(field), self.column(field).astype(np.int64), catalogue=False)
 
     def item_bag(self, field: str) -> Bag:
         """Return an item-side bag field over all items, unknown item (empty) last."""
@@ -117,17 +117,27 @@ class Dataset:
         values, offsets = self._load(f"{where}/{field}.values"), self._load(f"{where}/{field}.offsets")
         return Bag(values, offsets)  # type: ignore[arg-type]
 
-    def batch(self, rows: slice | NDArray[np.int64]) -> Batch:
-        """Return any rows, in the order given."""
+    def _lookups(self, field: Field, rows: NDArray[np.int64], catalogue: bool) -> NDArray[np.int64]:
+        unknown = self.schema.rows(field) - 1
+        return rows if catalogue or field.vocabulary != ITEM else np.minimum(rows, unknown)
+
+    def batch(self, rows: slice | NDArray[np.int64], *, catalogue: bool = False) -> Batch:
+        """Return any rows, in the order given.
+
+        Items of a request (its history, say) that training never saw are unknown, vocabulary row V. With `catalogue`
+        those that have an item row i have V + 1 + i: served models know them by what the catalogue says of them.
+        """
         index = np.arange(*rows.indices(self.length)) if isinstance(rows, slice) else rows
         item = self.column("item")[index].astype(np.int64)
         ids, bags, dense = {}, {}, {}
         for field in self.schema.fields:
             where, at = ("items", item) if field.side == "item" else ("rows", index)
             if field.kind == "bag":
-                bags[field.name] = gather_bag(self._bag(where, field.name), at)
+                bag = gather_bag(self._bag(where, field.name), at)
+                bags[field.name] = Bag(self._lookups(field, bag.values, catalogue), bag.offsets)
             elif field.is_lookup:
-                ids[field.name] = self._load(f"{where}/{field.name}")[at].astype(np.int64)
+                found = self._load(f"{where}/{field.name}")[at].astype(np.int64)
+                ids[field.name] = self._lookups(field, found, catalogue)
             else:
                 dense[field.name] = np.asarray(self._load(f"{where}/{field.name}")[at], dtype=np.float32)
         weight = self.column("weight")[index] if "weight" in self.columns else np.ones(len(index), dtype=np.float32)

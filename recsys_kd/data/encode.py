@@ -244,7 +244,7 @@ class _Encoder:
     # The data set's own columns.
 
     def _rows(self) -> None:
-        writer = FieldWriter(self.out, self.rows, self.keys, self.length, self.train.stop)
+        writer = FieldWriter(self.out, self.rows, self.keys, self.item_keys, self.length, self.train.stop)
         self._column("row_id")
         self.columns.append("row_id")
         for name in ("user", "request"):

@@ -21,7 +21,8 @@ def score_sample(
     """Return a compiled student's logits of some rows; `steps` as in `runtime.head.Head`."""
     model, items = OfflineModel(student, dataset, steps), dataset.column("item")
     parts = np.array_split(sample, max(1, len(sample) // _SCORE_ROWS))
-    return np.concatenate([model.score_rows(dataset.batch(i), items[i].astype(np.int64)) for i in parts])
+    batches = ((dataset.batch(i, catalogue=True), items[i].astype(np.int64)) for i in parts)
+    return np.concatenate([model.score_rows(batch, at) for batch, at in batches])
 
 
 def recalibrated(student: CompiledStudent, dataset: Dataset) -> CompiledStudent:

@@ -120,7 +120,8 @@ def score_compiled(student: CompiledStudent, dataset: Dataset) -> tuple[Floats, 
     items, parts, fallback = dataset.column("item"), [], Fallback()
     for start in range(rows.start, rows.stop, 65_536):
         index = np.arange(start, min(start + 65_536, rows.stop))
-        batch, at = as_taken(dataset.batch(index), dataset.schema, student.schema), items[index].astype(np.int64)
+        at, batch = items[index].astype(np.int64), dataset.batch(index, catalogue=True)
+        batch = as_taken(batch, dataset.schema, student.schema)
         parts.append(model.score_rows(batch, at))
         fallback.add(model, batch, at, dataset)
     return np.concatenate(parts), fallback

@@ -14,6 +14,7 @@ from recsys_kd.batch import Bag, Batch
 from recsys_kd.runtime.grid import on_grid
 from recsys_kd.runtime.head import STEPS, Head
 from recsys_kd.runtime.sums import bag_term, dense_term, row_term
+from recsys_kd.schema import ITEM
 from recsys_kd.tables import CompiledStudent, Term
 
 Moves = Mapping[str, NDArray[np.int64]]
@@ -44,10 +45,11 @@ class OfflineModel:
         }
 
     def _moves(self, table: str, name: str, field: str, source: KeyedRows) -> NDArray[np.int64]:
-        """Return training row -> artifact row, fallback to fallback."""
+        """Return training row -> artifact row, fallback to fallback; item rows behind, where items are looked up."""
         vocabulary = "item" if name == "item" else self.schema.field(field).vocabulary or ""
         index = self.student.indexes[table]
-        return np.append(index.rows(source.keys(vocabulary)), len(index))
+        rows = np.append(index.rows(source.keys(vocabulary)), len(index))
+        return np.append(rows, index.rows(source.keys("item"))) if vocabulary == ITEM else rows
 
     def score_rows(self, batch: Batch, items: NDArray[np.int64]) -> NDArray[np.float32]:
         """Return logits [B]; `items` are the item rows of the batch."""

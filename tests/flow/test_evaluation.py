@@ -3,12 +3,16 @@
 import dataclasses
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 
 from recsys_kd.batch import Bag, Batch
+from recsys_kd.data.encode import encode
 from recsys_kd.flow.evaluation import Fallback, as_taken, last_values, score_compiled
 from recsys_kd.runtime.offline import OfflineModel
+from recsys_kd.runtime.ranker import Ranker
 from recsys_kd.schema import Field, Schema, Vocabulary
+from recsys_kd.settings import load_recipe
 from tests.served import compressed, head, random_student
 
 
@@ -56,10 +60,26 @@ def test_a_model_of_shorter_histories_is_scored_as_it_would_serve(dataset):
     short = dataclasses.replace(student, schema=dataclasses.replace(student.schema, fields=fields))
     scores, _ = score_compiled(short, dataset)
     index, items = head(dataset, 300)
-    given = dataset.batch(index)
+    given = dataset.batch(index, catalogue=True)
     cut = dataclasses.replace(given, bags={"history": last_values(given.bags["history"], 2)})
     assert scores[:300] == pytest.approx(OfflineModel(student, dataset).score_rows(cut, items), abs=1e-6)
     assert np.abs(scores[:300] - OfflineModel(student, dataset).score_rows(given, items)).max() > 1e-3
+
+
+def test_a_log_scores_as_its_raw_rows_do_histories_of_items_that_training_never_saw_too(shop, tmp_path):
+    recipe = load_recipe(shop.recipe)
+    dataset = encode(recipe.data.model_copy(update={"min_count": 200}), recipe.split, tmp_path / "rows")
+    unseen = len(dataset.keys("item")) - len(dataset.keys("item_id"))
+    made = compressed(dataset, random_student(dataset), ratio=None, keep_rows=1.0).served
+    rows, width = dataset.splits["test"], len(dataset.keys("item_id"))
+    beyond = dataset.batch(np.arange(rows.start, rows.stop), catalogue=True).bags["history"].values > width
+    assert unseen > 5 and beyond.sum() > 50
+    first = dataset.column("timestamp")[rows.start]
+    log = [row for row in pq.read_table(recipe.data.path).to_pylist() if row["timestamp"] >= first]
+    ranker = Ranker(made)
+    fields = ("user_id", "device", "hour", "history")
+    raw = [ranker.score({f: row[f] for f in fields}, [row["item_id"]], logits=True)[0] for row in log]
+    assert np.abs(np.sort(raw) - np.sort(score_compiled(made, dataset)[0])).max() < 1e-4
 
 
 def test_fallback_lookups_are_counted_before_and_after_pruning_on_the_same_rows(dataset):
