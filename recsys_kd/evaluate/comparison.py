@@ -17,11 +17,10 @@ from recsys_kd.evaluate.lists import psi, uninformative
 from recsys_kd.evaluate.measure import Model, direction, measure_model
 from recsys_kd.evaluate.metrics import CalibrationPoint
 from recsys_kd.evaluate.sample import Sample
+from recsys_kd.evaluate.scores import Scores, Values, scores_of
 from recsys_kd.evaluate.slices import SliceEffect, slice_effects
 from recsys_kd.evaluate.words import headline, warnings_of
 from recsys_kd.settings import AbConfig, EvaluateConfig
-
-Scores = Mapping[str, NDArray[np.float32]]
 
 
 @dataclass(frozen=True)
@@ -67,7 +66,7 @@ class Comparison:
 
 
 def compare(
-    scores: Scores,
+    scores: Mapping[str, Scores | Values],
     control: str,
     sample: Sample,
     config: AbConfig = AbConfig(),  # noqa: B008 - frozen
@@ -79,14 +78,15 @@ def compare(
     slices: name -> mask [N]. Intervals are paired and clustered by user: by the delta method (which decides) and by a
     Poisson bootstrap, beside it. Raises: InputError subclasses of `evaluate.inspect` for rows that can't be compared.
     """
-    notes = inspect_sample(scores, sample)
+    given = {name: scores_of(score) for name, score in scores.items()}
+    notes = inspect_sample(given, sample)
     level = Level(evaluate.confidence, config.power, sample.clusters)
-    models = {name: measure_model(z, sample, evaluate.k, evaluate.ece_bins) for name, z in scores.items()}
+    models = {name: measure_model(z, sample, evaluate.k, evaluate.ece_bins) for name, z in given.items()}
     idle = uninformative(sample, evaluate.k)
     _check_deciding(config, set(models[control].metrics), idle)
-    treatments = tuple(name for name in scores if name != control)
+    treatments = tuple(name for name in given if name != control)
     effects = decided(_effects(models, control, treatments, config, level), config, level)
-    parts = slice_effects(slices or {}, scores, control, sample, config, evaluate)
+    parts = slice_effects(slices or {}, given, control, sample, config, evaluate)
     said = {t: overall([e for e in effects if e.treatment == t and e.metric in config.decide]) for t in treatments}
     return Comparison(
         control=control,
@@ -104,7 +104,7 @@ def compare(
         effects=effects,
         metrics={name: _intervals(model, level) for name, model in models.items()},
         slices=parts,
-        drift={t: psi(scores[control], scores[t]) for t in treatments},
+        drift={t: psi(given[control].logit, given[t].logit) for t in treatments},
         power_curves={m: power_curve(_of(effects, treatments[0], m), level) for m in config.decide},
         calibration={name: model.calibration for name, model in models.items()},
         warnings=(*notes, *warnings_of(effects, parts, config, level)),

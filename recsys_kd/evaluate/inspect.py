@@ -3,10 +3,10 @@
 from collections.abc import Mapping
 
 import numpy as np
-from numpy.typing import NDArray
 
 from recsys_kd.errors import InputError
 from recsys_kd.evaluate.sample import Sample
+from recsys_kd.evaluate.scores import Scores
 
 
 class OneModel(InputError):
@@ -60,7 +60,7 @@ class UndirectedMetric(InputError):
         )
 
 
-def inspect_sample(scores: Mapping[str, NDArray[np.float32]], sample: Sample) -> tuple[str, ...]:
+def inspect_sample(scores: Mapping[str, Scores], sample: Sample) -> tuple[str, ...]:
     """Return warnings about rows that can be compared; raise where they can't. Arrays [N]."""
     if len(scores) < 2:
         raise OneModel("a comparison needs a control and at least one treatment; name two scores")
@@ -77,15 +77,15 @@ def inspect_sample(scores: Mapping[str, NDArray[np.float32]], sample: Sample) ->
     return tuple(notes)
 
 
-def _check_scores(name: str, score: NDArray[np.float32]) -> list[str]:
-    bad = ~np.isfinite(score)
+def _check_scores(name: str, score: Scores) -> list[str]:
+    bad = ~np.isfinite(score.logit)
     if bad.any():
         raise ScoreMissing(
             f"scores of '{name}': {int(bad.sum()):,} of {len(score):,} are NaN or infinite, the first in row "
             f"{int(np.flatnonzero(bad)[0])}; score these rows or leave them out for all models"
         )
-    if score.min() == score.max():
-        return [f"scores of '{name}' are all {score[0]:g}: it ranks by chance, AUC 0.5 by definition"]
+    if score.order.min() == score.order.max():
+        return [f"scores of '{name}' are all {score.logit[0]:g}: it ranks by chance, AUC 0.5 by definition"]
     return []
 
 

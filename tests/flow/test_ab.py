@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import re
 import tempfile
 
 import numpy as np
@@ -9,6 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import yaml
+from sklearn.metrics import log_loss, roc_auc_score
 from typer.testing import CliRunner
 
 from recsys_kd.artifact.write import write_artifact
@@ -133,6 +135,26 @@ def test_each_column_may_hold_its_own_kind_of_scores(tmp_path):
         parse_scores(["percent"])
     with pytest.raises(BadScores, match="--scores: 'odl' is no column that is compared; these are old, new"):
         compare_log(log, "old", ["new"], scores=parse_scores(["odl=probability"]))
+
+
+def test_probabilities_of_nothing_and_certainty_cost_what_scikit_learn_charges_and_keep_their_order(tmp_path):
+    label, rng = columns()["label"], np.random.default_rng(5)
+    p = np.where(rng.random(2400) < 0.3, rng.random(2400) * 1e-200, rng.random(2400))
+    p[:9], p[9:20] = 0.0, 1.0
+    log = write(tmp_path, old=p, new=1 - 1e-8 * rng.random(2400))
+    found = compare_log(log, "old", ["new"], scores="probability")
+    for name in ("old", "new"):
+        values = pq.read_table(log)[name].to_numpy()
+        metrics = found.comparison.metrics[name]
+        assert metrics["logloss"].value == pytest.approx(log_loss(label, values), abs=1e-9)
+        assert metrics["auc"].value == pytest.approx(roc_auc_score(label, values), abs=1e-9)
+    assert not any("are all" in w for w in found.comparison.warnings)
+
+
+def test_a_score_beyond_float32_is_a_row_out_of_range(tmp_path):
+    log = write(tmp_path, old=np.where(ROW == 9, 3.2e300, columns()["old"].astype(float)))
+    words = "column 'old', out_of_range, 1 rows, the first is 3.2e[+]300 in row 9"
+    assert re.search(words, compare_log(log, "old", ["new"]).comparison.warnings[1])
 
 
 def test_columns_that_are_no_scores_are_refused_by_what_they_are(tmp_path):
@@ -292,7 +314,7 @@ def test_versions_and_artifacts_are_scored_as_a_night_would_score_them(models, d
     store, ((artifact, student), _) = models
     since = day_of(int(dataset.column("timestamp")[dataset.splits["test"].start]))
     found = compare_log(shop.folder / "log", str(artifact.path), ["synthetic-shop@2"], shop.recipe, store, since=since)
-    expected, got = score_compiled(student, dataset)[0], found.log.scores[str(artifact.path)]
+    expected, got = score_compiled(student, dataset)[0], found.log.scores[str(artifact.path)].logit
     ranks = [0.1, 0.5, 0.9]
     assert abs(len(got) - len(expected)) < 100
     assert np.quantile(got, ranks) == pytest.approx(np.quantile(expected, ranks), abs=1e-2)
