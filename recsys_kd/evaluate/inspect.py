@@ -67,14 +67,30 @@ def inspect_sample(scores: Mapping[str, Scores], sample: Sample) -> tuple[str, .
     positives = int(sample.positive.sum())
     if positives in (0, len(sample.label)):
         what = "clicked" if positives else "not clicked"
-        raise OneClass(f"label: all {len(sample.label):,} rows are {what}; nothing can be ranked, give a log with both")
+        low, high = float(sample.label.min()), float(sample.label.max())
+        ends = "" if low == high else f" (labels run from {low:g} to {high:g}, and those above 0.5 count as clicked)"
+        raise OneClass(
+            f"label: all {len(sample.label):,} rows are {what}{ends}; nothing can be ranked, give a log with both"
+        )
     if sample.clusters < 2:
         raise TooFewUsers(f"user_id: {sample.clusters} user(s) in {len(sample.label):,} rows; intervals need several")
     _check_requests(sample)
-    notes = [note for name, score in scores.items() for note in _check_scores(name, score)]
+    notes = _soft_labels(sample)
+    notes += [note for name, score in scores.items() for note in _check_scores(name, score)]
     if sample.clusters == len(sample.label):
         notes.append("every user has one row: GAUC is undefined, and pairs within users tell nothing")
     return tuple(notes)
+
+
+def _soft_labels(sample: Sample) -> list[str]:
+    soft = int(((sample.label > 0) & (sample.label < 1)).sum())
+    if not soft:
+        return []
+    return [
+        f"labels: {soft:,} of {len(sample.label):,} rows lie between 0 and 1. Click rate, AUC, GAUC, hit rate and MRR "
+        "count those above 0.5 as clicked and the others as not; NDCG takes them as gains; log loss, normalized "
+        "entropy and ECE as chances to be met; off-policy values as rewards"
+    ]
 
 
 def _check_scores(name: str, score: Scores) -> list[str]:

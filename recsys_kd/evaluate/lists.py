@@ -34,10 +34,33 @@ def list_metrics(score: Scores | Values, sample: Sample, ks: tuple[int, ...]) ->
 
 
 def uninformative(sample: Sample, ks: tuple[int, ...]) -> dict[str, str]:
-    """Return metric -> why it says nothing of any model on these lists: the first k are all there are."""
-    longest = int(np.bincount(sample.slate).max(initial=0))
-    names = ("hit_rate", "coverage", "popularity")
-    return {f"{name}@{k}": f"no request has more than {k} candidates" for k in ks if longest <= k for name in names}
+    """Return metric -> why it says nothing of any model on these lists: any order of them has the same value."""
+    sizes, clicks = np.bincount(sample.slate), np.bincount(sample.slate, weights=sample.positive)
+    found: dict[str, str] = {}
+    if not _varies(sample.label, sample):
+        found = dict.fromkeys(("mrr", *(f"{name}@{k}" for k in ks for name in ("ndcg", "hit_rate"))), _ALIKE)
+    elif not _varies(sample.positive, sample):
+        found = dict.fromkeys(("mrr", *(f"hit_rate@{k}" for k in ks)), _ALIKE)
+    if sample.price is not None and not _varies(sample.label * sample.price, sample):
+        found |= {f"revenue_ndcg@{k}": "every request earns the same in any order of its candidates" for k in ks}
+    others = int((sizes - clicks)[clicks > 0].max(initial=0))
+    for k in ks:
+        if others < k:
+            found.setdefault(f"hit_rate@{k}", f"no request with a click has {k} candidates without one")
+        if int(sizes.max(initial=0)) <= k:
+            names = ("hit_rate", "coverage", "popularity")
+            found |= {f"{name}@{k}": f"no request has more than {k} candidates" for name in names}
+    return found
+
+
+_ALIKE = "in no request do candidates have different labels, so any order is as good"
+
+
+def _varies(value: NDArray[np.generic], sample: Sample) -> bool:
+    """Return whether any request has rows of different values [N]."""
+    one = np.empty(sample.slates, dtype=value.dtype)
+    one[sample.slate] = value
+    return bool((one[sample.slate] != value).any())
 
 
 def _mean(parts: list[Found], sample: Sample) -> Measured:

@@ -1,4 +1,4 @@
-"""A model's scores as metrics take them: a logit per row, and a 4-byte key per row that orders rows as they were scored.
+"""A model's scores as metrics take them: a logit per row, and a 4-byte key that orders rows as they were scored.
 
 The order is taken from what was logged, before it becomes a logit: probabilities that differ stay apart, also where
 their logits are cut (0 and 1) or too close for float64. Sorting 4-byte keys takes half the memory of float64 scores.

@@ -88,6 +88,8 @@ def test_the_terminal_shows_the_sentence_first_and_a_table(tmp_path):
     log = write(tmp_path)
     done = CliRunner().invoke(app, ["ab", "--control", "old", "--treatment", "new", "--log", str(log)])
     assert done.exit_code == 0 and done.stdout.startswith("Use new: it is better than old on this log")
+    auc = next(line for line in done.stdout.splitlines() if line[2:].startswith("auc "))
+    assert "<1e-06*" in auc and "p*: Holm's, over all metrics that decide and all treatments" in done.stdout
     assert "new - old" in done.stdout and "off-policy value of new: the log earned 0." in done.stdout
 
 
@@ -287,6 +289,21 @@ def test_without_propensities_the_rest_is_compared_and_the_off_policy_part_says_
     assert found.comparison.outcomes == {"new": "better"} and not found.policies
     words = "off-policy value is left out: the log has 'new_propensity', and no propensity of its own"
     assert any(w.startswith(words) for w in found.comparison.warnings)
+
+
+def test_what_is_left_out_of_a_long_log_and_of_one_with_propensities_alone_is_told(tmp_path):
+    stamp = 1_767_600_000_000 + ROW // 6 * 3_600_000
+    told = compare_log(write(tmp_path, timestamp=stamp, new_propensity=None), "old", ["new"]).comparison.warnings
+    assert any(w.startswith("slices by day are left out: the log has 17 days, and at most 12 are told") for w in told)
+    assert any("has propensities, and no model's own chances" in w and "_propensity behind it" in w for w in told)
+
+
+def test_the_page_holds_the_command_that_makes_it_again(tmp_path):
+    log, page = write(tmp_path), tmp_path / "ab.html"
+    given = ["ab", "--control", "old", "--treatment", "new", "--log", str(log), "--scores", "new=logit"]
+    CliRunner().invoke(app, [*given, "--html", str(page)])
+    command = re.search("<pre>recsys-kd (.*?)</pre>", page.read_text())[1]
+    assert command == " ".join([*given[:7], "--store", "store", *given[7:]])
 
 
 def test_a_name_that_is_nothing_lists_what_there_is(tmp_path):
