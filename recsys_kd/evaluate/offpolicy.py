@@ -203,7 +203,9 @@ def doubt_of(found: OffPolicy) -> str:
     name = next((n for n in ("DR", "SNIPS") if n in lifts), next(iter(lifts)))
     lift, share = lifts[name], lifts[name].value / found.logged.value
     value = found.estimates[name].value
-    return f"off-policy its policy is worth {-share:.0%} less than the log's ({name} {value:.4g} per row, the log earned {found.logged.value:.4g}, change {lift.low:+.3g} to {lift.high:+.3g})"
+    change = f"change {lift.low:+.3g} to {lift.high:+.3g}"
+    told = f"({name} {value:.4g} per row, the log earned {found.logged.value:.4g}, {change})"
+    return f"off-policy its policy is worth {-share:.0%} less than the log's {told}"
 
 
 def _lift(found: Measured, logged: Measured, clusters: int, confidence: float) -> Interval:
