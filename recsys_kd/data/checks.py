@@ -143,8 +143,9 @@ class RowChecker:
         return values
 
     def _dense(self, name: str, field: FieldConfig | None, array: pa.Array) -> NDArray[Any]:
-        value = numbers(array, np.float64 if name.startswith(SCORE) else np.float32)
-        values = value.values.copy()
+        dtype: type[np.floating[Any]] = np.float64 if name.startswith(SCORE) else np.float32
+        value = numbers(array, dtype)
+        values = value.values.astype(dtype)
         bad = ~np.isfinite(values)
         if value.null is not None:
             bad |= value.null

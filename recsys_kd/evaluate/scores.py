@@ -47,7 +47,7 @@ def narrow(values: NDArray[Any]) -> Values:
 
 def order_of(values: Values) -> Order:
     """Return unsigned integers [N] that sort as the values do: the bits of float32, the ranks of float64."""
-    return float_bits(values) if values.dtype == np.float32 else _ranks(values)
+    return float_bits(values.astype(np.float32, copy=False)) if values.dtype == np.float32 else _ranks(values)
 
 
 def float_bits(values: NDArray[np.float32]) -> Order:
