@@ -23,7 +23,7 @@ class Model:
 
 def measure_model(score: Scores | Values, sample: Sample, ks: tuple[int, ...], bins: int) -> Model:
     """Return every metric and the calibration curve of one model's logits [N]."""
-    scores = scores_of(score)
+    scores = scores_of(score)  # ordered once for all metrics
     rows, points = row_metrics(scores, sample, bins)
     return Model(rows | list_metrics(scores, sample, ks), points)
 

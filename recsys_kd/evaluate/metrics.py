@@ -175,12 +175,15 @@ def ece(points: tuple[CalibrationPoint, ...]) -> float:
     return sum(p.rows * abs(p.predicted - p.observed) for p in points) / rows
 
 
-def row_metrics(scores: Scores, sample: Sample, bins: int) -> tuple[dict[str, Measured], tuple[CalibrationPoint, ...]]:
+def row_metrics(
+    score: Scores | Values, sample: Sample, bins: int
+) -> tuple[dict[str, Measured], tuple[CalibrationPoint, ...]]:
     """Return every metric of rows by name, and the calibration curve.
 
     ECE's bins are fixed by the whole sample. Chance lifts ECE on small logs (a calibrated model on 4,000 rows has 0.026
     on average), so its interval begins lower by what chance could have added.
     """
+    scores = scores_of(score)
     at = sort_scores(scores.order)
     points, error = _calibration(scores.logit, sample, bins, at)
     loss = logloss(scores, sample)

@@ -110,11 +110,16 @@ def _span(effect: Effect) -> str:
 
 
 def _all(effects: list[Effect]) -> str:
-    return " and ".join(_span(e) for e in effects)
+    return _listed([_span(e) for e in effects])
+
+
+def _listed(parts: list[str]) -> str:
+    """Return `a, b and c`."""
+    return " and ".join([*([", ".join(parts[:-1])] if parts[1:] else []), *parts[-1:]])
 
 
 def _within(effects: list[Effect]) -> str:
-    return " and ".join(f"{e.margin:g} {e.metric}" for e in effects)
+    return _listed([f"{e.margin:g} {e.metric}" for e in effects])
 
 
 def _use(control: str, case: _Case) -> str:
@@ -151,7 +156,7 @@ def _may_replace(control: str, case: _Case) -> str:
 
 
 def _several(control: str, cases: list[_Case]) -> str:
-    words, names = {c.word for c in cases}, " and ".join(c.name for c in cases)
+    words, names = {c.word for c in cases}, _listed([c.name for c in cases])
     if words == {"undecided"}:
         told = "; ".join(f"{c.name}: {_all(c.open)}{c.though}" for c in cases)
         return f"No decision: {names} may be worse than {control} by more than allowed, this log can't tell ({told})."

@@ -240,5 +240,7 @@ def test_a_policy_whose_every_value_lies_below_the_logs_is_doubted():
     reward = np.tile([1.0, 0.0, 0.0, 1.0], 100)
     worse = Logged(reward, np.full(400, 0.5), np.where(reward == 1, 0.2, 0.8), np.arange(400))
     assert doubt_of(off_policy(worse)).startswith("off-policy its policy is worth 60% less than the log's (SNIPS 0.2 ")
+    wrong = Logged(reward, np.full(400, 1.0), worse.target, np.arange(400))
+    assert doubt_of(off_policy(wrong)) == ""
     same = Logged(reward, np.full(400, 0.5), np.full(400, 0.5), np.arange(400))
     assert doubt_of(off_policy(same)) == ""
