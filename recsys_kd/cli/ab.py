@@ -1,6 +1,7 @@
 """`recsys-kd ab`: who wins on a log, by how much, how sure, for whom."""
 
 import json
+import shlex
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -40,7 +41,8 @@ def ab(  # noqa: PLR0913 - one per option
     kinds = parse_scores(scores or ())
     found = compare_log(log, control, treatment, recipe, store, since, kinds, progress(), quarantine)
     if html is not None:
-        write_page(found.comparison, found.digests, today(), html, found.policies)
+        again = command_of(control, treatment, {"log": log, "recipe": recipe, "store": store, "since": since}, scores)
+        write_page(found.comparison, found.digests, today(), html, found.policies, again)
     if as_json:
         typer.echo(json.dumps(found.to_json()))
         return
@@ -50,11 +52,22 @@ def ab(  # noqa: PLR0913 - one per option
         typer.echo(f"report  {html}")
 
 
+def command_of(control: str, treatments: list[str], options: Mapping[str, object], scores: list[str] | None) -> str:
+    """Return the command that compares the same again."""
+    parts = ["recsys-kd", "ab", "--control", control]
+    named = [("treatment", t) for t in treatments] + [(k, v) for k, v in options.items() if v is not None]
+    for name, value in [*named, *(("scores", s) for s in scores or ())]:
+        parts += [f"--{name}", str(value)]
+    return shlex.join(parts)
+
+
 WIDE = 10_000
 """Columns to print a table in, as many as it needs: a number must not be cut where a terminal is narrow, or none."""
 
 
 def _row(effect: "Effect", bold: bool, idle: bool) -> list[str]:
+    from recsys_kd.evaluate.words import told_p
+
     interval = f"{effect.delta.low:+.5f} .. {effect.delta.high:+.5f}"
     boot = f"{effect.bootstrap.low:+.5f} .. {effect.bootstrap.high:+.5f}"
     p = effect.adjusted_p if bold else effect.p
@@ -65,7 +78,7 @@ def _row(effect: "Effect", bold: bool, idle: bool) -> list[str]:
         f"{effect.delta.value:+.5f}",
         "-" if effect.delta.low != effect.delta.low else interval,
         "-" if effect.bootstrap.low != effect.bootstrap.low else boot,
-        "-" if p != p else f"{p:.2g}",
+        told_p(p) + ("*" if bold else ""),
         "-" if effect.detectable != effect.detectable else f"{effect.detectable:.2g}",
         "says nothing" if idle else effect.outcome.replace("not decided on", ""),
     ]
@@ -73,6 +86,8 @@ def _row(effect: "Effect", bold: bool, idle: bool) -> list[str]:
 
 def show(found: "Comparison") -> None:
     """Print a comparison: the sentence, a table per treatment, slices that tell, warnings."""
+    from recsys_kd.evaluate.cautions import loses
+
     console = Console(soft_wrap=True, highlight=False)
     console.print(found.headline, markup=False)
     console.print(
@@ -88,11 +103,18 @@ def show(found: "Comparison") -> None:
         Console(width=WIDE, highlight=False).print(table)
         for metric, why in found.uninformative.items():
             console.print(f"{metric} says nothing: {why}", markup=False)
+        console.print(
+            "p*: Holm's, over all metrics that decide and all treatments; the others are not corrected. detects: the "
+            f"effect found {found.power:.0%} of the time",
+            markup=False,
+        )
         console.print(f"score drift (PSI) {found.drift[treatment]:.4f}")
     lead = next(e.metric for e in found.effects if e.margin is not None)
     if found.slices:
-        console.print(f"{lead} by slice (intervals hold for all slices and deciding metrics at once):")
-    for part in (s for s in found.slices if s.metric == lead):
+        console.print(
+            f"{lead} by slice, and what else loses there (intervals hold for all slices and deciding metrics at once):"
+        )
+    for part in (s for s in found.slices if s.metric == lead or loses(s, 1 - found.confidence)):
         difference = part.difference
         console.print(
             f"  {part.slice:<40} {part.treatment:<16} {part.metric:<8} {difference.value:+.5f} "

@@ -4,7 +4,7 @@ The first reason that applies is the one recorded; a batch without a bad value c
 """
 
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from recsys_kd.data.convert import Converted, Ints, Mask, TextKeys, is_text, keys_of, numbers, sound_text, times
 from recsys_kd.data.counts import TINY_PROPENSITY
-from recsys_kd.data.layout import CHANCE, Layout
+from recsys_kd.data.layout import CHANCE, SCORE, Layout
 from recsys_kd.ids import mix
 from recsys_kd.settings import SMALLEST_PROPENSITY, DataConfig, FieldConfig, milliseconds
 
@@ -30,8 +30,8 @@ class Canonical:
     timestamp: Ints
     label: Floats
     request: Ints | None
-    numbers: dict[str, Floats]
-    """position, propensity, weight, extra columns and dense fields."""
+    numbers: dict[str, NDArray[Any]]
+    """position, propensity, weight, extra columns and dense fields: float32, scores float64."""
     vectors: dict[str, Floats]
     reason: NDArray[np.uint16] | None
 
@@ -142,9 +142,10 @@ class RowChecker:
             self._mark(values < np.float32(SMALLEST_PROPENSITY), TINY_PROPENSITY, name)
         return values
 
-    def _dense(self, name: str, field: FieldConfig | None, array: pa.Array) -> Floats:
-        value = numbers(array)
-        values = value.values.astype(np.float32, copy=True)
+    def _dense(self, name: str, field: FieldConfig | None, array: pa.Array) -> NDArray[Any]:
+        dtype: type[np.floating[Any]] = np.float64 if name.startswith(SCORE) else np.float32
+        value = numbers(array, dtype)
+        values = value.values.astype(dtype)
         bad = ~np.isfinite(values)
         if value.null is not None:
             bad |= value.null
@@ -152,6 +153,8 @@ class RowChecker:
             values[bad] = np.nan
         else:
             self._mark(bad, "nan", name)
+        if name.startswith(SCORE):
+            self._mark(np.abs(values) > np.finfo(np.float32).max, "out_of_range", name)
         if name.startswith(CHANCE):
             self._mark((values < 0) | (values > 1), "out_of_range", name)
         self._mark(value.wrong, "wrong_type", name)

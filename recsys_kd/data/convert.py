@@ -1,6 +1,6 @@
 """Arrow columns into NumPy, with a mask of the values that are not what they should be."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -149,17 +149,17 @@ def _unreadable(bad: Mask, missing: Mask | None) -> Mask | None:
     return wrong if wrong.any() else None
 
 
-def numbers(array: pa.Array) -> Converted:
-    """Return float32 numbers; text is parsed, and what does not parse is `wrong`."""
+def numbers(array: pa.Array, dtype: type[np.floating[Any]] = np.float32) -> Converted:
+    """Return float numbers; text is parsed, and what does not parse is `wrong`."""
     missing = nulls(array)
     if is_text(array.type):
         parsed = pd.to_numeric(array.to_pandas(), errors="coerce").to_numpy(dtype=np.float64)
         wrong = _unreadable(np.isnan(parsed), missing)
-        return Converted(np.nan_to_num(parsed).astype(np.float32), missing, wrong)
+        return Converted(np.nan_to_num(parsed, posinf=np.inf, neginf=-np.inf).astype(dtype), missing, wrong)
     if pa.types.is_decimal(array.type) or pa.types.is_boolean(array.type):
         array = array.cast(pa.float64() if pa.types.is_decimal(array.type) else pa.int8())
     filled = array if missing is None else array.fill_null(0)
-    return Converted(filled.to_numpy(zero_copy_only=False).astype(np.float32, copy=False), missing)
+    return Converted(filled.to_numpy(zero_copy_only=False).astype(dtype, copy=False), missing)
 
 
 def times(array: pa.Array, unit: str) -> Converted:

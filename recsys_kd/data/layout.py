@@ -14,6 +14,9 @@ from recsys_kd.settings import DataConfig, FieldConfig, SplitConfig
 OPTIONAL = ("request_id", "position", "propensity", "weight")
 CHANCE = "chance:"
 """Before the name of an extra column of probabilities: rows where it is not in 0..1 are bad."""
+SCORE = "score:"
+"""Before the name of an extra column of a model's scores: read as float64, since scores may differ in their last digits
+alone."""
 _OWN = ("user", "item", "request", "row_id", "split")
 
 
@@ -52,6 +55,11 @@ class Layout:
     def read_types(self) -> dict[str, pa.DataType]:
         """The type of every log column, as the files say together."""
         return {column: self.types[name] for name, column in self.columns.items()}
+
+
+def score_of(column: str) -> str:
+    """Return what an extra column of scores is called."""
+    return f"{SCORE}{column}"
 
 
 def chance_of(column: str) -> str:
@@ -138,7 +146,11 @@ def key_of(name: str, config: DataConfig) -> str:
         return f"{name}.column"
     names = [f.name for f in config.fields]
     # A comparison's own columns are called so: it names scores, prices and slices on its command line.
-    return "named on the command line" if name.startswith(("column:", CHANCE)) else f"data.fields[{names.index(name)}]"
+    return (
+        "named on the command line"
+        if name.startswith(("column:", CHANCE, SCORE))
+        else f"data.fields[{names.index(name)}]"
+    )
 
 
 def _check_catalogue_key(config: DataConfig, log: pa.DataType, catalogue: pa.Schema) -> None:

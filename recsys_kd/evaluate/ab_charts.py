@@ -12,7 +12,7 @@ from recsys_kd.evaluate.charts import BOTTOM, HEIGHT, LEFT, RIGHT, TOP, WIDTH, S
 LABEL_EMS = 30.0
 """Widest label of a forest: the chart's width in letters of 14 px, which narrow screens show."""
 _NARROW, _WIDE = frozenset(" .,:;'|!()[]/Iijlft"), frozenset("MWm%@")
-PALETTE = ("var(--c1)", "var(--c3)", "var(--c2)", "var(--c4)")
+PALETTE = tuple(f"var(--c{i})" for i in (1, 3, 2, 4, 5, 6, 7, 8))
 
 
 @dataclass(frozen=True)

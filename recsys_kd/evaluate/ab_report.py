@@ -9,14 +9,25 @@ import numpy as np
 from markupsafe import Markup
 
 from recsys_kd.evaluate.ab_charts import PALETTE, Bar, colours_of, forest, power_plot, weight_plot
+from recsys_kd.evaluate.cautions import loses
 from recsys_kd.evaluate.charts import calibration_plot
 from recsys_kd.evaluate.comparison import Comparison
 from recsys_kd.evaluate.effects import Effect
 from recsys_kd.evaluate.evaluation import Interval
 from recsys_kd.evaluate.measure import direction
 from recsys_kd.evaluate.report import ReportUnwritable
+from recsys_kd.evaluate.words import told_p
 
-VERDICTS = {"better": "A winner", "no worse": "No worse", "worse": "Worse", "undecided": "Not decided"}
+VERDICTS = {
+    "better": "A winner",
+    "doubted": "In doubt",
+    "no worse": "No worse",
+    "worse": "Worse",
+    "undecided": "Not decided",
+}
+
+MOST_TOLD = 6
+"""Warnings that stand under the headline; the others unfold."""
 
 
 def change(interval: Interval) -> str:
@@ -50,7 +61,7 @@ def _in_margins(effect: Effect, colour: str) -> Bar:
     return Bar(effect.metric, low, scale * effect.delta.value, high, colour, text)
 
 
-def _slices(found: Comparison, colours: Mapping[str, str], lead: str) -> str:
+def _slices(found: Comparison, colours: Mapping[str, str], metric: str) -> str:
     bars = [
         Bar(
             f"{s.slice} · {s.users:,} users",
@@ -61,27 +72,41 @@ def _slices(found: Comparison, colours: Mapping[str, str], lead: str) -> str:
             f"{s.treatment}, {s.slice}: {change(s.difference)}",
         )
         for s in found.slices
-        if s.metric == lead
+        if s.metric == metric
     ]
-    return forest(bars, f"change in {lead}")
+    return forest(bars, f"change in {metric}")
+
+
+def _word(found: Comparison) -> str:
+    """Return the outcome that heads the page: the best, and `doubted` where off-policy values speak against it."""
+    kept = {word for t, word in found.outcomes.items() if t not in found.doubts}
+    doubted = {"doubted" for t in found.doubts if found.outcomes[t] in ("better", "no worse")}
+    words = kept | doubted | ({"worse"} if not kept else set())
+    return next(w for w in ("better", "doubted", "undecided", "no worse", "worse") if w in words)
 
 
 def render_page(
-    found: Comparison, digests: Mapping[str, str], created: str, policies: Mapping[str, Any] | None = None
+    found: Comparison,
+    digests: Mapping[str, str],
+    created: str,
+    policies: Mapping[str, Any] | None = None,
+    command: str = "",
 ) -> str:
-    """Return the HTML page; everything from the log is escaped. policies: treatment -> `offpolicy.OffPolicy`."""
+    """Return the HTML page; everything from the log is escaped. policies: treatment -> `offpolicy.OffPolicy`.
+
+    command: what makes the same page again.
+    """
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent / "templates"),
         autoescape=True,
         undefined=jinja2.StrictUndefined,
     )
-    environment.filters |= {"change": change, "ends": ends, "small": small}
+    environment.filters |= {"change": change, "ends": ends, "small": small, "p": told_p}
     colours = colours_of((found.control, *found.treatments))
     lead = next(e.metric for e in found.effects if e.margin is not None)
     margins = {e.metric: e.margin for e in found.effects if e.margin is not None}
     plain = found.to_json()["calibration"]
-    outcomes = set(found.outcomes.values())
-    word = next(w for w in ("better", "undecided", "no worse", "worse") if w in outcomes)
+    word = _word(found)
     return environment.get_template("ab.html.j2").render(
         c=found,
         created=created,
@@ -90,10 +115,13 @@ def render_page(
         palette=PALETTE,
         lead=lead,
         winner=word in ("better", "no worse"),
-        open=word == "undecided",
+        open=word in ("undecided", "doubted"),
         verdict=VERDICTS[word],
         deciding=Markup(_deciding(found, colours)),
-        slices=Markup(_slices(found, colours, lead)),
+        slices={m: Markup(_slices(found, colours, m)) for m in margins} if found.slices else {},
+        losing={s.metric for s in found.slices if loses(s, 1 - found.confidence)},
+        told=MOST_TOLD,
+        command=command,
         calibration=Markup(calibration_plot(plain, colours)),
         power=Markup(power_plot(found.power_curves, found.power, margins)),
         policies=policies or {},
@@ -107,12 +135,13 @@ def write_page(
     created: str,
     path: Path,
     policies: Mapping[str, Any] | None = None,
+    command: str = "",
 ) -> None:
     """Write the page, whole or not at all. Raises: ReportUnwritable."""
     building = path.with_name(f".{path.name}.new")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        building.write_text(render_page(found, digests, created, policies))
+        building.write_text(render_page(found, digests, created, policies, command))
         building.replace(path)
     except OSError as error:
         raise ReportUnwritable(f"{path}: {error.strerror}; free space, or choose another file") from None

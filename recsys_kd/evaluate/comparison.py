@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from recsys_kd.evaluate.bootstrap import replicate_values
+from recsys_kd.evaluate.cautions import warnings_of
 from recsys_kd.evaluate.effects import Effect, Level, needed, outcome, percentiles, raw_effect, superiority_p
 from recsys_kd.evaluate.evaluation import Interval, plain_values
 from recsys_kd.evaluate.inference import critical, holm, power_at
@@ -17,11 +18,10 @@ from recsys_kd.evaluate.lists import psi, uninformative
 from recsys_kd.evaluate.measure import Model, direction, measure_model
 from recsys_kd.evaluate.metrics import CalibrationPoint
 from recsys_kd.evaluate.sample import Sample
+from recsys_kd.evaluate.scores import Scores, Values, scores_of
 from recsys_kd.evaluate.slices import SliceEffect, slice_effects
-from recsys_kd.evaluate.words import headline, warnings_of
+from recsys_kd.evaluate.words import headline
 from recsys_kd.settings import AbConfig, EvaluateConfig
-
-Scores = Mapping[str, NDArray[np.float32]]
 
 
 @dataclass(frozen=True)
@@ -53,6 +53,8 @@ class Comparison:
     warnings: tuple[str, ...]
     uninformative: dict[str, str]
     """Metrics that say nothing of any model on this log, and why."""
+    doubts: dict[str, str] = dataclasses.field(default_factory=dict)
+    """Treatment -> what off-policy values say against it."""
 
     def to_json(self) -> dict[str, Any]:
         """Return plain values; undefined numbers become None."""
@@ -67,26 +69,31 @@ class Comparison:
 
 
 def compare(
-    scores: Scores,
+    scores: Mapping[str, Scores | Values],
     control: str,
     sample: Sample,
     config: AbConfig = AbConfig(),  # noqa: B008 - frozen
     evaluate: EvaluateConfig = EvaluateConfig(),  # noqa: B008 - frozen
     slices: Mapping[str, NDArray[np.bool_]] | None = None,
+    doubts: Mapping[str, str] | None = None,
 ) -> Comparison:
     """Compare every other model's logits [N] with the control's on the same rows.
 
-    slices: name -> mask [N]. Intervals are paired and clustered by user: by the delta method (which decides) and by a
-    Poisson bootstrap, beside it. Raises: InputError subclasses of `evaluate.inspect` for rows that can't be compared.
+    slices: name -> mask [N]; doubts: treatment -> what speaks against it beside its metrics. Intervals are paired and
+    clustered by user: by the delta method (which decides) and by a Poisson bootstrap, beside it. Metrics that can't
+    differ on this log don't decide where nobody asked for them by name. Raises: InputError subclasses of
+    `evaluate.inspect` for rows that can't be compared.
     """
-    notes = inspect_sample(scores, sample)
+    given = {name: scores_of(score) for name, score in scores.items()}
+    notes = inspect_sample(given, sample)
     level = Level(evaluate.confidence, config.power, sample.clusters)
-    models = {name: measure_model(z, sample, evaluate.k, evaluate.ece_bins) for name, z in scores.items()}
+    models = {name: measure_model(z, sample, evaluate.k, evaluate.ece_bins) for name, z in given.items()}
     idle = uninformative(sample, evaluate.k)
+    config, left_out = _without_idle(config, idle)
     _check_deciding(config, set(models[control].metrics), idle)
-    treatments = tuple(name for name in scores if name != control)
+    treatments = tuple(name for name in given if name != control)
     effects = decided(_effects(models, control, treatments, config, level), config, level)
-    parts = slice_effects(slices or {}, scores, control, sample, config, evaluate)
+    parts = slice_effects(slices or {}, given, control, sample, config, evaluate)
     said = {t: overall([e for e in effects if e.treatment == t and e.metric in config.decide]) for t in treatments}
     return Comparison(
         control=control,
@@ -99,17 +106,27 @@ def compare(
         power=level.power,
         replicates=config.replicates,
         seed=config.seed,
-        headline=headline(control, said, effects, config),
+        headline=headline(control, said, effects, level.confidence, doubts),
         outcomes=said,
         effects=effects,
         metrics={name: _intervals(model, level) for name, model in models.items()},
         slices=parts,
-        drift={t: psi(scores[control], scores[t]) for t in treatments},
+        drift={t: psi(given[control].logit, given[t].logit) for t in treatments},
         power_curves={m: power_curve(_of(effects, treatments[0], m), level) for m in config.decide},
         calibration={name: model.calibration for name, model in models.items()},
-        warnings=(*notes, *warnings_of(effects, parts, config, level)),
+        warnings=(*notes, *left_out, *warnings_of(effects, parts, level)),
         uninformative=idle,
+        doubts=dict(doubts or {}),
     )
+
+
+def _without_idle(config: AbConfig, idle: Mapping[str, str]) -> tuple[AbConfig, list[str]]:
+    """Return the recipe's metrics as they are; of the default ones those that can differ, and notes on the others."""
+    if "decide" in config.model_fields_set:
+        return config, []
+    kept = {metric: margin for metric, margin in config.decide.items() if metric not in idle}
+    notes = [f"{metric} does not decide: {idle[metric]}" for metric in config.decide if metric in idle]
+    return config.model_copy(update={"decide": kept}), notes
 
 
 def _check_deciding(config: AbConfig, known: set[str], idle: Mapping[str, str]) -> None:
@@ -189,4 +206,4 @@ def power_curve(effect: Effect, level: Level, points: int = 41) -> tuple[tuple[f
     if not np.isfinite(effect.error) or effect.error == 0:
         return ()
     sizes = np.linspace(0.0, 2.0 * effect.detectable, points)
-    return tuple((float(s), power_at(float(s), effect.error, level.confidence)) for s in sizes)
+    return tuple((float(s), power_at(float(s), effect.error, level.confidence, level.users)) for s in sizes)

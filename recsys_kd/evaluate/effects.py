@@ -64,7 +64,7 @@ def raw_effect(treatment: str, metric: str, control: Measured, treated: Measured
         error,
         p_value(value, error, level.users),
         NAN,
-        smallest_effect(error, level.confidence, level.power) if error > 0 else NAN,
+        smallest_effect(error, level.confidence, level.power, level.users) if error > 0 else NAN,
         None,
         None,
         None,

@@ -3,10 +3,10 @@
 from collections.abc import Mapping
 
 import numpy as np
-from numpy.typing import NDArray
 
 from recsys_kd.errors import InputError
 from recsys_kd.evaluate.sample import Sample
+from recsys_kd.evaluate.scores import Scores
 
 
 class OneModel(InputError):
@@ -60,32 +60,48 @@ class UndirectedMetric(InputError):
         )
 
 
-def inspect_sample(scores: Mapping[str, NDArray[np.float32]], sample: Sample) -> tuple[str, ...]:
+def inspect_sample(scores: Mapping[str, Scores], sample: Sample) -> tuple[str, ...]:
     """Return warnings about rows that can be compared; raise where they can't. Arrays [N]."""
     if len(scores) < 2:
         raise OneModel("a comparison needs a control and at least one treatment; name two scores")
     positives = int(sample.positive.sum())
     if positives in (0, len(sample.label)):
         what = "clicked" if positives else "not clicked"
-        raise OneClass(f"label: all {len(sample.label):,} rows are {what}; nothing can be ranked, give a log with both")
+        low, high = float(sample.label.min()), float(sample.label.max())
+        ends = "" if low == high else f" (labels run from {low:g} to {high:g}, and those above 0.5 count as clicked)"
+        raise OneClass(
+            f"label: all {len(sample.label):,} rows are {what}{ends}; nothing can be ranked, give a log with both"
+        )
     if sample.clusters < 2:
         raise TooFewUsers(f"user_id: {sample.clusters} user(s) in {len(sample.label):,} rows; intervals need several")
     _check_requests(sample)
-    notes = [note for name, score in scores.items() for note in _check_scores(name, score)]
+    notes = _soft_labels(sample)
+    notes += [note for name, score in scores.items() for note in _check_scores(name, score)]
     if sample.clusters == len(sample.label):
         notes.append("every user has one row: GAUC is undefined, and pairs within users tell nothing")
     return tuple(notes)
 
 
-def _check_scores(name: str, score: NDArray[np.float32]) -> list[str]:
-    bad = ~np.isfinite(score)
+def _soft_labels(sample: Sample) -> list[str]:
+    soft = int(((sample.label > 0) & (sample.label < 1)).sum())
+    if not soft:
+        return []
+    return [
+        f"labels: {soft:,} of {len(sample.label):,} rows lie between 0 and 1. Click rate, AUC, GAUC, hit rate and MRR "
+        "count those above 0.5 as clicked and the others as not; NDCG takes them as gains; log loss, normalized "
+        "entropy and ECE as chances to be met; off-policy values as rewards"
+    ]
+
+
+def _check_scores(name: str, score: Scores) -> list[str]:
+    bad = ~np.isfinite(score.logit)
     if bad.any():
         raise ScoreMissing(
             f"scores of '{name}': {int(bad.sum()):,} of {len(score):,} are NaN or infinite, the first in row "
             f"{int(np.flatnonzero(bad)[0])}; score these rows or leave them out for all models"
         )
-    if score.min() == score.max():
-        return [f"scores of '{name}' are all {score[0]:g}: it ranks by chance, AUC 0.5 by definition"]
+    if score.order.min() == score.order.max():
+        return [f"scores of '{name}' are all {score.logit[0]:g}: it ranks by chance, AUC 0.5 by definition"]
     return []
 
 

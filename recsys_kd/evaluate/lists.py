@@ -7,6 +7,7 @@ from numpy.typing import NDArray
 
 from recsys_kd.evaluate.ranking import Lists, dcg, hit_rate, make_lists, mrr, ndcg, top_share
 from recsys_kd.evaluate.sample import Floats, Sample
+from recsys_kd.evaluate.scores import Scores, Values, scores_of
 from recsys_kd.evaluate.sums import Measured, ratio
 
 PSI_BINS, _PSI_FLOOR = 10, 1e-6
@@ -14,18 +15,18 @@ Found = tuple[Floats, NDArray[np.generic]]
 """Numerator and denominator per request."""
 
 
-def list_metrics(logit: NDArray[np.float32], sample: Sample, ks: tuple[int, ...]) -> dict[str, Measured]:
+def list_metrics(score: Scores | Values, sample: Sample, ks: tuple[int, ...]) -> dict[str, Measured]:
     """Return every metric of lists by name; those that need a price, an item or a position only where there is one.
 
     Requests without a positive are left out of NDCG, HitRate and MRR. coverage@k: share of the log's items that stand
     among the first k of some request; it has no sums, since a resampled log always covers less. popularity@k: mean over
     the shown of log(impressions), less that of all candidates: 0 has no bias, above 0 favours what is shown already.
     """
-    shown = _Shown(sample, ks)
+    shown, scores = _Shown(sample, ks), scores_of(score)
     parts: dict[str, list[Found]] = {}
     for rows in sample.slate_blocks:
         number = sample.slate[rows]
-        lists = make_lists(logit[rows], number - number[0] if rows.start else number)
+        lists = make_lists(scores[rows], number - number[0] if rows.start else number)
         for name, found in (*_of_block(lists, sample, rows, ks), *shown.of_block(lists, rows)):
             parts.setdefault(name, []).append(found)
     metrics = {name: _mean(found, sample) for name, found in parts.items()}
@@ -33,10 +34,33 @@ def list_metrics(logit: NDArray[np.float32], sample: Sample, ks: tuple[int, ...]
 
 
 def uninformative(sample: Sample, ks: tuple[int, ...]) -> dict[str, str]:
-    """Return metric -> why it says nothing of any model on these lists: the first k are all there are."""
-    longest = int(np.bincount(sample.slate).max(initial=0))
-    names = ("hit_rate", "coverage", "popularity")
-    return {f"{name}@{k}": f"no request has more than {k} candidates" for k in ks if longest <= k for name in names}
+    """Return metric -> why it says nothing of any model on these lists: any order of them has the same value."""
+    sizes, clicks = np.bincount(sample.slate), np.bincount(sample.slate, weights=sample.positive)
+    found: dict[str, str] = {}
+    if not _varies(sample.label, sample):
+        found = dict.fromkeys(("mrr", *(f"{name}@{k}" for k in ks for name in ("ndcg", "hit_rate"))), _ALIKE)
+    elif not _varies(sample.positive, sample):
+        found = dict.fromkeys(("mrr", *(f"hit_rate@{k}" for k in ks)), _ALIKE)
+    if sample.price is not None and not _varies(sample.label * sample.price, sample):
+        found |= {f"revenue_ndcg@{k}": "every request earns the same in any order of its candidates" for k in ks}
+    others = int((sizes - clicks)[clicks > 0].max(initial=0))
+    for k in ks:
+        if others < k:
+            found.setdefault(f"hit_rate@{k}", f"no request with a click has {k} candidates without one")
+        if int(sizes.max(initial=0)) <= k:
+            names = ("hit_rate", "coverage", "popularity")
+            found |= {f"{name}@{k}": f"no request has more than {k} candidates" for name in names}
+    return found
+
+
+_ALIKE = "in no request do candidates have different labels, so any order is as good"
+
+
+def _varies(value: NDArray[np.generic], sample: Sample) -> bool:
+    """Return whether any request has rows of different values [N]."""
+    one = np.empty(sample.slates, dtype=value.dtype)
+    one[sample.slate] = value
+    return bool((one[sample.slate] != value).any())
 
 
 def _mean(parts: list[Found], sample: Sample) -> Measured:
@@ -87,7 +111,7 @@ class _Shown:
         return {f"coverage@{k}": Measured(float(self.chance[k].sum() / known), None) for k in self.ks}
 
 
-def psi(a: NDArray[np.float32], b: NDArray[np.float32], bins: int = PSI_BINS) -> float:
+def psi(a: Values, b: Values, bins: int = PSI_BINS) -> float:
     """Return the population stability index of scores b against a, in bins of equal mass of a.
 
     sum((share_b - share_a) * ln(share_b / share_a)): below 0.1 is stable, above 0.25 has shifted. Equal scores share a

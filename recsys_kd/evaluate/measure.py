@@ -2,12 +2,10 @@
 
 from dataclasses import dataclass
 
-import numpy as np
-from numpy.typing import NDArray
-
 from recsys_kd.evaluate.lists import list_metrics
 from recsys_kd.evaluate.metrics import CalibrationPoint, row_metrics
 from recsys_kd.evaluate.sample import Sample
+from recsys_kd.evaluate.scores import Scores, Values, scores_of
 from recsys_kd.evaluate.sums import Measured
 
 LOWER_IS_BETTER = frozenset({"logloss", "normalized_entropy", "ece"})
@@ -23,15 +21,16 @@ class Model:
     calibration: tuple[CalibrationPoint, ...]
 
 
-def measure_model(logit: NDArray[np.float32], sample: Sample, ks: tuple[int, ...], bins: int) -> Model:
+def measure_model(score: Scores | Values, sample: Sample, ks: tuple[int, ...], bins: int) -> Model:
     """Return every metric and the calibration curve of one model's logits [N]."""
-    rows, points = row_metrics(logit, sample, bins)
-    return Model(rows | list_metrics(logit, sample, ks), points)
+    scores = scores_of(score)  # ordered once for all metrics
+    rows, points = row_metrics(scores, sample, bins)
+    return Model(rows | list_metrics(scores, sample, ks), points)
 
 
-def measure(logit: NDArray[np.float32], sample: Sample, ks: tuple[int, ...], bins: int) -> dict[str, Measured]:
+def measure(score: Scores | Values, sample: Sample, ks: tuple[int, ...], bins: int) -> dict[str, Measured]:
     """Return every metric of one model by name."""
-    return measure_model(logit, sample, ks, bins).metrics
+    return measure_model(score, sample, ks, bins).metrics
 
 
 def direction(metric: str) -> int:

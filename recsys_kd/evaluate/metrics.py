@@ -1,7 +1,7 @@
 """Metrics of rows, each with the sums per user from which all intervals are made.
 
 Ties: equal scores count half in AUC and GAUC, and always share a calibration bin, so that no metric depends on the
-order of the log. Scores are float32 logits; sums are float64.
+order of the log. Scores are float32 or float64 logits, ordered as they were logged; sums are float64.
 """
 
 from dataclasses import dataclass
@@ -11,10 +11,9 @@ from numpy.typing import NDArray
 from scipy.special import expit  # type: ignore[import-untyped]
 
 from recsys_kd.evaluate.sample import Floats, Sample
+from recsys_kd.evaluate.scores import Scores, Values, scores_of
 from recsys_kd.evaluate.sorting import Sorted, sort_scores, user_blocks
 from recsys_kd.evaluate.sums import UNDEFINED, Measured, UserSums, ratio, ratio_of
-
-Scores = NDArray[np.float32]
 
 
 def _pairs_won(at: Sorted, sample: Sample) -> tuple[Floats, Floats]:
@@ -35,7 +34,7 @@ def _pairs_won(at: Sorted, sample: Sample) -> tuple[Floats, Floats]:
     return of_clicks, of_others
 
 
-def auc(score: Scores, sample: Sample, at: Sorted | None = None) -> Measured:
+def auc(score: Scores | Values, sample: Sample, at: Sorted | None = None) -> Measured:
     """Return the area under the ROC curve, ties half; NaN where one class is missing.
 
     Its sums are those of the placement values of both classes: totals give AUC up to a term of order 1/users (the
@@ -45,7 +44,7 @@ def auc(score: Scores, sample: Sample, at: Sorted | None = None) -> Measured:
     downs = len(score) - count
     if 0 in (count, downs):
         return UNDEFINED
-    of_clicks, of_others = _pairs_won(at or sort_scores(score), sample)
+    of_clicks, of_others = _pairs_won(at or sort_scores(scores_of(score).order), sample)
     value = float(of_clicks.sum() / (2.0 * count * downs))
     ups, rows = sample.by_user(sample.positive), np.bincount(sample.cluster, minlength=sample.clusters)
     columns = np.stack([of_clicks / (2.0 * downs), ups, of_others / (2.0 * count), rows - ups], axis=1)
@@ -57,10 +56,10 @@ def auc(score: Scores, sample: Sample, at: Sorted | None = None) -> Measured:
     return Measured(value, UserSums(columns, of, gradient))
 
 
-def gauc(score: Scores, sample: Sample) -> Measured:
+def gauc(score: Scores | Values, sample: Sample) -> Measured:
     """Return AUC per user, weighted by the user's rows; users with one class are left out. Source: Zhu et al. 2017."""
     top, bottom = np.zeros(sample.clusters), np.zeros(sample.clusters)
-    for user, key, up in user_blocks(score, sample.positive, sample.cluster):
+    for user, key, up in user_blocks(scores_of(score).order, sample.positive, sample.cluster):
         heads = np.flatnonzero(np.append(True, key[1:] != key[:-1]))
         ends = np.append(heads[1:], len(key))
         rank = np.repeat((heads + ends + 1) / 2.0, ends - heads)
@@ -74,21 +73,22 @@ def gauc(score: Scores, sample: Sample) -> Measured:
     return ratio(top, bottom)
 
 
-def row_logloss(logit: Scores, label: NDArray[np.float32]) -> Floats:
+def row_logloss(logit: Values, label: NDArray[np.float32]) -> Floats:
     """Return cross-entropy per row in nats, stable for any logit."""
     z = logit.astype(np.float64)
     return np.maximum(z, 0.0) - z * label + np.log1p(np.exp(-np.abs(z)))
 
 
-def logloss(logit: Scores, sample: Sample) -> Measured:
+def logloss(score: Scores | Values, sample: Sample) -> Measured:
     """Return the weighted mean cross-entropy in nats."""
+    logit = scores_of(score).logit
     lost = sample.summed(lambda rows: row_logloss(logit[rows], sample.label[rows]) * sample.weight[rows])
     return ratio(lost, sample.by_user(sample.weight))
 
 
-def normalized_entropy(logit: Scores, sample: Sample, loss: Measured | None = None) -> Measured:
+def normalized_entropy(score: Scores | Values, sample: Sample, loss: Measured | None = None) -> Measured:
     """Return logloss over the entropy of the mean label: 1 is no better than the base rate. Source: He et al. 2014."""
-    found = loss or logloss(logit, sample)
+    found = loss or logloss(score, sample)
     if found.sums is None:
         return UNDEFINED
     clicks = sample.summed(lambda rows: sample.label[rows] * sample.weight[rows].astype(np.float64))
@@ -130,13 +130,13 @@ def _bins(bins: int, at: Sorted) -> tuple[slice, ...]:
     return at.whole(np.cumsum([n // wanted + (i < n % wanted) for i in range(wanted - 1)], dtype=np.int64))
 
 
-def _calibration(sample: Sample, bins: int, at: Sorted) -> tuple[tuple[CalibrationPoint, ...], Measured]:
+def _calibration(logit: Values, sample: Sample, bins: int, at: Sorted) -> tuple[tuple[CalibrationPoint, ...], Measured]:
     parts = _bins(bins, at)
     columns = np.empty((sample.clusters, len(parts) + 1))
     points = []
     for i, part in enumerate(parts):
         rows = at.rows(part)
-        p, label = expit(at.scores(part)), sample.label[rows]
+        p, label = expit(logit[rows].astype(np.float64)), sample.label[rows]
         columns[:, i] = np.bincount(sample.cluster[rows], weights=p - label, minlength=sample.clusters)
         points.append(CalibrationPoint(float(p.mean()), float(label.mean(dtype=np.float64)), len(rows)))
     columns[:, -1] = np.bincount(sample.cluster, minlength=sample.clusters)
@@ -163,9 +163,10 @@ def _gaps(totals: Floats) -> Floats:
         return np.asarray(np.abs(totals[..., :-1]).sum(axis=-1) / totals[..., -1])
 
 
-def calibration(logit: Scores, sample: Sample, bins: int) -> tuple[CalibrationPoint, ...]:
+def calibration(score: Scores | Values, sample: Sample, bins: int) -> tuple[CalibrationPoint, ...]:
     """Return mean probability and mean label in bins of equal mass, lowest first; equal scores share a bin."""
-    return _calibration(sample, bins, sort_scores(logit))[0]
+    scores = scores_of(score)
+    return _calibration(scores.logit, sample, bins, sort_scores(scores.order))[0]
 
 
 def ece(points: tuple[CalibrationPoint, ...]) -> float:
@@ -174,20 +175,23 @@ def ece(points: tuple[CalibrationPoint, ...]) -> float:
     return sum(p.rows * abs(p.predicted - p.observed) for p in points) / rows
 
 
-def row_metrics(logit: Scores, sample: Sample, bins: int) -> tuple[dict[str, Measured], tuple[CalibrationPoint, ...]]:
+def row_metrics(
+    score: Scores | Values, sample: Sample, bins: int
+) -> tuple[dict[str, Measured], tuple[CalibrationPoint, ...]]:
     """Return every metric of rows by name, and the calibration curve.
 
     ECE's bins are fixed by the whole sample. Chance lifts ECE on small logs (a calibrated model on 4,000 rows has 0.026
     on average), so its interval begins lower by what chance could have added.
     """
-    at = sort_scores(logit)
-    points, error = _calibration(sample, bins, at)
-    loss = logloss(logit, sample)
+    scores = scores_of(score)
+    at = sort_scores(scores.order)
+    points, error = _calibration(scores.logit, sample, bins, at)
+    loss = logloss(scores, sample)
     found = {
-        "auc": auc(logit, sample, at),
-        "gauc": gauc(logit, sample),
+        "auc": auc(scores, sample, at),
+        "gauc": gauc(scores, sample),
         "logloss": loss,
-        "normalized_entropy": normalized_entropy(logit, sample, loss),
+        "normalized_entropy": normalized_entropy(scores, sample, loss),
         "ece": error,
     }
     return found, points

@@ -79,7 +79,8 @@ class OffPolicy:
     weights: Floats
     warnings: tuple[str, ...] = ()
     off: tuple[str, ...] = ()
-    """Estimates that are not self-normalized, and whose weights do not average 1: neither value nor lift holds."""
+    """Estimates that are not self-normalized, and whose weights do not average 1: neither value nor lift nor interval
+    holds. DM weighs no row, but its interval is DR's."""
 
 
 def check_propensity(propensity: Floats | None, target: Floats) -> Floats:
@@ -175,7 +176,7 @@ def off_policy(log: Logged, notes: tuple[str, ...] = (), confidence: float = 0.9
     """
     weight = log.target / check_propensity(log.propensity, log.target)
     found = summarize(estimates(log), _mean(log.reward, np.ones(len(weight)), log), weight, confidence)
-    off = () if found.overlap.whole else ("IPS", "clipped IPS")
+    off = () if found.overlap.whole else tuple(name for name in found.estimates if name != "SNIPS")
     return replace(found, warnings=(*_warnings(found.overlap), *notes), off=off)
 
 
@@ -189,6 +190,22 @@ def summarize(found: Mapping[str, Measured], logged: Measured, weight: Floats, c
         overlap_of(weight),
         weight,
     )
+
+
+def doubt_of(found: OffPolicy) -> str:
+    """Return what a policy's values say against it: that all of them are below what the log earned.
+
+    "" where they do not say so, or where weights do not average 1: none of them is to be relied on then.
+    """
+    lifts = {n: lift for n, lift in found.lift.items() if np.isfinite(lift.high)}
+    if not lifts or not found.overlap.whole or max(lift.high for lift in lifts.values()) >= 0:
+        return ""
+    name = next((n for n in ("DR", "SNIPS") if n in lifts), next(iter(lifts)))
+    lift, share = lifts[name], lifts[name].value / found.logged.value
+    value = found.estimates[name].value
+    change = f"change {lift.low:+.3g} to {lift.high:+.3g}"
+    told = f"({name} {value:.4g} per row, the log earned {found.logged.value:.4g}, {change})"
+    return f"off-policy its policy is worth {-share:.0%} less than the log's {told}"
 
 
 def _lift(found: Measured, logged: Measured, clusters: int, confidence: float) -> Interval:
@@ -216,6 +233,6 @@ def _warnings(overlap: Overlap) -> list[str]:
         notes.append(
             f"weights average {overlap.mean:.3f}, not 1: propensities or targets are not the chances that were "
             "drawn with, or the log's policy never shows what the target would; values and lifts that are not "
-            "self-normalized are off by as much, and marked"
+            "self-normalized, and the intervals of DM, DR and switch-DR, are off by as much, and marked"
         )
     return notes

@@ -13,6 +13,18 @@ Ints = NDArray[np.int64]
 MOST_CELLS, SAME, SPARE = 20_000_000, 1e-4, 0.01
 
 
+def unseen_note(table: Floats, place: Ints) -> str:
+    """Return what a table says of items never shown, where they have a hundredth of its chance over all rows [N]."""
+    share = float(table[place, -1].mean())
+    if share < SPARE:
+        return ""
+    return (
+        f"its chances of what the log shows add up to {1 - share:.3g} on average; the other {share:.3g} goes to items "
+        "never shown in that place, and DM, DR and switch-DR count these with the place's mean reward. If it shows "
+        "nothing else, its chances are not those it draws with"
+    )
+
+
 def policy_table(chance: Floats, place: Ints, item: Ints) -> tuple[Floats | None, str]:
     """Return the policy's chances [places, items + 1], rows summing to 1, the last column for items never shown there.
 

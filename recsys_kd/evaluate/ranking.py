@@ -10,20 +10,16 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import gammaln  # type: ignore[import-untyped]
 
+from recsys_kd.evaluate.scores import Order, Scores, Values, float_bits, scores_of
+
 Floats = NDArray[np.float64]
 Mask = NDArray[np.bool_]
 Keys = NDArray[np.unsignedinteger]
 
 
-def sort_key(score: NDArray[np.float32], group: NDArray[np.int32] | None = None, descending: bool = False) -> Keys:
-    """Return unsigned integers that sort as (group, score) do; group numbers are dense. One sort instead of two."""
-    key = (score.astype(np.float32, copy=False) + np.float32(0.0)).view(np.uint32)
-    key ^= np.where(key >> np.uint32(31), np.uint32(0xFFFFFFFF), np.uint32(0x80000000))
-    if descending:
-        np.invert(key, out=key)
-    if group is None:
-        return key
-    return (group.astype(np.uint64) << np.uint64(32)) | key
+def sort_key(order: Order, group: NDArray[np.int32]) -> Keys:
+    """Return unsigned integers that sort as (group, falling order) do; group numbers are dense. One sort, not two."""
+    return (group.astype(np.uint64) << np.uint64(32)) | np.invert(order)
 
 
 @dataclass(frozen=True)
@@ -55,11 +51,12 @@ class Lists:
         return _sums(self.request, values, len(self.starts))
 
 
-def make_lists(score: NDArray[np.float32], request: NDArray[np.int64] | NDArray[np.int32]) -> Lists:
+def make_lists(score: Scores | Values, request: NDArray[np.int64] | NDArray[np.int32]) -> Lists:
     """Sort rows [N] into lists; `request` is any code, and dense int32 numbers are taken as they are."""
     slate = request if request.dtype == np.int32 else np.unique(request, return_inverse=True)[1].astype(np.int32)
-    order = np.argsort(sort_key(score, slate.astype(np.int32, copy=False), descending=True))
-    r, s = slate[order].astype(np.int32, copy=False), score[order]
+    key = scores_of(score).order
+    order = np.argsort(sort_key(key, slate.astype(np.int32, copy=False)))
+    r, s = slate[order].astype(np.int32, copy=False), key[order]
     n = len(order)
     new_request = np.ones(n, dtype=bool)
     np.not_equal(r[1:], r[:-1], out=new_request[1:])
@@ -94,7 +91,7 @@ def ideal_dcg(lists: Lists, gain: NDArray[np.float32], k: int) -> Floats:
     got = gain[lists.order]
     at = np.flatnonzero(got != 0)
     request, values = lists.request[at], got[at]
-    order = np.argsort(sort_key(values, request, descending=True))
+    order = np.argsort(sort_key(float_bits(values), request))
     request = request[order]
     counts = np.bincount(request, minlength=len(lists.starts))
     place = np.arange(len(request)) - (np.cumsum(counts) - counts)[request]

@@ -12,6 +12,7 @@ from recsys_kd.evaluate.evaluation import SMALL_SLICE, Interval
 from recsys_kd.evaluate.inference import holm
 from recsys_kd.evaluate.measure import measure
 from recsys_kd.evaluate.sample import Sample
+from recsys_kd.evaluate.scores import Scores
 from recsys_kd.settings import AbConfig, EvaluateConfig
 
 
@@ -30,7 +31,7 @@ class SliceEffect:
 
 def slice_effects(
     slices: Mapping[str, NDArray[np.bool_]],
-    scores: Mapping[str, NDArray[np.float32]],
+    scores: Mapping[str, Scores],
     control: str,
     sample: Sample,
     config: AbConfig,

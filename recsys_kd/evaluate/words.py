@@ -1,77 +1,180 @@
-"""A comparison in sentences: one for somebody who reads nothing else, and the warnings."""
+"""A comparison in one sentence, for somebody who reads nothing else: which to use, and why."""
 
-from recsys_kd.evaluate.effects import Effect, Level
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from recsys_kd.evaluate.effects import Effect
+from recsys_kd.evaluate.inference import holm
 from recsys_kd.evaluate.measure import direction
-from recsys_kd.evaluate.slices import SliceEffect
-from recsys_kd.settings import AbConfig
 
-DISAGREE = 0.25
-"""Relative difference of the two intervals' widths at which the log is too small or too skewed for either."""
+SMALLEST_P = 1e-6
+"""p-values below are told as such: what a t distribution says so far out is not known to more than its order."""
+
+
+def told_p(p: float) -> str:
+    """Return `0.0031`, `<1e-06`, or `-` where there is none."""
+    if p != p:
+        return "-"
+    return f"{p:.2g}" if p >= SMALLEST_P else f"<{SMALLEST_P:.0e}"
+
+
+def headline(
+    control: str,
+    outcomes: Mapping[str, str],
+    effects: Iterable[Effect],
+    confidence: float,
+    doubts: Mapping[str, str] | None = None,
+) -> str:
+    """Return the sentence. effects: all of them; doubts: treatment -> what off-policy values say against it."""
+    deciding = [e for e in effects if e.margin is not None]
+    sure = _sure(deciding, 1 - confidence)
+    cases = [
+        _Case(t, word, [e for e in deciding if e.treatment == t], sure, (doubts or {}).get(t, ""))
+        for t, word in outcomes.items()
+    ]
+    winners = [c for c in cases if c.word == "better" and not c.doubt]
+    doubted = [c for c in cases if c.doubt and c.word in ("better", "no worse")]
+    if winners:
+        return _use(control, max(winners, key=lambda c: c.lead_gain))
+    if doubted:
+        best = max(doubted, key=lambda c: (c.word == "better", c.lead_gain))
+        on_log = f"better on {_all(best.better)}" if best.better else "no worse by more than allowed"
+        return f"Don't switch to {best.name} yet: it is {on_log}, but {best.doubt}; settle it with an online test."
+    return _one(control, cases[0]) if len(cases) == 1 else _several(control, cases)
+
+
+@dataclass(frozen=True)
+class _Case:
+    """One treatment's deciding effects, sorted by what they say. sure: those that differ from 0 by Holm's p."""
+
+    name: str
+    word: str
+    effects: list[Effect]
+    sure: set[tuple[str, str]]
+    doubt: str
+
+    def _with(self, outcome: str) -> list[Effect]:
+        return [e for e in self.effects if e.outcome == outcome]
+
+    def _small(self, sign: int) -> list[Effect]:
+        """Return changes that are sure and yet neither better nor worse by what was asked for."""
+        inside = [e for e in self._with("no worse") if (e.treatment, e.metric) in self.sure]
+        return [e for e in inside if sign * direction(e.metric) * e.delta.value > 0]
+
+    @property
+    def better(self) -> list[Effect]:
+        return self._with("better")
+
+    @property
+    def worse(self) -> list[Effect]:
+        return self._with("worse")
+
+    @property
+    def open(self) -> list[Effect]:
+        return self._with("undecided")
+
+    @property
+    def small_gains(self) -> list[Effect]:
+        return self._small(1)
+
+    @property
+    def small_losses(self) -> list[Effect]:
+        return self._small(-1)
+
+    @property
+    def lead_gain(self) -> float:
+        """Gain in the first metric that decides."""
+        return direction(self.effects[0].metric) * self.effects[0].delta.value
+
+    @property
+    def though(self) -> str:
+        """What speaks for a treatment that is not used."""
+        gains = [*self.better, *self.small_gains]
+        return f", though better on {_all(gains)}" if gains else ""
+
+
+def _sure(deciding: list[Effect], alpha: float) -> set[tuple[str, str]]:
+    p = holm([e.p for e in deciding])
+    return {(e.treatment, e.metric) for e, value in zip(deciding, p, strict=True) if value < alpha}
 
 
 def _told(effect: Effect) -> str:
     return (
         f"{effect.metric} {effect.delta.value:+.4g} ({effect.delta.low:+.3g} to {effect.delta.high:+.3g}, "
-        f"p {effect.adjusted_p:.2g})"
+        f"p {told_p(effect.adjusted_p)})"
     )
 
 
-def headline(control: str, outcomes: dict[str, str], effects: tuple[Effect, ...], config: AbConfig) -> str:
-    """Return one sentence: which to use, and why."""
-    deciding = [e for e in effects if e.metric in config.decide]
-    winners = [t for t, said in outcomes.items() if said == "better"]
-    if winners:
-        lead = next(iter(config.decide))
-        best = max(winners, key=lambda t: _gain(deciding, t, lead))
-        gains = "; ".join(_told(e) for e in deciding if e.treatment == best and e.outcome == "better")
-        return f"Use {best}: it is better than {control} on this log ({gains}), and worse on nothing that decides."
-    if len(outcomes) > 1 and len(set(outcomes.values())) > 1:
-        said = ", ".join(f"{t} is {word if word != 'undecided' else 'not decided'}" for t, word in outcomes.items())
-        return f"Keep {control}: no treatment is shown to be better ({said})."
-    treatment, word = next(iter(outcomes.items()))
-    mine = [e for e in deciding if e.treatment == treatment]
-    if word == "worse":
-        losses = "; ".join(_told(e) for e in mine if e.outcome == "worse")
-        return f"Keep {control}: {treatment} is worse on this log ({losses})."
-    if word == "no worse":
+def _span(effect: Effect) -> str:
+    return f"{effect.metric} {effect.delta.value:+.4g} ({effect.delta.low:+.3g} to {effect.delta.high:+.3g})"
+
+
+def _all(effects: list[Effect]) -> str:
+    return _listed([_span(e) for e in effects])
+
+
+def _listed(parts: list[str]) -> str:
+    """Return `a, b and c`."""
+    return " and ".join([*([", ".join(parts[:-1])] if parts[1:] else []), *parts[-1:]])
+
+
+def _within(effects: list[Effect]) -> str:
+    return _listed([f"{e.margin:g} {e.metric}" for e in effects])
+
+
+def _use(control: str, case: _Case) -> str:
+    gains = "; ".join(_told(e) for e in case.better)
+    rest = [e for e in case.effects if e.outcome == "no worse"]
+    also = f", and no worse by more than {_within(rest)}" if rest else ""
+    return f"Use {case.name}: it is better than {control} on this log ({gains}){also}."
+
+
+def _one(control: str, case: _Case) -> str:
+    if case.word == "worse":
+        return f"Keep {control}: {case.name} is worse on {'; '.join(map(_told, case.worse))}{case.though}."
+    if case.word == "no worse":
+        return _may_replace(control, case)
+    return (
+        f"No decision: {case.name} may be worse than {control} by more than allowed, and this log can't tell "
+        f"({_all(case.open)}){case.though}."
+    )
+
+
+def _may_replace(control: str, case: _Case) -> str:
+    allowed = f"no worse by more than {_within(case.effects)}"
+    if case.small_gains:
+        asked = " and ".join(f"{e.better_by:g}" for e in case.small_gains)
         return (
-            f"{treatment} may replace {control} if it is cheaper: it is not better, and no worse by more than "
-            f"{' and '.join(f'{e.margin:g} {e.metric}' for e in mine)}."
+            f"{case.name} may replace {control}: it is better on {_all(case.small_gains)}, but not shown to be by the "
+            f"{asked} asked for, and {allowed}."
         )
-    open_ = "; ".join(_told(e) for e in mine if e.outcome == "undecided")
-    return f"No decision: {treatment} may be worse than {control} by more than allowed; this log can't tell ({open_})."
+    if case.small_losses:
+        return (
+            f"{case.name} may replace {control} if it is cheaper: it loses {_all(case.small_losses)}, and is {allowed}."
+        )
+    return f"{case.name} may replace {control} if it is cheaper: it is not shown to be better, and is {allowed}."
 
 
-def _gain(effects: list[Effect], treatment: str, metric: str) -> float:
-    found = next(e for e in effects if (e.treatment, e.metric) == (treatment, metric))
-    return direction(metric) * found.delta.value
+def _several(control: str, cases: list[_Case]) -> str:
+    words, names = {c.word for c in cases}, _listed([c.name for c in cases])
+    if words == {"undecided"}:
+        told = "; ".join(f"{c.name}: {_all(c.open)}{c.though}" for c in cases)
+        return f"No decision: {names} may be worse than {control} by more than allowed, this log can't tell ({told})."
+    if words == {"no worse"}:
+        gains = [f"{c.name} on {_all(c.small_gains)}" for c in cases if c.small_gains]
+        not_better = (
+            f"better, by less than asked for, is {' and '.join(gains)}" if gains else "none is shown to be better"
+        )
+        return (
+            f"{names} may replace {control} if cheaper: {not_better}, and none is worse by more than "
+            f"{_within(cases[0].effects)}."
+        )
+    return f"Keep {control}: no treatment is shown to be better ({'; '.join(_said(control, c) for c in cases)})."
 
 
-def warnings_of(
-    effects: tuple[Effect, ...], slices: tuple[SliceEffect, ...], config: AbConfig, level: Level
-) -> tuple[str, ...]:
-    """Return what a reader must know: too small a log, methods that disagree, slices that lose."""
-    notes = []
-    for e in effects:
-        if e.margin is not None and e.outcome == "undecided" and e.detectable > e.margin:
-            notes.append(
-                f"too small to decide {e.treatment} on {e.metric}: with {level.users:,} users only effects of "
-                f"{e.detectable:.2g} are found {level.power:.0%} of the time, the margin is {e.margin:g}; about "
-                f"{e.users_needed:,} users would do"
-            )
-        wide, narrow = (x.high - x.low for x in (e.bootstrap, e.delta))
-        off = abs(wide / narrow - 1) if narrow > 0 else 0.0
-        if e.margin is not None and off > DISAGREE:
-            notes.append(
-                f"{e.treatment}, {e.metric}: bootstrap and delta method differ by {off:.0%} in width; "
-                "few users carry this metric, take the wider interval"
-            )
-    for part in slices:
-        sign, alpha = direction(part.metric), 1 - level.confidence
-        if part.adjusted_p < alpha and sign * part.difference.value < 0:
-            notes.append(
-                f"{part.treatment} loses on {part.slice}: {part.metric} {part.difference.value:+.4g} "
-                f"({part.difference.low:+.3g} to {part.difference.high:+.3g} by Bonferroni, p {part.adjusted_p:.2g} by "
-                "Holm, over all slices)"
-            )
-    return tuple(notes)
+def _said(control: str, case: _Case) -> str:
+    if case.word == "worse":
+        return f"{case.name} is worse on {_all(case.worse)}{case.though}"
+    if case.word == "undecided":
+        return f"{case.name} is not decided on {' and '.join(e.metric for e in case.open)}{case.though}"
+    return f"{case.name} is no worse{case.though}"

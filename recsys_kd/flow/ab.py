@@ -14,11 +14,11 @@ from recsys_kd.evaluate.comparison import Comparison, compare
 from recsys_kd.evaluate.evaluation import plain_values
 from recsys_kd.evaluate.offpolicy import OffPolicy
 from recsys_kd.flow.ab_log import ScoredLog
-from recsys_kd.flow.ab_policy import policy_values
+from recsys_kd.flow.ab_policy import doubts_of, policy_values
 from recsys_kd.flow.ab_read import read_for, resolve_all, sample_of
 from recsys_kd.flow.ab_refs import Ref
 from recsys_kd.flow.ab_scores import Declared
-from recsys_kd.flow.ab_slices import slices_of
+from recsys_kd.flow.ab_slices import day_note, slices_of
 from recsys_kd.flow.ab_split import GroupShares, group_shares
 from recsys_kd.progress import SILENT, Progress
 from recsys_kd.settings import AbConfig, EvaluateConfig, load_recipe
@@ -76,13 +76,15 @@ def compare_log(  # noqa: PLR0913 - a log, its readers and its models
     reading = read_for(refs, log, loaded, since, scores, quarantine, progress)
     found = reading.log
     sample, corrected = sample_of(found, ab)
-    comparison = compare(found.scores, control, sample, ab, evaluate, slices_of(found))
     policies, missing = policy_values(found, reading.targets, evaluate.confidence)
+    doubts = doubts_of(policies, treatments)
+    comparison = compare(found.scores, control, sample, ab, evaluate, slices_of(found), doubts)
     shares = group_shares(found, ab.groups) if ab.groups else None
     split = [shares.sentence] if shares else []
+    doubted = [f"{name}: {doubt}; whatever its metrics say" for name, doubt in doubts.items()]
     values = [f"off-policy, {name}: {w}" for name, p in policies.items() for w in p.warnings]
-    read = (*split, *reading.notes, *_alike(refs))
-    told = (*read, *comparison.warnings, *missing, *values, *([corrected] if corrected else []))
+    read = (*split, *reading.notes, *_alike(refs), *day_note(found))
+    told = (*read, *comparison.warnings, *missing, *doubted, *values, *([corrected] if corrected else []))
     comparison = replace(comparison, warnings=told)
     digests = {"log": found.digest, **{r.name: r.digest for r in refs if r.digest}}
     return Offline(comparison, found, digests, policies, shares)

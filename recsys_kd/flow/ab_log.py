@@ -1,6 +1,6 @@
 """A log as a comparison needs it: checked, deduplicated, scored by every model, grouped by request.
 
-Rows stream in batches; what is kept is some 30 bytes a row and 4 for every model.
+Rows stream in batches; what is kept is some 30 bytes a row and 8 for every model, 12 where its scores need float64.
 """
 
 import shutil
@@ -19,11 +19,12 @@ from recsys_kd.data.checks import Canonical
 from recsys_kd.data.convert import numbers
 from recsys_kd.data.counts import TINY_PROPENSITY, same_event
 from recsys_kd.data.files import catalogue_files, content_key, list_files
-from recsys_kd.data.layout import CHANCE, chance_of, column_of
+from recsys_kd.data.layout import CHANCE, chance_of, column_of, score_of
 from recsys_kd.data.log import open_log
 from recsys_kd.data.read import Scan, scan, select, usable
 from recsys_kd.errors import InputError, OutsideError
 from recsys_kd.evaluate.sample import numbered
+from recsys_kd.evaluate.scores import Scores, scores_of
 from recsys_kd.flow.ab_columns import Names
 from recsys_kd.flow.ab_refs import Ref
 from recsys_kd.flow.ab_scores import Declared, kind_of, logits_of
@@ -65,7 +66,7 @@ class ScoredLog:
     weight: Floats
     numbers: dict[str, Floats]
     """position, propensity, price and other columns that were asked for."""
-    scores: dict[str, Floats]
+    scores: dict[str, Scores]
     categories: dict[str, NDArray[np.int64]]
     names: dict[str, Names]
     before: dict[str, NDArray[np.int64]]
@@ -105,7 +106,7 @@ def read_scored(config: DataConfig, wanted: Wanted, progress: Progress = SILENT)
     """
     fields = _fields(config, wanted)
     plain = config.model_copy(update={"fields": tuple(fields.values()), "catalogue": None})
-    extra = {_extra(r.column): r.column for r in wanted.refs if r.column}
+    extra = {score_of(r.column): r.column for r in wanted.refs if r.column}
     extra |= {_extra(name): name for name in wanted.numbers} | {chance_of(name): name for name in wanted.chances}
     log = open_log(plain, SplitConfig(), extra)
     with tempfile.TemporaryDirectory(prefix="recsys-kd-ab-") as folder:
@@ -172,7 +173,7 @@ class _Rows:
         self.int: dict[str, NDArray[np.int64]] = {
             name: np.empty(size, dtype=np.int64) for name in ("user", "request", "item", "stamp", *wanted.categories)
         }
-        self.float: dict[str, Floats] = {}
+        self.float: dict[str, NDArray[Any]] = {}
         self.size = size
         self.scorers = {r.name: RawScorer(r.student, fields) for r in wanted.refs if r.student}
         self.names = {name: Names() for name in wanted.categories}
@@ -192,10 +193,10 @@ class _Rows:
         for name, column in values.items():
             self.int[name][cut] = column
         floats = {"label": rows.label, **rows.numbers}
-        floats |= {f"score:{name}": scorer(batch, rows) for name, scorer in self.scorers.items()} if n else {}
+        floats |= {f"model:{name}": scorer(batch, rows) for name, scorer in self.scorers.items()} if n else {}
         for name, number in floats.items():
             if name not in self.float:
-                self.float[name] = np.empty(self.size, dtype=np.float32)
+                self.float[name] = np.empty(self.size, dtype=number.dtype)
             self.float[name][cut] = number
         self.n += n
 
@@ -227,6 +228,7 @@ class _Rows:
             codes = {name: column[order] for name, column in codes.items()}
             ints = {name: column[order] for name, column in ints.items()}
             floats = {name: column[order] for name, column in floats.items()}
+        scores = self._scores(floats)
         return ScoredLog(
             digest,
             found.counts.to_json(),
@@ -239,22 +241,22 @@ class _Rows:
             floats["label"],
             floats.get("weight", np.broadcast_to(np.float32(1.0), self.n)),
             {name.removeprefix("column:").removeprefix(CHANCE): v for name, v in floats.items()},
-            self._scores(floats),
+            scores,
             {name: ints[name] for name in self.wanted.categories},
             self.names,
             {k: np.concatenate(v) if v else np.zeros(0, dtype=np.int64) for k, v in self.seen.items()},
             notes,
         )
 
-    def _scores(self, floats: dict[str, Floats]) -> dict[str, Floats]:
-        """Return every model's logits."""
+    def _scores(self, floats: dict[str, NDArray[Any]]) -> dict[str, Scores]:
+        """Return every model's scores, and take their numbers out of `floats`."""
         scores = {}
         for ref in self.wanted.refs:
             if ref.column:
                 kind = kind_of(self.wanted.scores, ref.column)
-                scores[ref.name] = logits_of(ref.column, floats[_extra(ref.column)], kind, floats["label"])
+                scores[ref.name] = logits_of(ref.column, floats.pop(score_of(ref.column)), kind, floats["label"])
             else:
-                scores[ref.name] = floats[f"score:{ref.name}"]
+                scores[ref.name] = scores_of(floats.pop(f"model:{ref.name}"))
         return scores
 
 

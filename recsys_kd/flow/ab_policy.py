@@ -4,7 +4,7 @@ What a policy would have shown can't be told from the scores of what was shown: 
 column called as the treatment, with `_propensity` behind it.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
 import numpy as np
@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 
 from recsys_kd.data.counts import TINY_PROPENSITY
 from recsys_kd.errors import InputError
-from recsys_kd.evaluate.offpolicy import Logged, OffPolicy, Overlap, check_propensity, off_policy
+from recsys_kd.evaluate.offpolicy import Logged, OffPolicy, Overlap, check_propensity, doubt_of, off_policy
 from recsys_kd.evaluate.offpolicy_model import fit_rewards
-from recsys_kd.evaluate.offpolicy_table import policy_table
+from recsys_kd.evaluate.offpolicy_table import policy_table, unseen_note
 from recsys_kd.evaluate.positions import UnseenPosition, corrected_gain
 from recsys_kd.evaluate.sample import dense
 from recsys_kd.evaluate.slates import slate_value
@@ -22,6 +22,10 @@ from recsys_kd.flow.ab_log import ScoredLog
 from recsys_kd.settings import SMALLEST_PROPENSITY
 
 SUFFIX = "_propensity"
+NO_TARGET = (
+    "off-policy value is left out: the log has propensities, and no model's own chances of what was shown; log these "
+    f"in a column called as the model, with {SUFFIX} behind it"
+)
 MOST_LOST = 0.1
 """Share of lists that may be left out of the value of whole lists."""
 Floats = NDArray[np.float64]
@@ -45,7 +49,7 @@ def policy_values(
     """
     propensity = log.numbers.get("propensity")
     if not targets:
-        return {}, ()
+        return {}, () if propensity is None else (NO_TARGET,)
     if propensity is None:
         given = ", ".join(f"'{column}'" for column in targets.values())
         return {}, (
@@ -55,6 +59,12 @@ def policy_values(
     found: dict[str, OffPolicy] = {}
     notes, logged = _unweighted(log), propensity.astype(np.float64)
     for name, column in targets.items():
+        if not log.numbers[column].any():
+            notes.append(
+                f"off-policy value of {name} is left out: '{column}' is 0 in every row, so it would show nothing that "
+                "this log shows; give its own chances of the shown items"
+            )
+            continue
         target, user = log.numbers[column].astype(np.float64), log.user.astype(np.int64)
         rows = Logged(log.label.astype(np.float64), logged, target, user)
         found[name] = off_policy(*_with_model(log, rows), confidence)
@@ -65,6 +75,12 @@ def policy_values(
             value = slate_value(rows.reward[lists], logged[lists], target[lists], user[lists[:, 0]], confidence)
             found[f"{name}, whole lists"] = value
     return found, tuple(notes)
+
+
+def doubts_of(policies: Mapping[str, OffPolicy], names: Iterable[str]) -> dict[str, str]:
+    """Return model -> what its off-policy value says against it, for the models whose value says so."""
+    told = {name: doubt_of(policies[name]) for name in names if name in policies}
+    return {name: doubt for name, doubt in told.items() if doubt}
 
 
 def _without_tiny(log: ScoredLog, overlap: Overlap) -> list[str]:
@@ -95,7 +111,8 @@ def _with_model(log: ScoredLog, rows: Logged) -> tuple[Logged, tuple[str, ...]]:
     if table is None:
         return rows, (f"DM, DR and switch-DR are left out: {why}",)
     fitted = fit_rewards(rows.reward, place, item, rows.cluster, table)
-    return replace(rows, expected_logged=fitted.logged, expected_target=fitted.target), ()
+    note = unseen_note(table, place)
+    return replace(rows, expected_logged=fitted.logged, expected_target=fitted.target), ((note,) if note else ())
 
 
 def _places(log: ScoredLog) -> NDArray[np.int64]:

@@ -14,16 +14,19 @@ from recsys_kd.data.files import first_with_rows, open_parquet
 from recsys_kd.data.layout import OPTIONAL, column_of
 from recsys_kd.errors import InputError
 from recsys_kd.evaluate.metrics import row_logloss
+from recsys_kd.evaluate.scores import Scores, Values, narrow, order_of, scores_of
 from recsys_kd.flow.ab_refs import Ref
 from recsys_kd.settings import DataConfig
 
-Floats = NDArray[np.float32]
 ScoreKind = Literal["auto", "logit", "probability"]
 Declared = ScoreKind | Mapping[str, ScoreKind]
 """What score columns hold: all of them, or by column; `auto` where it is not told."""
 WORST_ENTROPY = 10.0
 """Log loss, over that of the click rate alone, from which a column is no model's logits: log chances of Open Bandit's
 policies come to 4, prices to 50 and more."""
+
+
+_EPSILON = float(np.finfo(np.float64).eps)
 
 
 class NotProbabilities(InputError):
@@ -95,11 +98,13 @@ def _uses(config: DataConfig) -> dict[str, str]:
     return uses | {column_of(f): f"the recipe's field '{f.name}'" for f in config.fields}
 
 
-def logits_of(column: str, values: Floats, kind: ScoreKind, label: Floats) -> Floats:
-    """Return a column's logits [N]; `label` [N] in 0..1 tells where values can't be a model's.
+def logits_of(column: str, given: NDArray[np.float64], kind: ScoreKind, label: NDArray[np.float32]) -> Scores:
+    """Return a column's logits and order [N]. Probabilities are cut at float64's epsilon, 2.2e-16, as scikit-learn's
+    log loss cuts them, and ordered uncut; `label` [N] in 0..1 tells where values can't be a model's.
 
     Raises: NotProbabilities, UnclearScores, NotScores.
     """
+    values = narrow(given)
     low, high = float(values.min()), float(values.max())
     inside = low >= 0 and high <= 1
     if kind == "probability":
@@ -108,20 +113,24 @@ def logits_of(column: str, values: Floats, kind: ScoreKind, label: Floats) -> Fl
                 f"column '{column}' runs from {low:g} to {high:g}; probabilities lie in 0..1, "
                 f"give --scores {column}=logit"
             )
-        p = np.clip(values.astype(np.float64), 1e-7, 1 - 1e-7)
-        return np.log(p / (1 - p)).astype(np.float32)
+        return Scores(_logit(values), order_of(values))
     if kind == "logit" or low == high:
-        return values
+        return scores_of(values)
     if inside:
         raise UnclearScores(
             f"column '{column}' runs from {low:g} to {high:g}: probabilities do, and logits seldom; log loss and ECE "
             f"depend on it. Give --scores {column}=probability, or --scores {column}=logit if logits they are"
         )
     _check_sense(column, values, label)
-    return values
+    return scores_of(values)
 
 
-def _check_sense(column: str, values: Floats, label: Floats) -> None:
+def _logit(probability: Values) -> NDArray[np.float64]:
+    p = np.clip(probability.astype(np.float64), _EPSILON, 1 - _EPSILON)
+    return np.asarray(np.log(p) - np.log1p(-p))
+
+
+def _check_sense(column: str, values: Values, label: NDArray[np.float32]) -> None:
     rate = float(label.mean(dtype=np.float64))
     if not 0 < rate < 1:
         return

@@ -68,6 +68,17 @@ def slices_of(log: ScoredLog) -> dict[str, Mask]:
     return found | _days(log) | _values(log)
 
 
+def day_note(log: ScoredLog) -> list[str]:
+    """Return why there are no slices by day, where the log has more days than are told apart."""
+    days = len(np.unique(log.stamp // _DAY_MS))
+    if days <= MOST_VALUES:
+        return []
+    return [
+        f"slices by day are left out: the log has {days} days, and at most {MOST_VALUES} are told apart; compare later "
+        "rows (--since), or name a column of weeks (ab.slices)"
+    ]
+
+
 def _days(log: ScoredLog) -> dict[str, Mask]:
     day = log.stamp // _DAY_MS
     days = np.unique(day)

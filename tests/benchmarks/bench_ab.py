@@ -72,8 +72,8 @@ def write(path: Path) -> None:
                 "label": (rng.random(n) < 1 / (1 + np.exp(-logit))).astype(np.int8),
                 "request_id": np.repeat(number, CANDIDATES),
                 "price": price[item],
-                "control": logit + 0.30 * rng.normal(size=n).astype(np.float32),
-                "treatment": logit + 0.29 * rng.normal(size=n).astype(np.float32),
+                "control": logit + 0.30 * rng.normal(size=n),
+                "treatment": logit + 0.29 * rng.normal(size=n),
             }
         )
         writer = writer or pq.ParquetWriter(path, table.schema, write_page_checksum=True)

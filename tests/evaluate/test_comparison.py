@@ -4,10 +4,13 @@ import numpy as np
 import pytest
 
 from recsys_kd.evaluate import inspect
+from recsys_kd.evaluate.ab_charts import colours_of
 from recsys_kd.evaluate.ab_report import render_page
 from recsys_kd.evaluate.comparison import compare
+from recsys_kd.evaluate.inference import smallest_effect
 from recsys_kd.evaluate.offpolicy import Logged, off_policy
 from recsys_kd.evaluate.sample import Sample
+from recsys_kd.evaluate.words import told_p
 from recsys_kd.settings import AbConfig, EvaluateConfig, Margin
 
 EASY = AbConfig(decide={"auc": Margin(not_worse=0.05), "logloss": Margin(not_worse=0.05)}, replicates=200)
@@ -55,7 +58,8 @@ def test_a_log_that_is_too_small_says_so_and_how_large_it_must_be():
     assert found.outcomes == {"b": "undecided"} and found.headline.startswith("No decision")
     effect = found.effect("b", "auc")
     assert f"about {effect.users_needed:,} users would do" in found.warnings[0]
-    assert effect.users_needed == pytest.approx(found.users * (effect.detectable / 0.001) ** 2, abs=1)
+    error = effect.error * (found.users / effect.users_needed) ** 0.5
+    assert smallest_effect(error, 0.95, 0.8, effect.users_needed) == pytest.approx(0.001, rel=1e-4)
 
 
 def test_the_same_log_gives_the_same_digits_in_any_order_of_rows():
@@ -166,10 +170,99 @@ def test_the_page_is_self_contained_escaped_and_says_what_the_json_says():
     found = compare(scores, "a<b>", sample, EASY, slices={"day <1>": sample.user >= 0})
     ones = np.ones(len(logit))
     policy = off_policy(Logged(sample.label.astype(float), ones * 0.5, ones * 0.25, sample.user))
-    page = render_page(found, {"log": "d" * 64}, "2026-01-01", {"new": policy})
+    page = render_page(found, {"log": "d" * 64}, "2026-01-01", {"new": policy}, "recsys-kd ab --log '<l>'")
     assert "a&lt;b&gt;" in page and "a<b>" not in page and "day &lt;1&gt;" in page and "<script" not in page
+    assert "<pre>recsys-kd ab --log &#39;&lt;l&gt;&#39;</pre>" in page
     for words in ("What decides", "allowed loss", "chance to find it", "predicted probability", "log10 of the weight"):
         assert words in page
-    assert page.count("<svg") == page.count("</svg>") == 5
+    assert page.count("<svg") == page.count("</svg>") == 6  # two metrics decide on slices
     told = json.loads(json.dumps(found.to_json()))
     assert f"{told['effects'][0]['delta']['value']:+.5f}" in page and "nan" not in page.lower().replace("finance", "")
+
+
+def test_a_sure_gain_below_what_was_asked_for_is_called_better_and_not_shown_to_be_by_as_much():
+    logit, sample = shop()
+    scores = {"old": noisy(logit, 1.0, 1), "new": noisy(logit, 0.2, 2)}
+    config = AbConfig(decide={"auc": Margin(not_worse=0.05, better_by=0.5)}, replicates=100)
+    found = compare(scores, "old", sample, config)
+    gain = found.effect("new", "auc").delta
+    assert found.outcomes == {"new": "no worse"} and gain.low > 0
+    told = f"new may replace old: it is better on auc {gain.value:+.4g} ({gain.low:+.3g} to {gain.high:+.3g}), but not "
+    assert found.headline == f"{told}shown to be by the 0.5 asked for, and no worse by more than 0.05 auc."
+
+
+def test_what_is_better_about_a_treatment_that_is_worse_is_told_too():
+    logit, sample = shop()
+    biased = (2.0 + noisy(logit, 0.2, 2)).astype(np.float32)
+    found = compare({"old": noisy(logit, 1.0, 1), "biased": biased}, "old", sample, EASY)
+    assert found.headline.startswith("Keep old: biased is worse on logloss +")
+    assert ", though better on auc +0." in found.headline
+
+
+def test_every_undecided_treatment_is_named():
+    logit, sample = shop()
+    config = AbConfig(decide={"auc": Margin(not_worse=0.001)}, replicates=100)
+    scores = {"old": noisy(logit, 1.0, 1), "one": noisy(logit, 1.0, 2), "two": noisy(logit, 1.0, 3)}
+    found = compare(scores, "old", sample, config)
+    assert set(found.outcomes.values()) == {"undecided"}
+    assert found.headline.startswith("No decision: one and two may be worse than old by more than allowed, ")
+    assert "(one: auc " in found.headline and "; two: auc " in found.headline
+
+
+def test_a_treatment_that_is_better_on_the_log_and_worse_off_policy_is_not_recommended():
+    logit, sample = shop()
+    scores = {"old": noisy(logit, 1.0, 1), "new": noisy(logit, 0.2, 2)}
+    found = compare(scores, "old", sample, EASY, doubts={"new": "off-policy its policy is worth 31% less"})
+    assert found.outcomes == {"new": "better"} and found.doubts["new"].startswith("off-policy")
+    assert found.headline.startswith("Don't switch to new yet: it is better on auc +0.")
+    assert found.headline.endswith("but off-policy its policy is worth 31% less; settle it with an online test.")
+    page = render_page(found, {"log": "d" * 64}, "2026-01-01")
+    assert "<h2>In doubt</h2>" in page and "A winner" not in page
+    scores["other"] = noisy(logit, 0.3, 3)
+    assert compare(scores, "old", sample, EASY, doubts={"new": "off-policy"}).headline.startswith("Use other: ")
+
+
+def test_metrics_of_lists_with_one_candidate_each_say_nothing_and_do_not_decide():
+    logit, sample = shop()
+    alone = Sample(sample.label, sample.weight, sample.user, np.arange(3000), sample.item)
+    scores = {"old": noisy(logit, 1.0, 1), "new": noisy(logit, 0.2, 2)}
+    found = compare(scores, "old", alone, AbConfig(replicates=100))
+    assert {"mrr", "ndcg@10", "hit_rate@10"} <= set(found.uninformative)
+    told = "ndcg@10 does not decide: in no request do candidates have different labels, so any order is as good"
+    assert told in found.warnings and "ndcg" not in found.headline
+    with pytest.raises(inspect.IdleMetric, match="ndcg@10 can't decide: in no request do"):
+        compare(scores, "old", alone, AbConfig(decide={"ndcg@10": Margin()}))
+
+
+def test_how_labels_between_0_and_1_are_counted_is_told():
+    logit, sample = shop()
+    scores = {"old": noisy(logit, 1.0, 1), "new": noisy(logit, 0.2, 2)}
+    soft = Sample(np.where(sample.label > 0, 1, 0.25).astype(np.float32), sample.weight, sample.user, sample.request)
+    told = [w for w in compare(scores, "old", soft, EASY).warnings if w.startswith("labels: ")]
+    assert len(told) == 1 and "above 0.5 as clicked and the others as not; NDCG takes them as gains" in told[0]
+    half = Sample(sample.label / 2, sample.weight, sample.user, sample.request)
+    with pytest.raises(inspect.OneClass, match=r"not clicked \(labels run from 0 to 0.5, and those above 0.5 count as"):
+        compare(scores, "old", half, EASY)
+
+
+def test_slices_that_lose_take_one_line_for_every_treatment():
+    logit, sample = shop()
+    scores = {"a": noisy(logit, 0.3, 1), "b": noisy(logit, 4.0, 2), "c": noisy(logit, 4.0, 3)}
+    parts = {f"s{i}": sample.user % 6 == i for i in range(6)}
+    lines = [w for w in compare(scores, "a", sample, EASY, slices=parts).warnings if " loses on s" in w]
+    assert [line[0] for line in lines] == ["b", "c"] and all(line.endswith(" and 2 others") for line in lines)
+
+
+def test_a_p_value_of_next_to_nothing_is_told_as_less_than_a_millionth():
+    assert (told_p(0.0), told_p(2e-309), told_p(0.0312), told_p(float("nan"))) == ("<1e-06", "<1e-06", "0.031", "-")
+
+
+def test_a_page_of_five_treatments_gives_each_its_colour_and_unfolds_what_is_not_told_on_top():
+    logit, sample = shop()
+    scores = {"old": noisy(logit, 1.0, 0), **{f"t{i}": noisy(logit, 1.0, i) for i in range(1, 6)}}
+    config = AbConfig(decide={"auc": Margin(not_worse=0.001), "logloss": Margin(not_worse=0.001)}, replicates=100)
+    found = compare(scores, "old", sample, config)
+    page = render_page(found, {"log": "d" * 64}, "2026-01-01")
+    assert len(set(colours_of(tuple(scores)).values())) == 6
+    assert all(f"--c{i}: #" in page for i in range(1, 9))
+    assert f"<summary>{len(found.warnings) - 6} more to know</summary>" in page

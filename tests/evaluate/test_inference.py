@@ -31,10 +31,26 @@ def test_p_values_by_hand():
 
 def test_power_and_smallest_effect_by_hand():
     # z 1.96 + 0.8416 = 2.8016 errors are found four times in five.
-    assert smallest_effect(1.0, 0.95, 0.8) == pytest.approx(2.8016, abs=1e-4)
-    assert power_at(2.8016, 1.0, 0.95) == pytest.approx(0.8, abs=1e-4)
-    assert power_at(0.0, 1.0, 0.95) == pytest.approx(0.05)
-    assert users_needed(100, 1.4008, 1.0, 0.95, 0.8) == pytest.approx(400, abs=1)
+    assert smallest_effect(1.0, 0.95, 0.8, 10**6) == pytest.approx(2.8016, abs=1e-4)
+    assert power_at(2.8016, 1.0, 0.95, 10**6) == pytest.approx(0.8, abs=1e-4)
+    assert power_at(0.0, 1.0, 0.95, 10**6) == pytest.approx(0.05)
+    assert users_needed(10**6, 1.4008, 1.0, 0.95, 0.8) == pytest.approx(4 * 10**6, rel=1e-4)
+
+
+@pytest.mark.parametrize(("users", "found"), [(2, 0.805), (10, 0.8), (40, 0.8)])
+def test_what_few_users_can_show_is_what_their_t_test_finds_in_simulation(users, found):
+    effect = smallest_effect(1.0, 0.95, 0.8, users)
+    draws = np.random.default_rng(4).normal(effect * users**-0.5, 1.0, (40_000, users)) * users**0.5
+    error = draws.std(axis=1, ddof=1) / users**0.5
+    hits = np.abs(draws.mean(axis=1)) > critical(0.95, users) * error
+    assert hits.mean() == pytest.approx(found, abs=0.01)
+    assert power_at(effect, 1.0, 0.95, users) == pytest.approx(0.8, abs=1e-3)
+
+
+def test_the_users_that_are_needed_find_the_margin():
+    needed = users_needed(10, 0.5, 0.2, 0.95, 0.8)
+    at = [smallest_effect(0.2 * (10 / n) ** 0.5, 0.95, 0.8, n) for n in (needed - 1, needed)]
+    assert at[1] <= 0.5 < at[0]
 
 
 def test_sample_ratio_by_hand():
@@ -84,5 +100,5 @@ def test_the_power_curve_is_what_simulation_finds():
     rng, effect, runs = np.random.default_rng(12), 0.35, 500
     found = [compared(*pairs(rng, 250, 5, effect), (auc,))[0] for _ in range(runs)]
     power = np.mean([p < 0.05 for *_, p in found])
-    told = power_at(np.mean([v for v, *_ in found]), np.mean([e for _, e, _ in found]), 0.95)
+    told = power_at(np.mean([v for v, *_ in found]), np.mean([e for _, e, _ in found]), 0.95, 250)
     assert 0.3 < power < 0.9 and told == pytest.approx(power, abs=0.03)

@@ -1,9 +1,17 @@
 import numpy as np
 import pytest
 
-from recsys_kd.evaluate.offpolicy import BadPropensity, Logged, NoPropensity, estimates, off_policy, overlap_of
+from recsys_kd.evaluate.offpolicy import (
+    BadPropensity,
+    Logged,
+    NoPropensity,
+    doubt_of,
+    estimates,
+    off_policy,
+    overlap_of,
+)
 from recsys_kd.evaluate.offpolicy_model import fit_rewards
-from recsys_kd.evaluate.offpolicy_table import policy_table
+from recsys_kd.evaluate.offpolicy_table import policy_table, unseen_note
 from recsys_kd.evaluate.positions import UnseenPosition, corrected_gain, examination_of
 from recsys_kd.evaluate.slates import slate_value, slate_weights
 
@@ -213,3 +221,26 @@ def test_where_few_rows_carry_the_weights_a_warning_says_what_to_read():
     propensity = np.where(np.arange(2000) % 20 == 0, 0.001, 0.4)
     found = off_policy(Logged(np.ones(2000), propensity, target, np.arange(2000)))
     assert "2,000 count as 110, the largest weight is 20;" in found.warnings[0] and "switch-DR" in found.warnings[0]
+
+
+def test_estimates_by_a_reward_model_are_marked_too_where_weights_do_not_average_1():
+    wrong = Logged(HAND.reward, np.ones(4), np.full(4, 0.1), HAND.cluster, HAND.expected_logged, HAND.expected_target)
+    assert set(off_policy(wrong).off) == {"IPS", "clipped IPS", "DM", "DR", "switch-DR"}
+
+
+def test_chance_that_goes_to_items_never_shown_is_told():
+    place = np.array([0, 0, 1, 1])
+    table, _ = policy_table(f(0.5, 0.28, 0.5, 0.28), place, np.array([0, 1, 0, 1]))
+    assert "add up to 0.78 on average; the other 0.22 goes to items never shown" in unseen_note(table, place)
+    whole, _ = policy_table(f(0.5, 0.5, 0.5, 0.5), place, np.array([0, 1, 0, 1]))
+    assert unseen_note(whole, place) == ""
+
+
+def test_a_policy_whose_every_value_lies_below_the_logs_is_doubted():
+    reward = np.tile([1.0, 0.0, 0.0, 1.0], 100)
+    worse = Logged(reward, np.full(400, 0.5), np.where(reward == 1, 0.2, 0.8), np.arange(400))
+    assert doubt_of(off_policy(worse)).startswith("off-policy its policy is worth 60% less than the log's (SNIPS 0.2 ")
+    wrong = Logged(reward, np.full(400, 1.0), worse.target, np.arange(400))
+    assert doubt_of(off_policy(wrong)) == ""
+    same = Logged(reward, np.full(400, 0.5), np.full(400, 0.5), np.arange(400))
+    assert doubt_of(off_policy(same)) == ""

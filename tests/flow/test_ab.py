@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import re
 import tempfile
 
 import numpy as np
@@ -9,6 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import yaml
+from sklearn.metrics import log_loss, roc_auc_score
 from typer.testing import CliRunner
 
 from recsys_kd.artifact.write import write_artifact
@@ -87,6 +89,8 @@ def test_the_terminal_shows_the_sentence_first_and_a_table(tmp_path):
     log = write(tmp_path)
     done = CliRunner().invoke(app, ["ab", "--control", "old", "--treatment", "new", "--log", str(log)])
     assert done.exit_code == 0 and done.stdout.startswith("Use new: it is better than old on this log")
+    auc = next(line for line in done.stdout.splitlines() if line[2:].startswith("auc "))
+    assert "<1e-06*" in auc and "p*: Holm's, over all metrics that decide and all treatments" in done.stdout
     assert "new - old" in done.stdout and "off-policy value of new: the log earned 0." in done.stdout
 
 
@@ -134,6 +138,26 @@ def test_each_column_may_hold_its_own_kind_of_scores(tmp_path):
         parse_scores(["percent"])
     with pytest.raises(BadScores, match="--scores: 'odl' is no column that is compared; these are old, new"):
         compare_log(log, "old", ["new"], scores=parse_scores(["odl=probability"]))
+
+
+def test_probabilities_of_nothing_and_certainty_cost_what_scikit_learn_charges_and_keep_their_order(tmp_path):
+    label, rng = columns()["label"], np.random.default_rng(5)
+    p = np.where(rng.random(2400) < 0.3, rng.random(2400) * 1e-200, rng.random(2400))
+    p[:9], p[9:20] = 0.0, 1.0
+    log = write(tmp_path, old=p, new=1 - 1e-8 * rng.random(2400))
+    found = compare_log(log, "old", ["new"], scores="probability")
+    for name in ("old", "new"):
+        values = pq.read_table(log)[name].to_numpy()
+        metrics = found.comparison.metrics[name]
+        assert metrics["logloss"].value == pytest.approx(log_loss(label, values), abs=1e-9)
+        assert metrics["auc"].value == pytest.approx(roc_auc_score(label, values), abs=1e-9)
+    assert not any("are all" in w for w in found.comparison.warnings)
+
+
+def test_a_score_beyond_float32_is_a_row_out_of_range(tmp_path):
+    log = write(tmp_path, old=np.where(ROW == 9, 3.2e300, columns()["old"].astype(float)))
+    words = "column 'old', out_of_range, 1 rows, the first is 3.2e[+]300 in row 9"
+    assert re.search(words, compare_log(log, "old", ["new"]).comparison.warnings[1])
 
 
 def test_columns_that_are_no_scores_are_refused_by_what_they_are(tmp_path):
@@ -268,6 +292,21 @@ def test_without_propensities_the_rest_is_compared_and_the_off_policy_part_says_
     assert any(w.startswith(words) for w in found.comparison.warnings)
 
 
+def test_what_is_left_out_of_a_long_log_and_of_one_with_propensities_alone_is_told(tmp_path):
+    stamp = 1_767_600_000_000 + ROW // 6 * 3_600_000
+    told = compare_log(write(tmp_path, timestamp=stamp, new_propensity=None), "old", ["new"]).comparison.warnings
+    assert any(w.startswith("slices by day are left out: the log has 17 days, and at most 12 are told") for w in told)
+    assert any("has propensities, and no model's own chances" in w and "_propensity behind it" in w for w in told)
+
+
+def test_the_page_holds_the_command_that_makes_it_again(tmp_path):
+    log, page = write(tmp_path), tmp_path / "ab.html"
+    given = ["ab", "--control", "old", "--treatment", "new", "--log", str(log), "--scores", "new=logit"]
+    CliRunner().invoke(app, [*given, "--html", str(page)])
+    command = re.search("<pre>recsys-kd (.*?)</pre>", page.read_text())[1]
+    assert command == " ".join([*given[:7], "--store", "store", *given[7:]])
+
+
 def test_a_name_that_is_nothing_lists_what_there_is(tmp_path):
     with pytest.raises(UnknownRef, match="'newer' is no column of the log, no artifact folder"):
         compare_log(write(tmp_path), "old", ["newer"])
@@ -293,7 +332,7 @@ def test_versions_and_artifacts_are_scored_as_a_night_would_score_them(models, d
     store, ((artifact, student), _) = models
     since = day_of(int(dataset.column("timestamp")[dataset.splits["test"].start]))
     found = compare_log(shop.folder / "log", str(artifact.path), ["synthetic-shop@2"], shop.recipe, store, since=since)
-    expected, got = score_compiled(student, dataset)[0], found.log.scores[str(artifact.path)]
+    expected, got = score_compiled(student, dataset)[0], found.log.scores[str(artifact.path)].logit
     ranks = [0.1, 0.5, 0.9]
     assert abs(len(got) - len(expected)) < 100
     assert np.quantile(got, ranks) == pytest.approx(np.quantile(expected, ranks), abs=1e-2)

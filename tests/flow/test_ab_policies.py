@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 
 from recsys_kd.cli.main import app
 from recsys_kd.flow.ab import compare_log
-from tests.flow.test_ab import write
+from tests.flow.test_ab import columns, write
 
 SHARED = Path(__file__).resolve().parents[2] / ".." / "shared" / "data"
 MODELLED = ("DM", "DR", "switch-DR")
@@ -47,6 +47,23 @@ def test_estimates_whose_weights_do_not_average_1_are_marked_everywhere(tmp_path
     assert any("mean 3.000 (should be 1)" in line for line in shown)
     found = json.loads(CliRunner().invoke(app, [*given, "--json"]).stdout)["off_policy"]
     assert found["new, whole lists"]["off"] == ["IPS, positions", "IPS, cascade", "IPS, whole list"]
+
+
+def test_a_policy_with_no_chance_of_anything_shown_has_no_value_and_the_reason_is_told(tmp_path):
+    found = compare_log(write(tmp_path, new_propensity=np.zeros(2400)), "old", ["new"])
+    assert not found.policies
+    words = "off-policy value of new is left out: 'new_propensity' is 0 in every row, so it would show nothing that"
+    assert any(w.startswith(words) for w in found.comparison.warnings)
+
+
+def test_a_winner_by_metrics_that_loses_off_policy_is_not_recommended(tmp_path):
+    # What was clicked weighs a half, and the rest so much more that weights average 1.
+    rate = columns()["label"].mean()
+    shy = np.where(columns()["label"] == 1, 0.125, 0.25 * (1 - rate / 2) / (1 - rate))
+    found = compare_log(write(tmp_path, new_propensity=shy, position=None), "old", ["new"]).comparison
+    assert found.outcomes == {"new": "better"}
+    assert found.headline.startswith("Don't switch to new yet") and "off-policy its policy is worth" in found.headline
+    assert any(w.startswith("new: off-policy its policy is worth") for w in found.warnings)
 
 
 def test_that_weights_of_rows_are_not_used_off_policy_is_told(tmp_path):
