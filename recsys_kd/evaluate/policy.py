@@ -13,9 +13,11 @@ valid_days: 7
 ```
 """
 
+import hashlib
+import json
 from pathlib import Path
 
-from pydantic import Field, ValidationError
+from pydantic import Field, PrivateAttr, ValidationError
 
 from recsys_kd.errors import InputError
 from recsys_kd.settings import StrictConfig, explain, load_yaml
@@ -68,6 +70,18 @@ class Policy(StrictConfig):
         margin = self.against.get(model, NOT_JUDGED)
         return margin if isinstance(margin, dict) else dict.fromkeys(self.metrics, margin)
 
+    _file: str = PrivateAttr("the policy")
+
+    @property
+    def file(self) -> str:
+        """Where it was read from, for messages."""
+        return self._file
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of what it asks for."""
+        return hashlib.sha256(json.dumps(self.model_dump(mode="json"), sort_keys=True).encode()).hexdigest()
+
     @property
     def slice_metric(self) -> str:
         """The metric that slices are judged by: the first of `metrics` that is measured against their model."""
@@ -81,6 +95,7 @@ def load_policy(path: Path) -> Policy:
         policy = Policy.model_validate(load_yaml(path, "a policy file", BadPolicy))
     except ValidationError as error:
         raise BadPolicy(explain(error, str(path), Policy)) from None
+    policy._file = str(path)
     for model in policy.against:
         for metric, margin in policy.margins(model).items():
             if margin <= 0:

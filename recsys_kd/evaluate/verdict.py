@@ -1,6 +1,7 @@
 """What a gate decided, as it is written down: registries and services read it, and need none of what measured it."""
 
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 
@@ -28,6 +29,10 @@ class Verdict:
     expires: str
     log_digest: str = ""
     """Digest of the log it was measured on, where that is not the one that the artifact was made from."""
+    policy: str = ""
+    """Name and digest of the policy file it was judged by; "" in a night, whose recipe says what is asked."""
+    compared: Mapping[str, str] = field(default_factory=dict)
+    """Model's name in the policy -> the log column or artifact that it was measured as."""
 
     @property
     def measured_on(self) -> str:

@@ -20,6 +20,7 @@ from recsys_kd.flow.ab_refs import Ref
 from recsys_kd.flow.ab_scores import Declared
 from recsys_kd.flow.ab_slices import slices_of
 from recsys_kd.flow.ab_split import GroupShares, group_shares
+from recsys_kd.flow.outputs import check_outputs, inputs_of
 from recsys_kd.progress import SILENT, Progress
 from recsys_kd.settings import AbConfig, EvaluateConfig, load_recipe
 
@@ -62,17 +63,20 @@ def compare_log(  # noqa: PLR0913 - a log, its readers and its models
     scores: Declared = "auto",
     progress: Progress = SILENT,
     quarantine: Path | None = None,
+    registry: str | None = None,
 ) -> Offline:
     """Compare treatments with a control on a log; each is `model@alias`, `model@version`, an artifact or a column.
 
     scores: what score columns hold, `logit` or `probability`, all of them or by column; by default what their values
-    say plainly. Bad rows go to the file `quarantine`, in a temporary folder where none is named.
+    say plainly. Bad rows go to the file `quarantine`, in a temporary folder where none is named. registry: a Redis URL
+    or an SQLite path; the file in the store where None.
     Raises: InputError subclasses that name the file, column, row or model that is wrong.
     """
     _check_distinct(control, treatments)
+    check_outputs({"quarantine": quarantine}, inputs_of(log, recipe, store))
     loaded = load_recipe(recipe) if recipe else None
     ab, evaluate = (loaded.ab, loaded.evaluate) if loaded else (AbConfig(), EvaluateConfig())
-    refs = resolve_all([control, *treatments], log, store)
+    refs = resolve_all([control, *treatments], log, store, registry)
     reading = read_for(refs, log, loaded, since, scores, quarantine, progress)
     found = reading.log
     sample, corrected = sample_of(found, ab)

@@ -28,10 +28,10 @@ class Reading:
     """Rows that are left out, and models whose training days are not known."""
 
 
-def resolve_all(names: Iterable[str], log: Path, store: Path) -> tuple[Ref, ...]:
+def resolve_all(names: Iterable[str], log: Path, store: Path, registry: str | None = None) -> tuple[Ref, ...]:
     """Return the models of some names, each once. Raises: what `ab_refs.resolve` raises."""
     columns = names_in(log)
-    return tuple(resolve(name, columns, store) for name in dict.fromkeys(names))
+    return tuple(resolve(name, columns, store, registry) for name in dict.fromkeys(names))
 
 
 def read_for(
