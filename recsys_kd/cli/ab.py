@@ -49,6 +49,8 @@ def ab(  # noqa: PLR0913 - one per option
         typer.echo(json.dumps(found.to_json()))
         return
     show(found.comparison)
+    if found.groups is not None and not found.groups.broken:
+        typer.echo(found.groups.sentence)
     show_policies(found.policies)
     if html is not None:
         typer.echo(f"report  {html}")

@@ -83,13 +83,18 @@ def compare_log(  # noqa: PLR0913 - a log, its readers and its models
     comparison = compare(found.scores, control, sample, ab, evaluate, slices_of(found))
     policies, missing = policy_values(found, reading.targets, evaluate.confidence)
     shares = group_shares(found, ab.groups) if ab.groups else None
-    split = [shares.sentence] if shares else []
+    split = [shares.sentence] if shares and shares.broken else []
     values = [f"off-policy, {name}: {w}" for name, p in policies.items() for w in p.warnings]
     read = (*split, *reading.notes, *_alike(refs))
     told = (*read, *comparison.warnings, *missing, *values, *([corrected] if corrected else []))
-    comparison = replace(comparison, warnings=told)
+    comparison = replace(comparison, warnings=told, **(_undecided(comparison, shares) if split and shares else {}))
     digests = {"log": found.digest, **{r.name: r.digest for r in refs if r.digest}}
     return Offline(comparison, found, digests, policies, shares)
+
+
+def _undecided(found: Comparison, shares: GroupShares) -> dict[str, Any]:
+    """Return what a broken split changes: nothing that was measured, but nobody may decide by it."""
+    return {"headline": shares.headline(found.headline), "outcomes": dict.fromkeys(found.outcomes, "undecided")}
 
 
 def _check_distinct(control: str, treatments: list[str]) -> None:
