@@ -20,6 +20,7 @@ from pathlib import Path
 from pydantic import Field, PrivateAttr, ValidationError
 
 from recsys_kd.errors import InputError
+from recsys_kd.evaluate.verdict import MOST_DAYS
 from recsys_kd.settings import StrictConfig, explain, load_yaml
 
 NOT_JUDGED = 0.002
@@ -63,7 +64,7 @@ class Policy(StrictConfig):
     latency: Latency = Latency()
     teacher_max_age_days: float | None = Field(None, gt=0)
     """Days from the last row that the model's teacher learned from to the last row of the log."""
-    valid_days: float = Field(7.0, gt=0, le=31)
+    valid_days: float = Field(7.0, gt=0, le=MOST_DAYS)
 
     def margins(self, model: str) -> dict[str, float]:
         """Return metric -> margin against one model; where none is said, what is measured of it and not judged."""

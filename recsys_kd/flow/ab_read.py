@@ -8,6 +8,7 @@ from recsys_kd.data.layout import MissingColumn
 from recsys_kd.evaluate.sample import Sample
 from recsys_kd.flow.ab_columns import data_config, names_in
 from recsys_kd.flow.ab_log import ScoredLog, Wanted, read_scored
+from recsys_kd.flow.ab_owners import check_owners
 from recsys_kd.flow.ab_policy import gain_of, target_columns
 from recsys_kd.flow.ab_refs import Ref, resolve
 from recsys_kd.flow.ab_scores import Declared, check_columns, taken_columns
@@ -58,6 +59,7 @@ def read_for(
     found = read_scored(data, Wanted(refs, numbers, tuple(targets.values()), tuple(in_log), scores, start, quarantine),
                         progress)  # fmt: skip
     unknown = check_unseen(list(refs), found.stamp)
+    check_owners(found, data)
     _add_catalogue(found, data, ab, columns)
     return Reading(found, targets, (*found.notes, *unknown))
 

@@ -22,6 +22,7 @@ from recsys_kd.flow.latency import latency_of
 from recsys_kd.flow.outputs import check_outputs, inputs_of
 from recsys_kd.progress import SILENT, Progress
 from recsys_kd.registry.protocol import Pointer, PromotionRefused
+from recsys_kd.registry.seal import sealed
 from recsys_kd.registry.where import RegistryMissing, open_registry
 from recsys_kd.settings import AbConfig, EvaluateConfig, Margin, load_recipe
 
@@ -81,7 +82,7 @@ def gate(  # noqa: PLR0913 - a log, its readers and its models
         name: _compare(reading.log, subject, refs[ref], policy, name, ab, evaluate) for name, ref in others.items()
     }
     verdict = judge(policy, compared, facts_of(subject, reading.log, policy))
-    verdict = replace(verdict, compared={name: refs[ref].told for name, ref in others.items()})
+    verdict = sealed(replace(verdict, compared={name: refs[ref].told for name, ref in others.items()}))
     today = live.get(subject.manifest.lineage.name)
     notes = (*reading.notes, *_not_the_champion(others, refs, today))
     return Judged(verdict, compared, subject, today.epoch if today else 0, notes)

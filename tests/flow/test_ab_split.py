@@ -10,6 +10,7 @@ from typer.testing import CliRunner
 from recsys_kd.cli.main import app
 from recsys_kd.data.layout import MissingColumn
 from recsys_kd.evaluate.inference import BadShares
+from recsys_kd.evaluate.inspect import MixedRequest
 from recsys_kd.flow.ab import compare_log
 from recsys_kd.settings import BadRecipe, load_recipe
 from tests.flow.test_ab import columns, recipe, write
@@ -96,3 +97,20 @@ def test_more_replicates_than_fit_into_memory_are_refused(tmp_path):
         BadRecipe, match=r"ab.replicates: got 100000000; give a whole number, at least 100, at most 10,000"
     ):
         load_recipe(recipe(tmp_path, replicates=100_000_000))
+
+
+def test_requests_of_several_users_are_told_by_the_logs_own_ids(tmp_path):
+    mixed = columns()["request_id"] + 7_000_000
+    user = np.where(np.arange(2400) == 13, 555, columns()["user_id"])
+    words = (
+        r"request_id: 1 requests have rows of several users, such as request 7000002 of users \d+ and 555; a request"
+    )
+    with pytest.raises(MixedRequest, match=words):
+        compare_log(write(tmp_path, request_id=mixed, user_id=user), "old", ["new"])
+
+
+@pytest.mark.filterwarnings("error")
+def test_a_score_beyond_float32_is_a_bad_row_and_warns_of_nothing_else(tmp_path):
+    score = np.where(np.arange(2400) == 9, 3.2e300, columns()["old"].astype(np.float64))
+    found = compare_log(write(tmp_path, old=score), "old", ["new"]).comparison
+    assert found.rows == 2399 and any("the first is 3.2e+300 in row 9" in w for w in found.warnings)
