@@ -225,7 +225,7 @@ def misused(error: TyperException) -> NoReturn:
     """End with 2 after arguments that no command takes: usage on stderr, and with `--json` as the one document."""
     rich_utils.rich_format_error(error)  # type: ignore[arg-type]
     if "--json" in sys.argv:
-        what = f"{error.format_message()} See `recsys-kd {' '.join(sys.argv[1:2])} --help`"  # type: ignore[attr-defined]
+        what = f"{error.format_message()} See `recsys-kd {' '.join(sys.argv[1:2])} --help`"
         say(json.dumps({"error": what, "kind": type(error).__name__, "exit_code": RecsysKdError.exit_code}))
     sys.exit(RecsysKdError.exit_code)
 
