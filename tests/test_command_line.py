@@ -23,7 +23,7 @@ def shell(*arguments, cwd=None):
 
 
 def test_a_defect_is_not_taken_for_a_model_that_was_held_back(monkeypatch, capsys):
-    def broken():
+    def broken(**_):
         raise ZeroDivisionError("division by zero")
 
     monkeypatch.setattr(cli, "app", broken)
@@ -40,6 +40,36 @@ def test_with_json_a_failure_is_one_document_too(tmp_path):
     assert failed.returncode == 2
     found = json.loads(failed.stdout)
     assert found["exit_code"] == 2 and found["kind"] == "BadRecipe" and found["error"] in failed.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "kind", "words"),
+    [
+        (["ab", "--control", "a", "--json"], "MissingParameter", "Missing option '--treatment'"),
+        (["gate", "--json"], "MissingParameter", "See `recsys-kd gate --help`"),
+        (["run", "--jsno", "--json"], "NoSuchOption", "No such option: --jsno"),
+        (["simulate", "--control", "random", "--treatment", "random", "--rows", "5", "--json"], "BadParameter", "1000"),
+    ],
+)
+def test_with_json_a_wrong_command_line_is_one_document_too(monkeypatch, capsys, arguments, kind, words):
+    monkeypatch.setattr(sys, "argv", ["recsys-kd", *arguments])
+    with pytest.raises(SystemExit) as left:
+        cli.main()
+    shown = capsys.readouterr()
+    found = json.loads(shown.out)
+    assert left.value.code == 2 and found["exit_code"] == 2 and found["kind"] == kind and words in found["error"]
+    assert "Usage: " in shown.err
+
+
+def test_an_interrupted_command_says_so_and_ends_as_shells_expect(monkeypatch, capsys):
+    def interrupted(**_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(cli, "app", interrupted)
+    monkeypatch.setattr(sys, "argv", ["recsys-kd", "synth"])
+    with pytest.raises(SystemExit) as left:
+        cli.main()
+    assert left.value.code == 130 and "interrupted" in capsys.readouterr().err
 
 
 def test_synth_writes_a_shop_and_its_recipe_can_be_planned(tmp_path):

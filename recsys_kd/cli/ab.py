@@ -12,6 +12,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from recsys_kd.cli.display import progress
+from recsys_kd.cli.registry import Where as Registry
 
 if TYPE_CHECKING:
     from recsys_kd.evaluate.comparison import Comparison
@@ -25,6 +26,7 @@ def ab(  # noqa: PLR0913 - one per option
     log: Annotated[Path, typer.Option(help="Parquet log: a file or a folder.")],
     recipe: Annotated[Path | None, typer.Option(help="Recipe: columns, catalogue, margins (`ab:`).")] = None,
     store: Annotated[Path, typer.Option(help="Artifact store that holds the registry.")] = Path("store"),
+    registry: Registry = None,
     since: Annotated[str | None, typer.Option(help="Compare rows from this time on; earlier ones are history.")] = None,
     scores: Annotated[
         list[str] | None, typer.Option(help="What score columns hold: logit, probability, or COLUMN=logit.")
@@ -37,9 +39,11 @@ def ab(  # noqa: PLR0913 - one per option
     from recsys_kd.evaluate.ab_report import write_page
     from recsys_kd.flow.ab import compare_log, today
     from recsys_kd.flow.ab_scores import parse_scores
+    from recsys_kd.flow.outputs import check_outputs, inputs_of
 
     kinds = parse_scores(scores or ())
-    found = compare_log(log, control, treatment, recipe, store, since, kinds, progress(), quarantine)
+    check_outputs({"--html": html, "--quarantine": quarantine}, inputs_of(log, recipe, store))
+    found = compare_log(log, control, treatment, recipe, store, since, kinds, progress(), quarantine, registry)
     if html is not None:
         again = command_of(control, treatment, {"log": log, "recipe": recipe, "store": store, "since": since}, scores)
         write_page(found.comparison, found.digests, today(), html, found.policies, again)
@@ -47,6 +51,8 @@ def ab(  # noqa: PLR0913 - one per option
         typer.echo(json.dumps(found.to_json()))
         return
     show(found.comparison)
+    if found.groups is not None and not found.groups.broken:
+        typer.echo(found.groups.sentence)
     show_policies(found.policies)
     if html is not None:
         typer.echo(f"report  {html}")

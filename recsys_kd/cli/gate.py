@@ -1,6 +1,5 @@
 """`recsys-kd gate`: may this artifact go live? Exit code 1 where the policy holds it back."""
 
-import getpass
 import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -8,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from recsys_kd.cli.display import progress
+from recsys_kd.cli.registry import Where as Registry
 
 if TYPE_CHECKING:
     from recsys_kd.flow.gate import Judged
@@ -20,6 +20,7 @@ def gate(  # noqa: PLR0913 - one per option
     against: Annotated[list[str], typer.Option(help="NAME=REF: teacher=COLUMN, champion=model@champion, ...")],
     recipe: Annotated[Path | None, typer.Option(help="Recipe: columns and catalogue of the log.")] = None,
     store: Annotated[Path, typer.Option(help="Artifact store that holds the registry.")] = Path("store"),
+    registry: Registry = None,
     since: Annotated[str | None, typer.Option(help="Judge by rows from this time on.")] = None,
     scores: Annotated[
         list[str] | None, typer.Option(help="What score columns hold: logit, probability, or COLUMN=logit.")
@@ -35,16 +36,17 @@ def gate(  # noqa: PLR0913 - one per option
     from recsys_kd.flow.gate import gate as run_gate
     from recsys_kd.flow.gate import promote as make_champion
     from recsys_kd.flow.gate import write_verdict
+    from recsys_kd.flow.outputs import check_outputs, inputs_of
+    from recsys_kd.flow.publication import user_name
 
     pairs = [a.split("=", 1) for a in against]
     if any(len(p) != 2 for p in pairs):
         raise typer.BadParameter(f"--against is NAME=REF, got '{against[[len(p) for p in pairs].index(1)]}'")
-    kind = parse_scores(scores or ())
-    judged = run_gate(
-        load_policy(policy), log, candidate, dict(pairs), recipe, store, since, kind, progress(), quarantine
-    )
+    check_outputs({"--out": out, "--quarantine": quarantine}, inputs_of(log, recipe, store, policy=policy))
+    asked, kind = load_policy(policy), parse_scores(scores or ())
+    judged = run_gate(asked, log, candidate, dict(pairs), recipe, store, since, kind, progress(), quarantine, registry)
     write_verdict(judged.verdict, out)
-    pointer = make_champion(judged, store, getpass.getuser()) if promote and judged.verdict.passed else None
+    pointer = make_champion(judged, store, user_name(), registry) if promote and judged.verdict.passed else None
     if as_json:
         more = {"champion": pointer and pointer.number, "warnings": judged.notes}
         typer.echo(json.dumps({**judged.verdict.to_json(), **more}))
@@ -72,5 +74,8 @@ def show(judged: "Judged", out: Path) -> None:
     for note in judged.notes:
         typer.echo(f"warning: {note}")
     verdict = judged.verdict
+    for name, what in verdict.compared.items():
+        typer.echo(f"{name} is {what}")
+    typer.echo(f"by policy {verdict.policy}")
     typer.echo(f"artifact {verdict.artifact_digest[:12]} on log {verdict.measured_on[:12]}, until {verdict.expires}")
     typer.echo(f"{'passed the gate' if verdict.passed else 'held back by the gate'}; verdict in {out}")

@@ -10,13 +10,15 @@ from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
 import typer
+from typer import rich_utils
+from typer.exceptions import TyperException
 
 from recsys_kd.cli.ab import ab
 from recsys_kd.cli.display import progress
 from recsys_kd.cli.gate import gate
 from recsys_kd.cli.plan import plan, predicted_line
 from recsys_kd.cli.registry import app as registry_app
-from recsys_kd.cli.simulate import simulate
+from recsys_kd.cli.simulate import Days, Items, Rows, Seed, Users, simulate
 from recsys_kd.cli.study import app as study_app
 from recsys_kd.errors import OutsideError, RecsysKdError
 from recsys_kd.registry import where
@@ -29,6 +31,8 @@ app.command("gate")(gate)
 app.command("plan")(plan)
 app.command("simulate")(simulate)
 
+INTERRUPTED = 130
+"""Exit code after Ctrl-C, as shells have it."""
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout.")]
 Out = Annotated[Path, typer.Argument(help="Folder to write to.")]
 
@@ -98,7 +102,7 @@ def run(
 @app.command()
 def demo(
     out: Out = Path("build/demo"),
-    rows: Annotated[int, typer.Option(help="Log rows, about.")] = 1_000_000,
+    rows: Annotated[int, typer.Option(min=1000, help="Log rows, about.")] = 1_000_000,
     as_json: Json = False,
 ) -> None:
     """Run the whole night on a synthetic shop whose best possible AUC is known."""
@@ -111,11 +115,11 @@ def demo(
 @app.command()
 def synth(
     out: Out,
-    rows: Annotated[int, typer.Option(help="Log rows, about.")] = 1_000_000,
-    days: int = 14,
-    users: int = 1500,
-    items: int = 1000,
-    seed: int = 7,
+    rows: Rows = 1_000_000,
+    days: Days = 14,
+    users: Users = 1500,
+    items: Items = 1000,
+    seed: Seed = 7,
     as_json: Json = False,
 ) -> None:
     """Write a synthetic shop's log, catalogue, truth and recipe."""
@@ -219,18 +223,32 @@ def fail(message: str, kind: str, code: int) -> NoReturn:
     sys.exit(code)
 
 
+def misused(error: TyperException) -> NoReturn:
+    """End with 2 after arguments that no command takes: usage on stderr, and with `--json` as the one document."""
+    rich_utils.rich_format_error(error)  # type: ignore[arg-type]
+    if "--json" in sys.argv:
+        what = f"{error.format_message()} See `recsys-kd {' '.join(sys.argv[1:2])} --help`"
+        say(json.dumps({"error": what, "kind": type(error).__name__, "exit_code": RecsysKdError.exit_code}))
+    sys.exit(RecsysKdError.exit_code)
+
+
 def main() -> None:
     """Run the command line; errors of this package become one message and an exit code."""
     try:
         if sys.argv[1:2] == [] or sys.argv[1] not in OURS:
             for extend in extensions("recsys_kd.commands"):
                 extend(app)
-        app()
+        code = app(standalone_mode=False)
+    except TyperException as error:
+        misused(error)
     except RecsysKdError as error:
         fail(str(error), type(error).__name__, error.exit_code)
     except KeyboardInterrupt:
-        fail("interrupted; the same command continues where it was", "Interrupted", 130)
+        code = INTERRUPTED
     except Exception as error:  # noqa: BLE001 - Python would exit with 1, which says "held back by the gate"
         traceback.print_exc()
         what = "this is a defect of recsys-kd, not of your input; report it with the traceback on stderr"
         fail(what, type(error).__name__, OutsideError.exit_code)
+    if code == INTERRUPTED:
+        fail("interrupted; the same command continues where it was", "Interrupted", INTERRUPTED)
+    sys.exit(code or 0)

@@ -6,24 +6,36 @@ from typing import Annotated
 
 import typer
 
+Rows = Annotated[int, typer.Option(min=1000, help="Log rows of the shop, about.")]
+Days = Annotated[int, typer.Option(min=4, help="Days of the shop's log.")]
+Users = Annotated[int, typer.Option(min=10, help="Users of the shop.")]
+Items = Annotated[int, typer.Option(min=50, help="Items of the shop.")]
+Seed = Annotated[int, typer.Option(min=0, help="What the shop is drawn from.")]
 
-def simulate(
+
+def simulate(  # noqa: PLR0913 - one per option
     control: Annotated[str, typer.Option(help="popular, random, oracle, oracle:SD or an artifact's folder.")],
     treatment: Annotated[str, typer.Option(help="The same.")],
     requests: Annotated[int, typer.Option(min=100, help="Requests to serve.")] = 20_000,
     candidates: Annotated[int, typer.Option(min=2, help="Candidates of a request; 10 are shown.")] = 30,
-    rows: Annotated[int, typer.Option(help="Log rows of the shop, as `recsys-kd synth` made it.")] = 1_000_000,
-    seed: int = 7,
+    rows: Rows = 1_000_000,
+    days: Days = 14,
+    users: Users = 1500,
+    items: Items = 1000,
+    seed: Seed = 7,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout.")] = False,
 ) -> None:
-    """Run an A/B test, team-draft interleaving and a ramp between two policies, with the truth beside each."""
+    """Run an A/B test, team-draft interleaving and a ramp between two policies, with the truth beside each.
+
+    The shop is the one that `recsys-kd synth` makes with the same rows, days, users, items and seed.
+    """
     import numpy as np
 
     from recsys_kd.data.synth import ShopConfig
     from recsys_kd.flow.experiments import ab_test, interleave, ramp
     from recsys_kd.flow.online import OnlineShop
 
-    shop = OnlineShop(ShopConfig(rows=rows, seed=seed))
+    shop = OnlineShop(ShopConfig(rows=rows, days=days, users=users, items=items, seed=seed))
     asked = shop.requests(requests, candidates, np.random.default_rng(seed))
     pair = shop.policy(control, 1), shop.policy(treatment, 2)
     found = [ab_test(shop, *pair, asked, seed=seed), interleave(shop, *pair, asked, seed=seed)]
@@ -40,5 +52,8 @@ def simulate(
         )
     for step in climbed.steps:
         d = step.difference
-        typer.echo(f"ramp, {step.users:>5,} users        {d.value:+.5f} ({d.low:+.5f} .. {d.high:+.5f})")
+        typer.echo(
+            f"ramp, {step.share:>4.0%} of {step.users:>6,} users {d.value:+.5f} ({d.low:+.5f} .. {d.high:+.5f}), truth "
+            f"{step.truth:+.5f}"
+        )
     typer.echo(f"ramp ended: {climbed.ended}")

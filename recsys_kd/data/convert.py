@@ -159,7 +159,8 @@ def numbers(array: pa.Array, dtype: type[np.floating[Any]] = np.float32) -> Conv
     if pa.types.is_decimal(array.type) or pa.types.is_boolean(array.type):
         array = array.cast(pa.float64() if pa.types.is_decimal(array.type) else pa.int8())
     filled = array if missing is None else array.fill_null(0)
-    return Converted(filled.to_numpy(zero_copy_only=False).astype(dtype, copy=False), missing)
+    with np.errstate(over="ignore"):  # beyond float32 is infinite, and told as any value that is no number
+        return Converted(filled.to_numpy(zero_copy_only=False).astype(dtype, copy=False), missing)
 
 
 def times(array: pa.Array, unit: str) -> Converted:

@@ -101,7 +101,7 @@ def _check_scores(name: str, score: Scores) -> list[str]:
             f"{int(np.flatnonzero(bad)[0])}; score these rows or leave them out for all models"
         )
     if score.order.min() == score.order.max():
-        return [f"scores of '{name}' are all {score.logit[0]:g}: it ranks by chance, AUC 0.5 by definition"]
+        return [f"scores of '{name}' are all the same: it ranks by chance, AUC 0.5 by definition"]
     return []
 
 

@@ -1,7 +1,8 @@
 """A policy applied to what was measured: checks in words, and the verdict that the registry asks for."""
 
+import datetime as dt
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -13,11 +14,12 @@ from recsys_kd.evaluate.measure import direction
 from recsys_kd.evaluate.policy import Policy
 
 CANDIDATE = "candidate"
+DAY_MS = 86_400_000
 
 
 @dataclass(frozen=True)
 class Facts:
-    """What a policy may ask about an artifact beside its metrics. age_days: None where the artifact does not say."""
+    """What a policy may ask about an artifact beside its metrics."""
 
     artifact_digest: str
     data_digest: str
@@ -26,14 +28,18 @@ class Facts:
     max_bytes: int | None
     p50_us: float
     p99_us: float
-    age_days: float | None
+    learned_until: int | None
+    """ms UTC of the last row that its teacher learned from; None where the artifact does not say."""
+    log_until: int
+    """ms UTC of the last row of the log."""
 
 
 def judge(policy: Policy, found: Mapping[str, Comparison], facts: Facts) -> Verdict:
     """Return the verdict. found: model -> comparison of the candidate (treatment) with that model (control)."""
     checks = [c for model in policy.against for c in _against(policy, model, found.get(model))]
     checks += [*_slices(policy, found), *_of_artifact(policy, found, facts)]
-    return verdict_of(checks, facts.artifact_digest, facts.data_digest, policy.valid_days, facts.log_digest)
+    found_so = verdict_of(checks, facts.artifact_digest, facts.data_digest, policy.valid_days, facts.log_digest)
+    return replace(found_so, policy=f"{policy.name}, {policy.digest}")
 
 
 def _against(policy: Policy, model: str, found: Comparison | None) -> list[Check]:
@@ -86,11 +92,29 @@ def _of_artifact(policy: Policy, found: Mapping[str, Comparison], facts: Facts) 
         if limit is not None:
             checks.append(_at_most(name, f"{name} of 1,000 candidates is", value, limit, " us"))
     if policy.teacher_max_age_days is not None:
-        age = float("nan") if facts.age_days is None else facts.age_days
-        checks.append(
-            _at_most("teacher's age", "the teacher learned until", age, policy.teacher_max_age_days, " days ago")
-        )
-    return checks
+        checks.append(_teachers_age(policy.teacher_max_age_days, facts))
+    return [*checks, _logs_age(facts)]
+
+
+def _teachers_age(limit: float, facts: Facts) -> Check:
+    """Return the check of the days from the teacher's last row to the log's: what it judges, not today, is the end."""
+    if facts.learned_until is None:
+        return _at_most("teacher's age", "", NAN, limit, " days")
+    age = max(0.0, (facts.log_until - facts.learned_until) / DAY_MS)
+    words = f"from the teacher's last row ({utc(facts.learned_until)}) to the log's ({utc(facts.log_until)}) it is"
+    return _at_most("teacher's age", words, age, limit, " days")
+
+
+def _logs_age(facts: Facts) -> Check:
+    """Return how old the log is today: told, not judged."""
+    age = (dt.datetime.now(dt.UTC).timestamp() * 1000 - facts.log_until) / DAY_MS
+    sentence = f"the log's last row is of {utc(facts.log_until)}, {age:,.1f} days ago"
+    return Check("log's age", True, round(age, 1), None, sentence, gates=False)
+
+
+def utc(stamp: int) -> str:
+    """Return milliseconds UTC as ISO text, to the second."""
+    return dt.datetime.fromtimestamp(stamp / 1000, dt.UTC).isoformat(timespec="seconds")
 
 
 def _at_most(name: str, words: str, value: float, limit: float, unit: str) -> Check:
@@ -99,4 +123,11 @@ def _at_most(name: str, words: str, value: float, limit: float, unit: str) -> Ch
         return Check(name, False, None, limit, f"{name} is not known, and the policy allows at most {limit:g}{unit}")
     passed = bool(value <= limit)
     compared = "within" if passed else "above"
-    return Check(name, passed, float(value), limit, f"{words} {value:,.6g}{unit}, {compared} the {limit:,g} allowed")
+    return Check(
+        name, passed, float(value), limit, f"{words} {told(value)}{unit}, {compared} the {told(limit)} allowed"
+    )
+
+
+def told(value: float) -> str:
+    """Return a measurement as people write it: whole and large numbers with all of their digits, others with three."""
+    return f"{value:,.0f}" if value == int(value) or value >= 1000 else f"{value:.3g}"

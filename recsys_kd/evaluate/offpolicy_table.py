@@ -40,10 +40,9 @@ def policy_table(chance: Floats, place: Ints, item: Ints) -> tuple[Floats | None
     seen = high >= 0
     varied = np.flatnonzero(seen & (high - low > SAME))
     if len(varied):
-        at, of = divmod(int(varied[0]), items)
         return None, (
-            f"its chance of one item in one place varies from row to row ({low[varied[0]]:.4g} to "
-            f"{high[varied[0]]:.4g} for item number {of} in place {at}), so what else it would have shown is not known"
+            f"its chance of one item in one place varies from row to row ({len(varied):,} times, the first from "
+            f"{low[varied[0]]:.4g} to {high[varied[0]]:.4g}), so what else it would have shown is not known"
         )
     table = np.where(seen, high, 0.0).reshape(places, items)
     total = table.sum(axis=1)

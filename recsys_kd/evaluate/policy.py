@@ -13,11 +13,14 @@ valid_days: 7
 ```
 """
 
+import hashlib
+import json
 from pathlib import Path
 
-from pydantic import Field, ValidationError
+from pydantic import Field, PrivateAttr, ValidationError
 
 from recsys_kd.errors import InputError
+from recsys_kd.evaluate.verdict import MOST_DAYS
 from recsys_kd.settings import StrictConfig, explain, load_yaml
 
 NOT_JUDGED = 0.002
@@ -61,12 +64,24 @@ class Policy(StrictConfig):
     latency: Latency = Latency()
     teacher_max_age_days: float | None = Field(None, gt=0)
     """Days from the last row that the model's teacher learned from to the last row of the log."""
-    valid_days: float = Field(7.0, gt=0, le=31)
+    valid_days: float = Field(7.0, gt=0, le=MOST_DAYS)
 
     def margins(self, model: str) -> dict[str, float]:
         """Return metric -> margin against one model; where none is said, what is measured of it and not judged."""
         margin = self.against.get(model, NOT_JUDGED)
         return margin if isinstance(margin, dict) else dict.fromkeys(self.metrics, margin)
+
+    _file: str = PrivateAttr("the policy")
+
+    @property
+    def file(self) -> str:
+        """Where it was read from, for messages."""
+        return self._file
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of what it asks for."""
+        return hashlib.sha256(json.dumps(self.model_dump(mode="json"), sort_keys=True).encode()).hexdigest()
 
     @property
     def slice_metric(self) -> str:
@@ -81,6 +96,7 @@ def load_policy(path: Path) -> Policy:
         policy = Policy.model_validate(load_yaml(path, "a policy file", BadPolicy))
     except ValidationError as error:
         raise BadPolicy(explain(error, str(path), Policy)) from None
+    policy._file = str(path)
     for model in policy.against:
         for metric, margin in policy.margins(model).items():
             if margin <= 0:

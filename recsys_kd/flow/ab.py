@@ -20,6 +20,7 @@ from recsys_kd.flow.ab_refs import Ref
 from recsys_kd.flow.ab_scores import Declared
 from recsys_kd.flow.ab_slices import day_note, slices_of
 from recsys_kd.flow.ab_split import GroupShares, group_shares
+from recsys_kd.flow.outputs import check_outputs, inputs_of
 from recsys_kd.progress import SILENT, Progress
 from recsys_kd.settings import AbConfig, EvaluateConfig, load_recipe
 
@@ -62,17 +63,20 @@ def compare_log(  # noqa: PLR0913 - a log, its readers and its models
     scores: Declared = "auto",
     progress: Progress = SILENT,
     quarantine: Path | None = None,
+    registry: str | None = None,
 ) -> Offline:
     """Compare treatments with a control on a log; each is `model@alias`, `model@version`, an artifact or a column.
 
     scores: what score columns hold, `logit` or `probability`, all of them or by column; by default what their values
-    say plainly. Bad rows go to the file `quarantine`, in a temporary folder where none is named.
+    say plainly. Bad rows go to the file `quarantine`, in a temporary folder where none is named. registry: a Redis URL
+    or an SQLite path; the file in the store where None.
     Raises: InputError subclasses that name the file, column, row or model that is wrong.
     """
     _check_distinct(control, treatments)
+    check_outputs({"quarantine": quarantine}, inputs_of(log, recipe, store))
     loaded = load_recipe(recipe) if recipe else None
     ab, evaluate = (loaded.ab, loaded.evaluate) if loaded else (AbConfig(), EvaluateConfig())
-    refs = resolve_all([control, *treatments], log, store)
+    refs = resolve_all([control, *treatments], log, store, registry)
     reading = read_for(refs, log, loaded, since, scores, quarantine, progress)
     found = reading.log
     sample, corrected = sample_of(found, ab)
@@ -80,14 +84,19 @@ def compare_log(  # noqa: PLR0913 - a log, its readers and its models
     doubts = doubts_of(policies, treatments)
     comparison = compare(found.scores, control, sample, ab, evaluate, slices_of(found), doubts)
     shares = group_shares(found, ab.groups) if ab.groups else None
-    split = [shares.sentence] if shares else []
+    split = [shares.sentence] if shares and shares.broken else []
     doubted = [f"{name}: {doubt}; whatever its metrics say" for name, doubt in doubts.items()]
     values = [f"off-policy, {name}: {w}" for name, p in policies.items() for w in p.warnings]
     read = (*split, *reading.notes, *_alike(refs), *day_note(found))
     told = (*read, *comparison.warnings, *missing, *doubted, *values, *([corrected] if corrected else []))
-    comparison = replace(comparison, warnings=told)
+    comparison = replace(comparison, warnings=told, **(_undecided(comparison, shares) if split and shares else {}))
     digests = {"log": found.digest, **{r.name: r.digest for r in refs if r.digest}}
     return Offline(comparison, found, digests, policies, shares)
+
+
+def _undecided(found: Comparison, shares: GroupShares) -> dict[str, Any]:
+    """Return what a broken split changes: nothing that was measured, but nobody may decide by it."""
+    return {"headline": shares.headline(found.headline), "outcomes": dict.fromkeys(found.outcomes, "undecided")}
 
 
 def _check_distinct(control: str, treatments: list[str]) -> None:

@@ -8,6 +8,7 @@ from recsys_kd.data.layout import MissingColumn
 from recsys_kd.evaluate.sample import Sample
 from recsys_kd.flow.ab_columns import data_config, names_in
 from recsys_kd.flow.ab_log import ScoredLog, Wanted, read_scored
+from recsys_kd.flow.ab_owners import check_owners
 from recsys_kd.flow.ab_policy import gain_of, target_columns
 from recsys_kd.flow.ab_refs import Ref, resolve
 from recsys_kd.flow.ab_scores import Declared, check_columns, taken_columns
@@ -28,10 +29,10 @@ class Reading:
     """Rows that are left out, and models whose training days are not known."""
 
 
-def resolve_all(names: Iterable[str], log: Path, store: Path) -> tuple[Ref, ...]:
+def resolve_all(names: Iterable[str], log: Path, store: Path, registry: str | None = None) -> tuple[Ref, ...]:
     """Return the models of some names, each once. Raises: what `ab_refs.resolve` raises."""
     columns = names_in(log)
-    return tuple(resolve(name, columns, store) for name in dict.fromkeys(names))
+    return tuple(resolve(name, columns, store, registry) for name in dict.fromkeys(names))
 
 
 def read_for(
@@ -58,6 +59,7 @@ def read_for(
     found = read_scored(data, Wanted(refs, numbers, tuple(targets.values()), tuple(in_log), scores, start, quarantine),
                         progress)  # fmt: skip
     unknown = check_unseen(list(refs), found.stamp)
+    check_owners(found, data)
     _add_catalogue(found, data, ab, columns)
     return Reading(found, targets, (*found.notes, *unknown))
 

@@ -7,9 +7,9 @@ from pathlib import Path
 from recsys_kd.artifact.manifest import MANIFEST, Manifest
 from recsys_kd.artifact.read import open_artifact
 from recsys_kd.errors import InputError
-from recsys_kd.registry.protocol import ALIASES, Registry
+from recsys_kd.registry.protocol import ALIASES
 from recsys_kd.registry.rules import folder
-from recsys_kd.registry.sqlite import SqliteRegistry
+from recsys_kd.registry.where import RegistryMissing, open_registry
 from recsys_kd.tables import CompiledStudent
 
 _REGISTERED = re.compile(r"([A-Za-z0-9][A-Za-z0-9_.-]{0,63})@(\w+)")
@@ -30,10 +30,16 @@ class Ref:
     manifest: Manifest | None = None
     student: CompiledStudent | None = None
 
+    @property
+    def told(self) -> str:
+        """What the name stands for, in words that stay true when an alias moves."""
+        return f"column '{self.column}'" if self.column else f"{self.name}, artifact {self.digest}"
 
-def resolve(name: str, columns: list[str], store: Path) -> Ref:
+
+def resolve(name: str, columns: list[str], store: Path, registry: str | None = None) -> Ref:
     """Return what a name means: a log column first, then an artifact folder, then `model@alias` or `model@version`.
 
+    registry: a Redis URL or an SQLite path; the file in the store where None.
     Raises: UnknownRef, ArtifactRefused, UnknownModel.
     """
     if name in columns:
@@ -46,21 +52,25 @@ def resolve(name: str, columns: list[str], store: Path) -> Ref:
             f"'{name}' is no column of the log, no artifact folder and not `model@alias`; the log's columns are: "
             f"{', '.join(columns)}"
         )
-    return _artifact(name, registered(found[1], found[2], store))
+    return _artifact(name, registered(found[1], found[2], store, registry))
 
 
-def registered(model: str, which: str, store: Path) -> Path:
+def registered(model: str, which: str, store: Path, where: str | None = None) -> Path:
     """Return the artifact of an alias or version number. Raises: UnknownRef, UnknownModel, ArtifactRefused."""
-    path = store / "registry.sqlite"
-    if not path.exists():
-        raise UnknownRef(f"'{model}@{which}': {store} holds no registry; give the store's folder with --store")
-    registry: Registry = SqliteRegistry(path)
+    try:
+        registry = open_registry(where, store, create=False)
+    except RegistryMissing:
+        told = f"{where} is no registry" if where else f"{store} holds no registry"
+        raise UnknownRef(
+            f"'{model}@{which}': {told}; give the store's folder with --store, or a registry with --registry"
+        ) from None
     if which.isdigit():
         return folder(registry.version(model, int(which)))
     pointer = registry.pointer(model, which)
     if pointer is None:
         known = ", ".join(f"{m}@{a}" for m in registry.models() for a in ALIASES if registry.pointer(m, a)) or "none"
-        raise UnknownRef(f"'{model}@{which}': nothing is registered by that name in {store}; aliases there: {known}")
+        there = "the registry" if where else store
+        raise UnknownRef(f"'{model}@{which}': nothing is registered by that name in {there}; aliases there: {known}")
     return folder(registry.version(model, pointer.number))
 
 

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from recsys_kd.data.convert import TextKeys, keys_of
-from recsys_kd.data.files import read_table
+from recsys_kd.data.files import open_parquet, read_table
 from recsys_kd.data.layout import MissingColumn
 from recsys_kd.flow.ab_columns import Names
 from recsys_kd.flow.ab_log import ScoredLog
@@ -38,6 +38,12 @@ def _catalogue(config: DataConfig, name: str):  # type: ignore[no-untyped-def]
     if config.catalogue is None:
         raise MissingColumn(
             f"no column '{name}' in the log {config.path}, and no catalogue: give a recipe that names one"
+        )
+    held = open_parquet(config.catalogue).schema_arrow.names
+    if name not in held:
+        raise MissingColumn(
+            f"ab.slices, ab.price: no column '{name}' in the log {config.path}, nor in the catalogue "
+            f"{config.catalogue}, which has {', '.join(held)}; name a column that is there"
         )
     table = read_table(config.catalogue, [key, name])
     return keys_of(table[key].combine_chunks(), TextKeys()).values.astype(np.int64), table[name].combine_chunks()

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from recsys_kd.evaluate.inference import BROKEN_SPLIT, sample_ratio
+from recsys_kd.evaluate.inference import BROKEN_SPLIT, BadShares, sample_ratio
 from recsys_kd.flow.ab_log import ScoredLog
 from recsys_kd.settings import GroupsConfig
 
@@ -21,6 +21,12 @@ class GroupShares:
     def broken(self) -> bool:
         """Whether differences between the groups can't be trusted."""
         return self.p < BROKEN_SPLIT or self.in_several > 0
+
+    def headline(self, said: str) -> str:
+        """Return a comparison's headline, which a broken split takes its decision from."""
+        if not self.broken:
+            return said
+        return f"No decision: the sample ratio is broken, look at assignment and logging first. Without that: {said}"
 
     @property
     def sentence(self) -> str:
@@ -41,5 +47,10 @@ def group_shares(log: ScoredLog, groups: GroupsConfig) -> GroupShares:
     pair = np.unique(np.stack([log.user.astype(np.int64), keys]), axis=1)
     values, users = np.unique(pair[1], return_counts=True)
     counts = {called.get(int(v), "(none)"): int(n) for v, n in zip(values, users, strict=True)}
+    if set(counts) != set(groups.shares):
+        raise BadShares(
+            f"ab.groups.shares: column '{groups.column}' has the groups {sorted(counts)}, shares are given for "
+            f"{sorted(groups.shares)}; give one share for every group"
+        )
     several = pair.shape[1] - len(np.unique(pair[0]))
     return GroupShares(counts, sample_ratio(counts, groups.shares), several)

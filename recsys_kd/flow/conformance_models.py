@@ -13,6 +13,7 @@ from recsys_kd.evaluate.verdict import Check, Verdict
 from recsys_kd.ids import hash_strings
 from recsys_kd.index import KeyIndex
 from recsys_kd.registry.protocol import Registry
+from recsys_kd.registry.seal import sealed
 from recsys_kd.runtime.ranker import Ranker, decode_golden
 from recsys_kd.schema import Field, Schema, Vocabulary
 from recsys_kd.tables import CodedRows, CompiledStudent, Term
@@ -76,4 +77,4 @@ def promote(registry: Registry, path: Path, name: str = MODEL) -> None:
     now = dt.datetime.now(dt.UTC)
     check = Check("conformance", True, None, None, "nothing was measured")
     verdict = Verdict(True, (check,), path.name, "none", now.isoformat(), (now + dt.timedelta(days=1)).isoformat())
-    registry.promote(name, version.number, verdict, registry.epoch(name), "conformance", "")
+    registry.promote(name, version.number, sealed(verdict), registry.epoch(name), "conformance", "")

@@ -17,13 +17,17 @@ STEPS = (0.01, 0.05, 0.25, 0.5)
 
 @dataclass(frozen=True)
 class Found:
-    """What an experiment found: treatment - control, and what is true. split_p: the sample-ratio check's."""
+    """What an experiment found: treatment - control, and what is true. split_p: the sample-ratio check's.
+
+    share: of users that were to be treated; None where every list holds both.
+    """
 
     what: str
     difference: Interval
     truth: float
     users: int
     split_p: float | None = None
+    share: float | None = None
 
     @property
     def covers(self) -> bool:
@@ -56,7 +60,7 @@ def ab_test(
     counts = {"control": arms[0][2], "treatment": arms[1][2]}
     truth = float((shop.value(requests, orders[1]) - shop.value(requests, orders[0])).mean())
     split = sample_ratio(counts, {"control": 1 - share, "treatment": share})
-    return Found("A/B test", Interval(value, value - half, value + half), truth, sum(counts.values()), split)
+    return Found("A/B test", Interval(value, value - half, value + half), truth, sum(counts.values()), split, share)
 
 
 def _rate(user: Ints, clicks: Ints) -> tuple[float, float, int]:
@@ -66,15 +70,19 @@ def _rate(user: Ints, clicks: Ints) -> tuple[float, float, int]:
     return found.value, found.standard_error, int(dense.max(initial=-1)) + 1
 
 
-def team_draft(a: Ints, b: Ints, rng: np.random.Generator) -> tuple[Ints, NDArray[np.bool_]]:
+def tosses(count: int, k: int, rng: np.random.Generator) -> NDArray[np.bool_]:
+    """Return who picks first in each round of team draft [count, rounds] (True: b)."""
+    return np.asarray(rng.random((count, (k + 1) // 2)) < 0.5)
+
+
+def team_draft(a: Ints, b: Ints, first: NDArray[np.bool_]) -> tuple[Ints, NDArray[np.bool_]]:
     """Return interleaved lists [R, k] of two rankings [R, k], and which of them picked each place (True: b).
 
-    Each round a coin says who picks first; each then picks its best item that is not there yet. Source: Radlinski et
-    al. 2008.
+    Each round a coin (`tosses`) says who picks first; each then picks its best item that is not there yet. Source:
+    Radlinski et al. 2008.
     """
     count, k = a.shape
     shown, by_b = np.full((count, k), -1, dtype=np.int64), np.zeros((count, k), dtype=bool)
-    first = rng.random((count, (k + 1) // 2)) < 0.5
     for place in range(k):
         turn = first[:, place // 2] ^ bool(place % 2)
         by_b[:, place] = turn
@@ -89,17 +97,29 @@ def interleave(
 ) -> Found:
     """Interleave both policies in every request: clicks on the treatment's picks less those on the control's.
 
-    The truth is the expectation of that credit on these very lists; its sign is the sign of the policies' difference.
+    The truth is the expectation of that credit on these requests, over clicks, and over these tosses and their mirror
+    image: equal policies have 0. Its sign is the sign of the policies' difference.
     """
     rng = np.random.default_rng([seed, 2])
-    shown, by_b = team_draft(shop.order(control, requests), shop.order(treatment, requests), rng)
-    credit = np.where(by_b, 1.0, -1.0)
-    chance = np.take_along_axis(requests.relevance, shown, axis=1) * examination(shown.shape[1])
+    rankings = shop.order(control, requests), shop.order(treatment, requests)
+    first = tosses(len(requests), rankings[0].shape[1], rng)
+    shown, by_b = team_draft(*rankings, first)
     clicks = shop.clicks(requests, shown, rng)
-    value, error, users = _rate(requests.user, (credit * clicks).sum(axis=1))
+    value, error, users = _rate(requests.user, (_sign(by_b) * clicks).sum(axis=1))
     half = critical(confidence, users) * error
-    truth = float((credit * chance).sum(axis=1).mean())
+    mirrored = team_draft(*rankings, ~first)
+    truth = (_expected(requests, shown, by_b) + _expected(requests, *mirrored)) / 2
     return Found("team-draft interleaving", Interval(value, value - half, value + half), truth, users)
+
+
+def _sign(by_b: NDArray[np.bool_]) -> NDArray[np.float64]:
+    return np.where(by_b, 1.0, -1.0)
+
+
+def _expected(requests: Requests, shown: Ints, by_b: NDArray[np.bool_]) -> float:
+    """Return the credit that lists are expected to bring, per request."""
+    chance = np.take_along_axis(requests.relevance, shown, axis=1) * examination(shown.shape[1])
+    return float((_sign(by_b) * chance).sum(axis=1).mean())
 
 
 @dataclass(frozen=True)

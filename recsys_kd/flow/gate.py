@@ -2,12 +2,11 @@
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
-from recsys_kd.compress.plan import parse_bytes
 from recsys_kd.errors import InputError, OutsideError
 from recsys_kd.evaluate.comparison import Comparison, compare
 from recsys_kd.evaluate.gate import Verdict
@@ -18,13 +17,14 @@ from recsys_kd.flow.ab_read import read_for, resolve_all, sample_of
 from recsys_kd.flow.ab_refs import Ref
 from recsys_kd.flow.ab_scores import Declared
 from recsys_kd.flow.ab_slices import slices_of
+from recsys_kd.flow.gate_policy import check_policy, largest_bytes
 from recsys_kd.flow.latency import latency_of
+from recsys_kd.flow.outputs import check_outputs, inputs_of
 from recsys_kd.progress import SILENT, Progress
 from recsys_kd.registry.protocol import Pointer, PromotionRefused
-from recsys_kd.registry.where import open_registry
+from recsys_kd.registry.seal import sealed
+from recsys_kd.registry.where import RegistryMissing, open_registry
 from recsys_kd.settings import AbConfig, EvaluateConfig, Margin, load_recipe
-
-_DAY_MS = 86_400_000
 
 
 class NotAnArtifact(InputError):
@@ -42,8 +42,10 @@ class Judged:
     verdict: Verdict
     comparisons: Mapping[str, Comparison]
     candidate: Ref
+    seen: int
+    """The registry's epoch before the models were read: a champion of later is not the one that was compared with."""
     notes: tuple[str, ...] = ()
-    """Rows that are left out, and models whose training days are not known."""
+    """Rows that are left out, and models whose training days are not known, or that are not what they are called."""
 
 
 def gate(  # noqa: PLR0913 - a log, its readers and its models
@@ -57,15 +59,19 @@ def gate(  # noqa: PLR0913 - a log, its readers and its models
     scores: Declared = "auto",
     progress: Progress = SILENT,
     quarantine: Path | None = None,
+    registry: str | None = None,
 ) -> Judged:
     """Measure the candidate on a log beside the others (policy's name -> ref, as `ab` takes them) and judge it.
 
     Prices and columns of slices are those of the recipe (`ab:`). Bad rows go where `flow.ab.compare_log` puts them.
     Raises: NotAnArtifact, and what `flow.ab.compare_log` raises.
     """
+    check_outputs({"quarantine": quarantine}, inputs_of(log, recipe, store))
     loaded = load_recipe(recipe) if recipe else None
     ab, evaluate = (loaded.ab, loaded.evaluate) if loaded else (AbConfig(), EvaluateConfig())
-    refs = {ref.name: ref for ref in resolve_all([candidate, *others.values()], log, store)}
+    check_policy(policy, others, evaluate.k)
+    live = champions(store, registry)
+    refs = {ref.name: ref for ref in resolve_all([candidate, *others.values()], log, store, registry)}
     subject = refs[candidate]
     if subject.manifest is None or subject.path is None:
         raise NotAnArtifact(
@@ -75,7 +81,32 @@ def gate(  # noqa: PLR0913 - a log, its readers and its models
     compared = {
         name: _compare(reading.log, subject, refs[ref], policy, name, ab, evaluate) for name, ref in others.items()
     }
-    return Judged(judge(policy, compared, facts_of(subject, reading.log, policy)), compared, subject, reading.notes)
+    verdict = judge(policy, compared, facts_of(subject, reading.log, policy))
+    verdict = sealed(replace(verdict, compared={name: refs[ref].told for name, ref in others.items()}))
+    today = live.get(subject.manifest.lineage.name)
+    notes = (*reading.notes, *_not_the_champion(others, refs, today))
+    return Judged(verdict, compared, subject, today.epoch if today else 0, notes)
+
+
+def champions(store: Path, registry: str | None) -> dict[str, Pointer]:
+    """Return every model's champion as of now; none where there is no registry."""
+    try:
+        opened = open_registry(registry, store, create=False)
+    except RegistryMissing:
+        return {}
+    found = {model: opened.pointer(model, "champion") for model in opened.models()}
+    return {model: pointer for model, pointer in found.items() if pointer is not None}
+
+
+def _not_the_champion(others: Mapping[str, str], refs: Mapping[str, Ref], live: Pointer | None) -> list[str]:
+    """Return a note where what is called champion is not the artifact that is live."""
+    if live is None or "champion" not in others or refs[others["champion"]].digest == live.digest:
+        return []
+    given = refs[others["champion"]].told
+    return [
+        f"what was compared as champion is {given}, and live is version {live.number} (artifact {live.digest[:12]}); "
+        "give --against champion=MODEL@champion if that one is meant"
+    ]
 
 
 def _compare(
@@ -93,17 +124,16 @@ def facts_of(subject: Ref, log: ScoredLog, policy: Policy) -> Facts:
     """Return what the policy may ask of the artifact itself."""
     assert subject.path is not None and subject.manifest is not None and subject.student is not None
     p50, p99 = latency_of(subject.path)
-    seen = subject.manifest.lineage.seen.get("last")
-    limit = policy.max_bytes
     return Facts(
         subject.digest or "",
         subject.manifest.lineage.data_digest,
         log.digest,
         sum(p.stat().st_size for p in subject.path.iterdir()),
-        parse_bytes(limit) if limit is not None else None,
+        largest_bytes(policy),
         p50,
         p99,
-        None if seen is None else max(0.0, (int(np.max(log.stamp)) - seen) / _DAY_MS),
+        subject.manifest.lineage.seen.get("last"),
+        int(np.max(log.stamp)),
     )
 
 
@@ -118,20 +148,19 @@ def write_verdict(verdict: Verdict, path: Path) -> None:
         raise VerdictUnwritable(f"{path}: {error.strerror}; choose another file") from None
 
 
-def promote(judged: Judged, store: Path, who: str) -> Pointer:
-    """Make the judged artifact champion of its model.
+def promote(judged: Judged, store: Path, who: str, registry: str | None = None) -> Pointer:
+    """Make the judged artifact champion of its model, if the champion is still the one of when it was judged.
 
     Raises: PromotionRefused, StaleEpoch, UnknownModel, RegistryMissing.
     """
-    registry = open_registry(None, store, create=False)
+    opened = open_registry(registry, store, create=False)
     assert judged.candidate.manifest is not None
     model = judged.candidate.manifest.lineage.name
-    epoch = registry.epoch(model)
-    for version in registry.versions(model):
+    for version in opened.versions(model):
         if version.digest == judged.candidate.digest:
             why = f"the gate passed it on log {judged.verdict.measured_on[:12]}"
-            return registry.promote(model, version.number, judged.verdict, epoch, who, why)
+            return opened.promote(model, version.number, judged.verdict, judged.seen, who, why)
     raise PromotionRefused(
-        f"{model}: artifact {(judged.candidate.digest or '')[:12]} is not registered in {store}; "
-        "a night registers what it makes"
+        f"{model}: artifact {(judged.candidate.digest or '')[:12]} is not registered in "
+        f"{'the registry' if registry else store}; a night registers what it makes"
     )

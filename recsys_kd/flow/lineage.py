@@ -15,7 +15,11 @@ class SeenInTraining(InputError):
 
 
 class BadTime(InputError):
-    """A time is not ISO 8601."""
+    """A time is not ISO 8601, or no time that a log of this shop can have."""
+
+
+FIRST_TIME, LAST_TIME = milliseconds("1990-01-01"), milliseconds("2100-01-01")
+WHICH_UNIT = "is data.timestamp_unit in the recipe the log's (s, ms, us or ns)? Mend it"
 
 
 def instant(text: str) -> int:
@@ -34,9 +38,10 @@ def day_of(stamp: int) -> str:
 def check_unseen(refs: list[Ref], stamp: NDArray[np.int64]) -> tuple[str, ...]:
     """Raise SeenInTraining if rows (ms UTC [N]) lie within the days that a model learned from; return notes.
 
-    Training and validation days both count: on the latter a model was stopped, calibrated and planned.
+    Training and validation days both count: on the latter a model was stopped, calibrated and planned. Rows from before
+    them raise BadTime: they are training rows in another unit, or days whose outcome the model's history holds.
     """
-    notes = []
+    notes = _absurd(refs, stamp)
     for ref in refs:
         if ref.manifest is None:
             continue
@@ -52,4 +57,28 @@ def check_unseen(refs: list[Ref], stamp: NDArray[np.int64]) -> tuple[str, ...]:
                 "told. Give a later log, or "
                 f"--since {day_of(seen['last'] + 1000)}"
             )
+        _check_not_before(ref.name, seen["first"], stamp)
     return tuple(notes)
+
+
+def _check_not_before(name: str, first: int, stamp: NDArray[np.int64]) -> None:
+    before = stamp < first
+    if before.any():
+        raise BadTime(
+            f"timestamp: {int(before.sum()):,} of {len(stamp):,} rows are from before '{name}' began to learn "
+            f"({day_of(first)}), the first from {day_of(int(stamp.min()))}: {WHICH_UNIT}, or give a later log"
+        )
+
+
+def _absurd(refs: list[Ref], stamp: NDArray[np.int64]) -> list[str]:
+    """Return a note on times that no shop has; raise BadTime where an artifact's training days depend on them."""
+    wrong = (stamp < FIRST_TIME) | (stamp >= LAST_TIME)
+    if not wrong.any():
+        return []
+    told = (
+        f"timestamp: {int(wrong.sum()):,} of {len(stamp):,} rows are from before 1990 or after 2100, the first from "
+        f"{day_of(int(stamp[np.argmax(wrong)]))}: {WHICH_UNIT}"
+    )
+    if any(ref.manifest is not None for ref in refs):
+        raise BadTime(told)
+    return [told]

@@ -45,6 +45,7 @@ from recsys_kd.progress import Progress
 from recsys_kd.registry import where
 from recsys_kd.registry.protocol import Pointer, Registry, Version
 from recsys_kd.registry.rules import folder
+from recsys_kd.registry.seal import sealed
 from recsys_kd.settings import Recipe
 
 
@@ -163,7 +164,7 @@ def run(
         logits["champion"] = live
     evaluation = evaluate_models(logits, dataset, recipe.evaluate, progress)
     verdict = with_reason(judge(recipe, evaluation, artifact, data_digest, trained.teacher.bytes), trained.untaught)
-    verdict = with_next_step(verdict, recipe, evaluation, len(dataset.splits["train"]))
+    verdict = sealed(with_next_step(verdict, recipe, evaluation, len(dataset.splits["train"])))
     torch_models = {"teacher": trained.teacher.model, "student": trained.student.model}
     times = scoring_time(dataset, torch_models, artifact.path)
     report = build_report(

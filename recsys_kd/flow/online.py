@@ -19,8 +19,16 @@ Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
 
+MOST_CELLS = 50_000_000
+"""Requests times candidates that a simulation may have: some 40 bytes each."""
+
+
 class UnknownPolicy(InputError):
     """A policy is named that the shop does not have."""
+
+
+class TooManyCandidates(InputError):
+    """A request would hold more candidates than there are items, or all of them more than fit into memory."""
 
 
 @dataclass(frozen=True)
@@ -49,8 +57,18 @@ class OnlineShop:
         self.world = world_after(config)
 
     def requests(self, count: int, candidates: int, rng: np.random.Generator) -> Requests:
-        """Return fresh requests; candidates are drawn by popularity, each once."""
+        """Return fresh requests; candidates are drawn by popularity, each once. Raises: TooManyCandidates."""
         world = self.world
+        if candidates > self.config.items:
+            raise TooManyCandidates(
+                f"--candidates: {candidates:,} of a request, and the shop has {self.config.items:,} items; give at "
+                "most that many, or more --items"
+            )
+        if count * candidates > MOST_CELLS:
+            raise TooManyCandidates(
+                f"--requests {count:,} with --candidates {candidates:,} are {count * candidates:,} scores; at most "
+                f"{MOST_CELLS:,} fit, give fewer requests or candidates"
+            )
         user = rng.choice(self.config.users, size=count, p=world.activity / world.activity.sum())
         hour = rng.choice(24, size=count, p=world.hours / world.hours.sum())
         device = rng.choice(len(DEVICES), size=count, p=[0.6, 0.3, 0.1])
@@ -58,13 +76,16 @@ class OnlineShop:
         return Requests(user, device, hour, items, world.relevance(user, items, device, hour))
 
     def policy(self, name: str, seed: int = 0) -> Policy:
-        """Return a policy: `popular`, `random`, `oracle`, `oracle:SD` (logits with noise), or an artifact's folder."""
+        """Return a policy: `popular`, `random`, `oracle`, `oracle:SD` (logits with noise), or an artifact's folder.
+
+        Raises: UnknownPolicy, ArtifactRefused.
+        """
         if name == "popular":
             return lambda r: np.asarray(self.world.popularity[r.candidates])
         if name == "random":
             return lambda r: _noise(r, seed)
         if name.split(":")[0] == "oracle":
-            spread = float(name.split(":")[1]) if ":" in name else 0.0
+            spread = _spread(name)
             return lambda r: np.log(r.relevance / (1 - r.relevance)) + spread * _noise(r, seed)
         if Path(name).is_dir():
             return self._artifact(Ranker.open(Path(name).resolve()))
@@ -101,6 +122,17 @@ class OnlineShop:
         """Return the true expected clicks of every request [R]."""
         chance = np.take_along_axis(requests.relevance, order, axis=1)
         return np.asarray((chance * examination(order.shape[1])).sum(axis=1))
+
+
+def _spread(name: str) -> float:
+    """Return the standard deviation of an oracle's noise, in logits. Raises: UnknownPolicy."""
+    try:
+        spread = float(name.partition(":")[2]) if ":" in name else 0.0
+    except ValueError:
+        spread = -1.0
+    if not 0 <= spread < float("inf"):
+        raise UnknownPolicy(f"policy '{name}': SD of oracle:SD is a number of logits from 0 on, such as oracle:0.5")
+    return spread
 
 
 def _noise(requests: Requests, seed: int) -> Floats:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from recsys_kd.artifact.errors import ArtifactRefused
-from recsys_kd.evaluate.verdict import Verdict
+from recsys_kd.evaluate.verdict import MOST_DAYS, Verdict
 from recsys_kd.registry.protocol import (
     ArtifactCollected,
     Claim,
@@ -29,6 +29,7 @@ from recsys_kd.registry.protocol import (
     Version,
     VersionInUse,
 )
+from recsys_kd.registry.seal import seal_fault
 
 
 @dataclass(frozen=True)
@@ -193,21 +194,46 @@ def restore(state: State, model: str, wanted: State, who: str) -> tuple[Change, 
 
 
 def check_verdict(version: Version, verdict: Verdict) -> None:
-    """Raise PromotionRefused unless the verdict passed, names this digest and a log, and has not expired.
+    """Raise PromotionRefused unless the verdict passed, names this digest and a log, is signed if keys ask, and holds.
 
-    A verdict whose word is not that of its own checks was not written by a gate.
+    A verdict whose word is not that of its own checks, or that rests on none, was not written by a gate.
     """
     what = f"{version.model} version {version.number}"
-    if verdict.passed != all(c.passed for c in verdict.checks if c.gates):
+    gating = [c for c in verdict.checks if c.gates]
+    if verdict.passed != all(c.passed for c in gating):
         raise PromotionRefused(f"{what}: the verdict's checks do not say what it says; let the gate judge it again")
     if not verdict.measured_on:
         raise PromotionRefused(f"{what}: the verdict names no log that it was measured on; let the gate judge it again")
     if not verdict.passed:
-        failed = "; ".join(c.sentence for c in verdict.checks if c.gates and not c.passed)
+        failed = "; ".join(c.sentence for c in gating if not c.passed)
         raise PromotionRefused(f"{what}: the gate held it back: {failed}")
+    if not gating:
+        raise PromotionRefused(f"{what}: the verdict rests on no check that decides; let the gate judge it again")
     _check_subject(version, verdict)
-    if dt.datetime.fromisoformat(verdict.expires) <= dt.datetime.now(dt.UTC):
-        raise PromotionRefused(f"{what}: the verdict expired on {verdict.expires}; evaluate the artifact again")
+    if fault := seal_fault(verdict):
+        raise PromotionRefused(f"{what}: the verdict can't be trusted: {fault}; let the gate judge it with that key")
+    _check_expiry(what, verdict.expires)
+
+
+def _check_expiry(what: str, expires: str) -> None:
+    """Raise PromotionRefused for an expiry that is no time with a zone, is over, or is later than any gate gives."""
+    try:
+        end = dt.datetime.fromisoformat(expires)
+    except ValueError:
+        end = None
+    if end is None or end.tzinfo is None:
+        raise PromotionRefused(
+            f"{what}: the verdict's expiry '{expires}' is no time with a zone, such as 2026-01-31T12:00:00+00:00; let "
+            "the gate judge it again"
+        )
+    left = end - dt.datetime.now(dt.UTC)
+    if left <= dt.timedelta(0):
+        raise PromotionRefused(f"{what}: the verdict expired on {expires}; evaluate the artifact again")
+    if left > dt.timedelta(days=MOST_DAYS, hours=1):  # an hour for clocks that differ
+        raise PromotionRefused(
+            f"{what}: the verdict's expiry {expires} is more than {MOST_DAYS} days away, and no gate gives more; "
+            "let the gate judge it again"
+        )
 
 
 def _check_subject(version: Version, verdict: Verdict) -> None:

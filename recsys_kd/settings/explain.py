@@ -31,12 +31,17 @@ _PLAIN = {
 def explain(error: ValidationError, where: str, model: type[BaseModel]) -> str:
     """Return one line per fault: `file: path: what was given; what to give`. `model`: what was to be read."""
     lines: dict[str, str] = {}
-    for item in error.errors():
-        if item["type"] == "too_short" and item["input"]:
+    found = error.errors()
+    for item in found:
+        if item["type"] == "too_short" and any(_within(other["loc"], item["loc"]) for other in found):
             continue  # its elements are at fault, and told on their own
         spot = _Spot.at(model, item["loc"])
         lines.setdefault(spot.path, f"{where}: {spot.path or '(the whole file)'}: {_fault(item, spot)}")
     return "\n".join(lines.values())
+
+
+def _within(loc: tuple[int | str, ...], outer: tuple[int | str, ...]) -> bool:
+    return len(loc) > len(outer) and loc[: len(outer)] == outer
 
 
 class _Spot:

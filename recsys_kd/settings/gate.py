@@ -1,8 +1,8 @@
 """`evaluate`, `ab` and `gate`: what is measured, and what decides."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from recsys_kd.settings.base import StrictConfig
 
@@ -29,8 +29,16 @@ class GroupsConfig(StrictConfig):
 
     column: str
     """Log column that names each user's group."""
-    shares: dict[str, float] = Field(min_length=2)
+    shares: dict[str, Annotated[float, Field(gt=0)]] = Field(min_length=2)
     """Group -> share of users promised, in any unit."""
+
+    @field_validator("shares", mode="before")
+    @classmethod
+    def _numbered_groups(cls, value: Any) -> Any:
+        """Take groups that are numbers, as YAML reads `{0: 1, 1: 1}`, by their text."""
+        if not isinstance(value, dict):
+            return value
+        return {str(k) if isinstance(k, int) and not isinstance(k, bool) else k: v for k, v in value.items()}
 
 
 class AbConfig(StrictConfig):
@@ -41,7 +49,8 @@ class AbConfig(StrictConfig):
     )
     """Metrics that decide; Holm keeps the error of all of them, over all treatments, at 1 - confidence."""
     power: float = Field(0.8, gt=0.5, lt=1)
-    replicates: int = Field(1000, ge=100)
+    replicates: int = Field(1000, ge=100, le=10_000)
+    """Of the bootstrap; every processor holds 8 KB for each."""
     seed: int = 7
     price: str | None = None
     """Log or catalogue column of prices: adds NDCG weighted by revenue."""

@@ -123,7 +123,7 @@ def test_constant_scores_and_users_with_one_row_are_noted():
     logit, sample = shop()
     constant = np.zeros(len(logit), dtype=np.float32)
     found = compare({"a": noisy(logit, 1.0, 1), "b": constant}, "a", sample, EASY)
-    assert "scores of 'b' are all 0: it ranks by chance, AUC 0.5 by definition" in found.warnings
+    assert "scores of 'b' are all the same: it ranks by chance, AUC 0.5 by definition" in found.warnings
     assert found.metrics["b"]["auc"].value == 0.5
     n = np.arange(len(logit))
     alone = Sample(sample.label, sample.weight, n, n)

@@ -211,7 +211,7 @@ def test_a_policys_table_is_read_from_its_chances_of_what_was_shown():
     # Place 0 has a fifth left for items never shown there; place 1 three quarters.
     assert why == "" and table == pytest.approx(np.array([[0.5, 0.3, 0.2], [0.0, 0.25, 0.75]]))
     none, why = policy_table(f(0.5, 0.3, 0.25, 0.4), place, item)
-    assert none is None and "varies from row to row (0.4 to 0.5 for item number 0 in place 0)" in why
+    assert none is None and "varies from row to row (1 times, the first from 0.4 to 0.5)" in why
     none, why = policy_table(f(0.9, 0.3, 0.25, 0.9), place, item)
     assert none is None and "add up to 1.2: no distribution" in why
 

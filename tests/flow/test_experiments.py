@@ -1,9 +1,13 @@
+import json
+
 import numpy as np
 import pytest
+from typer.testing import CliRunner
 
+from recsys_kd.cli.main import app
 from recsys_kd.data.synth import ShopConfig
-from recsys_kd.flow.experiments import ab_test, arm_of, interleave, ramp, team_draft
-from recsys_kd.flow.online import OnlineShop, UnknownPolicy
+from recsys_kd.flow.experiments import ab_test, arm_of, interleave, ramp, team_draft, tosses
+from recsys_kd.flow.online import OnlineShop, TooManyCandidates, UnknownPolicy
 
 
 @pytest.fixture(scope="module")
@@ -30,7 +34,7 @@ def test_team_draft_by_hand_gives_each_side_its_best_in_turn():
     a, b = np.array([[1, 2, 3, 4]]), np.array([[2, 1, 5, 6]])
     seen = {}
     for seed in range(30):
-        shown, by_b = team_draft(a, b, np.random.default_rng(seed))
+        shown, by_b = team_draft(a, b, tosses(1, 4, np.random.default_rng(seed)))
         seen[tuple(shown[0])] = tuple(by_b[0])
     assert seen[1, 2, 3, 5] == (False, True, False, True)
     assert seen[2, 1, 5, 3] == (True, False, True, False)
@@ -67,3 +71,32 @@ def test_a_growing_share_keeps_the_users_it_has():
 def test_an_unknown_policy_lists_those_there_are(shop):
     with pytest.raises(UnknownPolicy, match="give popular, random, oracle"):
         shop.policy("clever")
+
+
+def test_equal_policies_have_no_difference_in_any_experiment(shop, requests):
+    same = shop.policy("oracle:1", 1)
+    assert interleave(shop, same, same, requests).truth == pytest.approx(0, abs=1e-12)
+    assert ab_test(shop, same, same, requests).truth == 0
+
+
+@pytest.mark.parametrize("name", ["oracle:x", "oracle:-1", "oracle:nan", "oracle:inf", "oracle:"])
+def test_an_oracles_noise_is_a_number_from_0_on(shop, name):
+    with pytest.raises(UnknownPolicy, match=f"policy '{name}': SD of oracle:SD is a number of logits"):
+        shop.policy(name)
+
+
+def test_more_candidates_than_items_or_memory_are_refused_at_once(shop):
+    with pytest.raises(TooManyCandidates, match="--candidates: 121 of a request, and the shop has 120 items"):
+        shop.requests(10, 121, np.random.default_rng(0))
+    with pytest.raises(TooManyCandidates, match="are 100,000,000 scores; at most 50,000,000 fit"):
+        shop.requests(1_000_000, 100, np.random.default_rng(0))
+
+
+def test_the_command_tells_share_and_truth_of_every_step_in_a_shop_of_any_size():
+    given = ["simulate", "--control", "random", "--treatment", "oracle", "--requests", "2000", "--rows", "2000"]
+    given += ["--days", "4", "--users", "300", "--items", "60", "--candidates", "12"]
+    shown = CliRunner().invoke(app, given).stdout.splitlines()
+    found = json.loads(CliRunner().invoke(app, [*given, "--json"]).stdout)
+    steps = [line for line in shown if line.startswith("ramp, ")]
+    assert [s["share"] for s in found["ramp"]] == [0.01, 0.05, 0.25, 0.5] and len(steps) == 4
+    assert steps[1].startswith("ramp,   5% of") and f", truth {found['ramp'][1]['truth']:+.5f}" in steps[1]

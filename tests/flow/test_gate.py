@@ -144,7 +144,7 @@ def test_slices_are_those_of_the_recipe_too_and_by_a_metric_that_is_measured(mod
 
 
 def test_slices_that_can_not_be_measured_hold_back():
-    facts = Facts("a" * 64, "d" * 64, "l" * 64, 1, None, 1.0, 1.0, None)
+    facts = Facts("a" * 64, "d" * 64, "l" * 64, 1, None, 1.0, 1.0, None, 0)
     label = np.tile([1, 0], 50).astype(np.float32)
     sample = Sample(label, np.ones(100, np.float32), np.arange(100) // 4, np.arange(100) // 4)
     score = np.random.default_rng(0).normal(size=100).astype(np.float32)

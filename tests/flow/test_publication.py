@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from recsys_kd.artifact.read import open_artifact
-from recsys_kd.evaluate.gate import Verdict
+from recsys_kd.evaluate.gate import Check, verdict_of
 from recsys_kd.flow import publication
 from recsys_kd.flow.compression import publish_artifact
 from recsys_kd.flow.publication import promote, register, user_name
@@ -21,7 +21,7 @@ DIGESTS = {"data": "d" * 64, "recipe": "r" * 64, "teacher": "t" * 64}
 
 
 def passing(version):
-    return Verdict(True, (), version.digest, "d", "2026-01-01T00:00:00+00:00", "2999-01-01T00:00:00+00:00")
+    return verdict_of([Check("auc", True, 0.1, 0.2, "within the margin")], version.digest, "d")
 
 
 @pytest.fixture(scope="module")

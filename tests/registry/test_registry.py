@@ -4,6 +4,7 @@ import datetime as dt
 import subprocess
 import sys
 import threading
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -76,6 +77,11 @@ def test_promotion_moves_champion_and_keeps_previous(registry):
         (verdict("a", passed=False), "the gate held it back: served auc may fall outside the margin"),
         (verdict("b"), "the verdict is about artifact b"),
         (verdict("a", expires="2020-01-01T00:00:00+00:00"), "expired"),
+        (verdict("a", expires="2999-01-01T00:00:00+00:00"), "is more than 31 days away, and no gate gives more"),
+        (verdict("a", expires=TOMORROW.split("+")[0]), "is no time with a zone, such as 2026-01-31T12:00:00"),
+        (verdict("a", expires="tomorrow"), "expiry 'tomorrow' is no time with a zone"),
+        (replace(verdict("a"), checks=()), "the verdict rests on no check that decides"),
+        (replace(verdict("a"), checks=(Check("auc", False, 0.1, 0.2, "", gates=False),)), "rests on no check that dec"),
     ],
 )
 def test_only_a_passing_verdict_about_this_artifact_promotes(registry, given, words):
@@ -135,13 +141,14 @@ def test_the_audit_log_tells_everything_and_can_not_be_changed(registry):
 RACE = """
 import sys
 from pathlib import Path
-from recsys_kd.evaluate.gate import Verdict
+from recsys_kd.evaluate.gate import Check, Verdict
 from recsys_kd.registry.protocol import StaleEpoch
 from recsys_kd.registry.where import open_registry
 
 where, number, digest, expires = sys.argv[1:]
+verdict = Verdict(True, (Check("auc", True, 0.1, 0.2, "within"),), digest, "d", "", expires)
 try:
-    open_registry(where, Path()).promote("shop", int(number), Verdict(True, (), digest, "d", "", expires), 0, "p", "")
+    open_registry(where, Path()).promote("shop", int(number), verdict, 0, "p", "")
     print("won")
 except StaleEpoch:
     print("lost")
