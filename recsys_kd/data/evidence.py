@@ -35,6 +35,7 @@ class ConstantLabel(InputError):
 class Evidence:
     """Of one split. positives: labels above half of `label_max`, of which `lowest` and `highest` are shares.
 
+    users: 0 where they are not counted, as those of training rows, of which there may be too many to hold.
     first, last: ms UTC.
     """
 
@@ -64,11 +65,12 @@ class Evidence:
 
     def line(self) -> str:
         """Return the counts in words."""
-        return f"{self.rows:,} rows of {self.days}, {self.positives:,} positive, {self.users:,} users"
+        users = f", {self.users:,} users" if self.users else ""
+        return f"{self.rows:,} rows of {self.days}, {self.positives:,} positive{users}"
 
     def to_json(self) -> dict[str, Any]:
-        """Return plain values."""
-        return {"rows": self.rows, "positives": self.positives, "users": self.users, "days": self.days}
+        """Return plain values; users are None where nobody counted them."""
+        return {"rows": self.rows, "positives": self.positives, "users": self.users or None, "days": self.days}
 
     def add(self, stamp: NDArray[np.generic], label: NDArray[np.generic]) -> None:
         """Count some rows, but for their users."""

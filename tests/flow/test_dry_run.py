@@ -20,6 +20,7 @@ from recsys_kd.flow.estimate import passes, seconds, student_row_seconds, teache
 from recsys_kd.flow.night import run
 from recsys_kd.models.teacher import table_bytes
 from recsys_kd.progress import SILENT
+from recsys_kd.registry import where
 from recsys_kd.settings import load_recipe, parse_recipe
 from tests.conftest import quick
 from tests.data.test_read import log, write
@@ -243,3 +244,24 @@ def test_a_log_without_a_sound_row_is_refused_by_the_plan(tmp_path):
     recipe = small(tmp_path, {"label": np.full(400, -1.0)})
     with pytest.raises(NothingUsable, match=r"no row has a sound user, item, time and label; look at data\.columns"):
         plan(recipe)
+
+
+def test_users_that_nobody_counted_are_not_told_to_be_none(tmp_path):
+    found = plan(small(tmp_path, gate={"teacher_margin": 0.2}))
+    train, test = (next(text for text in found.lines() if text.startswith(f"{name}: ")) for name in ("train", "test"))
+    assert train.endswith(" positive") and test.endswith(", 8 users")
+    assert [part["users"] for part in found.to_json()["splits"].values()] == [None, 8, 8]
+
+
+@pytest.mark.parametrize("given", ["recipe", "variable"])
+def test_a_registry_that_is_no_redis_and_no_file_is_refused_before_any_work(tmp_path, monkeypatch, given):
+    monkeypatch.chdir(tmp_path)
+    address = "http://me:secret@x"
+    if given == "variable":
+        monkeypatch.setenv(where.VARIABLE, address)
+    recipe = small(tmp_path, gate={"teacher_margin": 0.2}, registry="http://x" if given == "recipe" else None)
+    foretold, told = refused(recipe, where.BadAddress)
+    assert foretold == told and told.startswith("registry: http://x: no registry is kept there; give redis://")
+    assert "the path of an SQLite file" in told and not (tmp_path / "http:").exists()
+    with pytest.raises(where.BadAddress):
+        where.open_registry("http://x", tmp_path)
