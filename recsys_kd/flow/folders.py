@@ -1,5 +1,6 @@
 """Whether a recipe's folders can be written, asked before any work is done for them."""
 
+import os
 import tempfile
 from pathlib import Path
 
@@ -32,13 +33,22 @@ def check_folders(recipe: Recipe) -> None:
                 f"{key}: {folder} lies in the log's folder {recipe.data.path}: its Parquet files would be read as "
                 f"the log; name another `{key}`, or keep the log in a folder of its own"
             )
-        there = next(p for p in (folder, *folder.absolute().parents) if p.exists())
-        try:
-            with tempfile.TemporaryFile(dir=there):
-                pass
-        except OSError as error:
-            why = f"nothing can be made in {there}: {error.strerror or error}"
-            raise FolderUnwritable(key, folder, why) from None
+        check_writable(key, folder)
+
+
+def nearest(folder: Path) -> Path:
+    """Return the nearest of a folder and its parents that is there, as far as this user may look."""
+    return next(p for p in (folder, *folder.absolute().parents) if os.access(p, os.F_OK))
+
+
+def check_writable(key: str, folder: Path) -> None:
+    """Raise FolderUnwritable where nothing could be written to a folder, or it could not be made; nothing is left."""
+    there = nearest(folder)
+    try:
+        with tempfile.TemporaryFile(dir=there):
+            pass
+    except OSError as error:
+        raise FolderUnwritable(key, folder, f"nothing can be made in {there}: {error.strerror or error}") from None
 
 
 def require_empty(folder: Path) -> None:
