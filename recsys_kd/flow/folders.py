@@ -9,7 +9,13 @@ from recsys_kd.settings import Recipe
 
 
 class FolderUnwritable(OutsideError):
-    """A folder that a recipe names can't be written: a share that is away looks like a wrong name, and comes back."""
+    """A folder that a recipe names can't be written, found before any work.
+
+    Whoever started the run has named a wrong folder, or a share is away that comes back: this can't be told from here,
+    so it ends as bad configuration does, and a queue tells it by its kind and tries again.
+    """
+
+    exit_code = 2
 
     def __init__(self, key: str, folder: Path, why: str) -> None:
         super().__init__(
