@@ -26,6 +26,7 @@ from recsys_kd.artifact.errors import ArtifactRefused
 from recsys_kd.artifact.read import open_artifact
 from recsys_kd.errors import InputError, OutsideError, RecsysKdError
 from recsys_kd.evaluate.verdict import Verdict
+from recsys_kd.flow.folders import FolderUnwritable
 from recsys_kd.registry import where
 from recsys_kd.registry.protocol import Claim, Registry, StaleEpoch
 from recsys_kd.registry.store import write_copy
@@ -136,6 +137,8 @@ def train(work: Work) -> None:
             arguments, work.folder / "work", part, work.folder / desks.ERRORS, watch, environment
         )  # fmt: skip
         said = ended.last.removeprefix("recsys-kd: ")
+        if ended.code == BAD_INPUT and _kind(part) == FolderUnwritable.__name__:
+            raise OutsideAway(said)  # told at a prompt it is a wrong name; at night, more often a share that is away
         if ended.code == BAD_INPUT:
             work.desk.check_there(work.night.model, work.night.night)  # else it may have gone while it was read
             raise NightRefused(said)
@@ -156,6 +159,15 @@ def _said(part: Path, ended: supervise.Ended) -> Any:
         return json.loads(part.read_text())
     except ValueError:
         raise StageFailed(_how(ended)) from None
+
+
+def _kind(part: Path) -> str | None:
+    """Return the name of the error that the night's process printed, None where it printed none."""
+    try:
+        kind: str | None = json.loads(part.read_text()).get("kind")
+    except ValueError:
+        return None
+    return kind
 
 
 def _how(ended: supervise.Ended) -> str:

@@ -82,6 +82,8 @@ def run(
     from recsys_kd.settings import load_recipe
 
     loaded = load_recipe(recipe)
+    if registry is not None:
+        os.environ[where.VARIABLE] = registry  # not into the recipe, which reports print: it may hold a password
     if dry_run:
         from recsys_kd.flow.dry_run import plan as dry_plan
 
@@ -94,8 +96,6 @@ def run(
     check_log(loaded)
     from recsys_kd.flow.night import run as run_night
 
-    if registry is not None:
-        os.environ[where.VARIABLE] = registry  # not into the recipe, which reports print: it may hold a password
     show_night(run_night(loaded, progress(), command=f"recsys-kd run {recipe}", publish=publish), as_json)
 
 

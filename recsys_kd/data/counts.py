@@ -102,17 +102,18 @@ class Counts:
             reasons = ", ".join(f"{name} {count:,}" for name, count in self.quarantined.most_common())
             raise NothingUsable(f"all {self.read:,} rows are bad ({reasons}); look at {quarantine} and mend the log")
 
-    def check_threshold(self, limit: float, quarantine: str) -> None:
-        """Raise TooManyBadRows if more than `limit` of the rows read are bad."""
+    def check_threshold(self, limit: float, quarantine: str | None) -> None:
+        """Raise TooManyBadRows if more than `limit` of the rows read are bad; quarantine: where they lie, if at all."""
         if self.bad > limit * self.read:
             reasons = ", ".join(f"{name} {count:,}" for name, count in self.quarantined.most_common())
             (_, column, reason), _ = self.worst.most_common(1)[0]
             advice = f"{_MEND.get(reason, 'mend the log')}, or raise data.max_quarantine"
             if self.bad > LARGE * self.read:
                 advice = f"so many are no accident: look at column '{column}': {_CAUSES[reason]}"
+            kept = f". They are in {quarantine}" if quarantine else ""
             raise TooManyBadRows(
                 f"{self.bad:,} of {self.read:,} rows ({self.bad / self.read:.2%}) are bad ({reasons}), more than "
-                f"data.max_quarantine {limit:.2%}; worst: {self.worst_told()}. They are in {quarantine}; {advice}"
+                f"data.max_quarantine {limit:.2%}; worst: {self.worst_told()}{kept}; {advice}"
             )
 
     def worst_told(self) -> str:

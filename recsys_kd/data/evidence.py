@@ -13,10 +13,11 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from recsys_kd.data.checks import Canonical, RowChecker
-from recsys_kd.data.counts import NothingUsable
+from recsys_kd.data.counts import Counts, NothingUsable
 from recsys_kd.data.dataset import SPLITS, Dataset
 from recsys_kd.data.layout import Layout
 from recsys_kd.data.log import Log, file_batches
+from recsys_kd.data.read import count_bad
 from recsys_kd.data.split import split_rank, split_times
 from recsys_kd.errors import InputError
 from recsys_kd.progress import SILENT, Progress
@@ -35,6 +36,7 @@ class ConstantLabel(InputError):
 class Evidence:
     """Of one split. positives: labels above half of `label_max`, of which `lowest` and `highest` are shares.
 
+    users: 0 where they are not counted, as those of training rows, of which there may be too many to hold.
     first, last: ms UTC.
     """
 
@@ -64,11 +66,12 @@ class Evidence:
 
     def line(self) -> str:
         """Return the counts in words."""
-        return f"{self.rows:,} rows of {self.days}, {self.positives:,} positive, {self.users:,} users"
+        users = f", {self.users:,} users" if self.users else ""
+        return f"{self.rows:,} rows of {self.days}, {self.positives:,} positive{users}"
 
     def to_json(self) -> dict[str, Any]:
-        """Return plain values."""
-        return {"rows": self.rows, "positives": self.positives, "users": self.users, "days": self.days}
+        """Return plain values; users are None where nobody counted them."""
+        return {"rows": self.rows, "positives": self.positives, "users": self.users or None, "days": self.days}
 
     def add(self, stamp: NDArray[np.generic], label: NDArray[np.generic]) -> None:
         """Count some rows, but for their users."""
@@ -137,32 +140,41 @@ class _Tally:
         return {name: replace(part, users=len(self.users.get(name, ()))) for name, part in self.parts.items()}
 
 
-def of_log(log: Log, split: SplitConfig, last: int | None, progress: Progress = SILENT) -> dict[str, Evidence]:
-    """Return what every split of a log's files will hold, bad rows of the four columns left out.
+def of_log(
+    log: Log, split: SplitConfig, last: int | None, progress: Progress = SILENT
+) -> tuple[dict[str, Evidence], Counts]:
+    """Return what every split of a log's files will hold, and the counts of rows that are bad in the four columns.
 
     last: when the log's last row is thought to be, ms UTC; another pass is made where it is not. Raises: BadFile,
-    BadSplitValue, NothingUsable.
+    BadSplitValue, NothingUsable, and TooManyBadRows where these columns alone have more than the recipe allows.
     """
-    tally = _pass(log, split, last, progress)
+    tally, counts = _pass(log, split, last, progress)
     if tally.seen == _NEVER[1]:
         raise NothingUsable(
             f"data.path: {log.config.path}: no row has a sound user, item, time and label; look at data.columns, "
             "data.timestamp_unit and data.window"
         )
+    counts.check_threshold(log.config.max_quarantine, None)
     if not split.column and tally.seen != last:
-        tally = _pass(log, split, tally.seen, progress)
-    return tally.found()
+        tally, counts = _pass(log, split, tally.seen, progress)
+    return tally.found(), counts
 
 
-def _pass(log: Log, split: SplitConfig, last: int | None, progress: Progress) -> _Tally:
+def _pass(log: Log, split: SplitConfig, last: int | None, progress: Progress) -> tuple[_Tally, Counts]:
     narrow = Log(log.config, _narrow(log.layout), log.files, log.rows, replace(log.counts, excluded_files=[]))
-    checker, tally = RowChecker(log.config, narrow.layout), _Tally(split, last)
+    checker, tally, counts = RowChecker(log.config, narrow.layout), _Tally(split, last), Counts()
     with progress.task("count labels", log.rows) as task:
         for path in log.files:
+            start = 0
             for batch in file_batches(narrow, path, narrow.counts):
-                tally.add(batch, checker.check(batch))
+                rows = checker.check(batch)
+                tally.add(batch, rows)
+                if rows.reason is not None:
+                    count_bad(counts, batch, rows.reason, checker.causes, path, start)
+                start += batch.num_rows
+                counts.read += batch.num_rows
                 task.advance(batch.num_rows)
-    return tally
+    return tally, counts
 
 
 def _narrow(layout: Layout) -> Layout:

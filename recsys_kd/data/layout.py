@@ -210,6 +210,8 @@ def _check_type(name: str, column: str, kind: pa.DataType, config: DataConfig, f
         checks[""] = (is_text(kind), "the texts train, validation and test")
     elif wants == "":
         checks[""] = (_is_number(kind) or is_text(kind), "numbers")
+    if wants == "vector" and pa.types.is_fixed_size_list(kind) and kind.list_size != fields[name].dim:
+        checks[wants] = (False, f"lists of {fields[name].dim}, as `dim` says: set `dim: {kind.list_size}`, if meant")
     good, expected = checks[wants]
     if not good:
         raise WrongColumnType(

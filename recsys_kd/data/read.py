@@ -86,7 +86,7 @@ class _ScanState:
         self.counts.read += batch.num_rows
         hashes, stamps = rows.hashes(), rows.timestamp
         if rows.reason is not None:
-            self._count_bad(batch, rows.reason, causes, path)
+            count_bad(self.counts, batch, rows.reason, causes, path, self.row)
             self.quarantine.add(batch, rows.reason, causes, path, self.row)
             good = rows.reason == 0
             hashes, stamps = hashes[good], stamps[good]
@@ -96,21 +96,27 @@ class _ScanState:
             self.first_time = min(self.first_time, int(stamps.min()))
             self.last_time = max(self.last_time, int(stamps.max()))
 
-    def _count_bad(
-        self, batch: pa.RecordBatch, reason: NDArray[np.uint16], causes: list[tuple[str, str]], path: Path
-    ) -> None:
-        for code, rows in enumerate(np.bincount(reason)):
-            if code and rows:
-                why, column = causes[code]
-                self.counts.quarantined[why] += int(rows)
-                self.counts.worst[str(path), column, why] += int(rows)
-                if (str(path), column, why) not in self.counts.first:
-                    at = int(np.flatnonzero(reason == code)[0])
-                    value = shown(batch.column(column)[at])
-                    self.counts.first[str(path), column, why] = value, self.row + at
-
     def end_file(self) -> None:
         self.row = 0
+
+
+def count_bad(
+    counts: Counts,
+    batch: pa.RecordBatch,
+    reason: NDArray[np.uint16],
+    causes: list[tuple[str, str]],
+    path: Path,
+    start: int,
+) -> None:
+    """Count a batch's bad rows, those whose reason is not 0; `start` is the batch's first row in its file."""
+    for code, rows in enumerate(np.bincount(reason)):
+        if code and rows:
+            why, column = causes[code]
+            counts.quarantined[why] += int(rows)
+            counts.worst[str(path), column, why] += int(rows)
+            if (str(path), column, why) not in counts.first:
+                at = int(np.flatnonzero(reason == code)[0])
+                counts.first[str(path), column, why] = shown(batch.column(column)[at]), start + at
 
 
 def shown(value: pa.Scalar, most: int = 60) -> str:

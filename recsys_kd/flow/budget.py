@@ -29,17 +29,20 @@ def _told(config: CompressConfig, error: BudgetTooSmall, teacher_bytes: int, for
             f"compress.bytes: {config.bytes}: a budget of {error.budget:,} bytes can't be met: {needed}; write more "
             "than that, or make `student.hidden` smaller"
         )
+    advice = _advice(teacher_bytes, error.needed, foretold)
     return (
         f"compress.ratio: {config.ratio:g}: a budget of {most}{error.budget:,} bytes, the {most}{teacher_bytes:,} of "
-        f"the teacher by {config.ratio:g}, can't be met: {needed}; {_advice(teacher_bytes, error.needed)}, or make "
+        f"the teacher by {config.ratio:g}, can't be met: {needed}; {advice}, or make "
         "`student.hidden` smaller"
     )
 
 
-def _advice(teacher_bytes: int, needed: int) -> str:
+def _advice(teacher_bytes: int, needed: int, foretold: bool) -> str:
     best = highest_ratio(teacher_bytes, needed)
     if best <= 1:
         return "no ratio can: the teacher itself is smaller; give `compress.keep_rows: 1.0` or more `compress.bytes`"
+    if foretold:
+        return f"no ratio above {best:g} can be met, and perhaps none near it, for tables are counted at their most"
     return f"the highest ratio that can be met is {best:g}, and one well below it leaves bytes for rows: lower it"
 
 

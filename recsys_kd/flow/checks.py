@@ -1,11 +1,14 @@
 """What can be wrong with a recipe whatever its log holds, found before torch is imported: it takes seconds."""
 
+import os
+
 from recsys_kd.compress.plan import parse_bytes
 from recsys_kd.data.files import catalogue_files, list_files
 from recsys_kd.data.log import open_log
 from recsys_kd.errors import InputError
 from recsys_kd.flow.folders import check_folders
 from recsys_kd.models.plugins import BUILT_IN, find_teacher
+from recsys_kd.registry import where
 from recsys_kd.settings import OVER_FEATURES, Recipe
 
 
@@ -32,9 +35,11 @@ class RatioOfNothing(InputError):
 def check(recipe: Recipe) -> None:
     """Raise for what is wrong with a recipe whatever the log holds.
 
-    Raises: FolderUnwritable, FolderInUse, NoParquet, UnknownTeacher, BadBudget, and what `check_teacher` raises.
+    Raises: FolderUnwritable, FolderInUse, BadAddress, NoParquet, UnknownTeacher, BadBudget, and what `check_teacher`
+    raises.
     """
     check_folders(recipe)
+    where.check_address(os.environ.get(where.VARIABLE) or recipe.registry)
     check_teacher(recipe)
     if recipe.compress.bytes is not None:
         parse_bytes(recipe.compress.bytes)

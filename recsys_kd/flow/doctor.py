@@ -10,6 +10,7 @@ from typing import Any
 import psutil
 
 from recsys_kd.errors import RecsysKdError
+from recsys_kd.flow.folders import FolderUnwritable, check_writable, nearest
 from recsys_kd.registry.where import RegistryMissing, open_registry
 from recsys_kd.runtime.library import KernelUnavailable, kernel
 
@@ -53,7 +54,7 @@ def _versions() -> list[Finding]:
 
 
 def _space(store: Path) -> list[Finding]:
-    there = next(p for p in (store, *store.resolve().parents) if p.exists())
+    there = nearest(store)
     disk, memory = shutil.disk_usage(there).free, psutil.virtual_memory().available
     return [
         Finding("disk", "warning" if disk < _LOW_DISK else "ok", f"{disk / 1e9:.1f} GB free at {there}"),
@@ -62,17 +63,17 @@ def _space(store: Path) -> list[Finding]:
 
 
 def _store(store: Path) -> list[Finding]:
-    if not store.exists():
-        return [Finding("store", "ok", f"{store} does not exist yet; the first run makes it")]
     try:
-        probe = store / ".doctor"
-        probe.write_bytes(b"")
-        probe.unlink()
+        check_writable("store", store)
+        if not store.exists():
+            return [Finding("store", "ok", f"{store} does not exist yet; the first run makes it")]
         models = open_registry(None, store, create=False).models()
     except RegistryMissing:
         return [Finding("store", "ok", str(store)), Finding("registry", "ok", "none yet; the first run makes it")]
+    except FolderUnwritable as error:
+        return [Finding("store", "error", str(error).removeprefix("store: "))]
     except (OSError, RecsysKdError) as error:
-        return [Finding("store", "error", f"{store}: {error}")]
+        return [Finding("store", "ok", str(store)), Finding("registry", "error", str(error))]
     return [Finding("store", "ok", str(store)), Finding("registry", "ok", f"{len(models)} model(s) registered")]
 
 

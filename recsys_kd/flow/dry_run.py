@@ -9,6 +9,7 @@ import numpy as np
 import pyarrow as pa
 
 from recsys_kd.data.bounds import Bound, bounds
+from recsys_kd.data.counts import Counts
 from recsys_kd.data.evidence import Evidence, of_log
 from recsys_kd.data.files import BadFile
 from recsys_kd.data.footer import BadFooter
@@ -96,8 +97,8 @@ def plan(recipe: Recipe, progress: Progress = SILENT) -> Plan:
     tables = {
         name: {"rows_at_most": rows + 1, "teacher_bytes_at_most": 4 * width * (rows + 1)} for name, rows in most.items()
     }
-    splits = _splits(recipe, log, found[log.layout.columns["timestamp"]], progress)
-    warnings = check_decidable(recipe, splits)
+    splits, counts = _splits(recipe, log, found[log.layout.columns["timestamp"]], progress)
+    warnings = [*_unused(counts), *check_decidable(recipe, splits)]
     _check_budget(recipe, log, {name: t["rows_at_most"] for name, t in tables.items()})
     stages = seconds(recipe, log.rows, splits["train"].rows / sum(part.rows for part in splits.values()))
     return Plan(
@@ -127,14 +128,25 @@ def _check_budget(recipe: Recipe, log: Log, rows: dict[str, int]) -> None:
     check_budget(recipe, outline, teacher, foretold=True)
 
 
-def _splits(recipe: Recipe, log: Log, stamps: Bound, progress: Progress) -> dict[str, Evidence]:
-    """Return what each split holds. Raises: EmptySplit."""
-    found = of_log(log, recipe.split, _last_ms(recipe, log.layout.types["timestamp"], stamps), progress)
+def _splits(recipe: Recipe, log: Log, stamps: Bound, progress: Progress) -> tuple[dict[str, Evidence], Counts]:
+    """Return what each split holds, and which rows none will. Raises: EmptySplit, TooManyBadRows."""
+    found, counts = of_log(log, recipe.split, _last_ms(recipe, log.layout.types["timestamp"], stamps), progress)
     ends = np.array([t for part in found.values() if part.rows for t in (part.first, part.last)])
     for name, part in found.items():
         if part.rows == 0:
             raise empty_split(name, ends, recipe.split)
-    return found
+    return found, counts
+
+
+def _unused(counts: Counts) -> list[str]:
+    """Return what there is to say of rows that no split will hold."""
+    if not counts.bad:
+        return []
+    reasons = ", ".join(f"{name} {rows:,}" for name, rows in counts.quarantined.most_common())
+    return [
+        f"{counts.bad:,} of {counts.read:,} rows will not be used ({reasons}), which data.max_quarantine allows; "
+        f"worst: {counts.worst_told()}"
+    ]
 
 
 def _fields(recipe: Recipe) -> list[dict[str, Any]]:

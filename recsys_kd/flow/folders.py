@@ -1,5 +1,6 @@
 """Whether a recipe's folders can be written, asked before any work is done for them."""
 
+import os
 import tempfile
 from pathlib import Path
 
@@ -8,7 +9,13 @@ from recsys_kd.settings import Recipe
 
 
 class FolderUnwritable(OutsideError):
-    """A folder that a recipe names can't be written: a share that is away looks like a wrong name, and comes back."""
+    """A folder that a recipe names can't be written, found before any work.
+
+    Whoever started the run has named a wrong folder, or a share is away that comes back: this can't be told from here,
+    so it ends as bad configuration does, and a queue tells it by its kind and tries again.
+    """
+
+    exit_code = 2
 
     def __init__(self, key: str, folder: Path, why: str) -> None:
         super().__init__(
@@ -32,13 +39,22 @@ def check_folders(recipe: Recipe) -> None:
                 f"{key}: {folder} lies in the log's folder {recipe.data.path}: its Parquet files would be read as "
                 f"the log; name another `{key}`, or keep the log in a folder of its own"
             )
-        there = next(p for p in (folder, *folder.absolute().parents) if p.exists())
-        try:
-            with tempfile.TemporaryFile(dir=there):
-                pass
-        except OSError as error:
-            why = f"nothing can be made in {there}: {error.strerror or error}"
-            raise FolderUnwritable(key, folder, why) from None
+        check_writable(key, folder)
+
+
+def nearest(folder: Path) -> Path:
+    """Return the nearest of a folder and its parents that is there, as far as this user may look."""
+    return next(p for p in (folder, *folder.absolute().parents) if os.access(p, os.F_OK))
+
+
+def check_writable(key: str, folder: Path) -> None:
+    """Raise FolderUnwritable where nothing could be written to a folder, or it could not be made; nothing is left."""
+    there = nearest(folder)
+    try:
+        with tempfile.TemporaryFile(dir=there):
+            pass
+    except OSError as error:
+        raise FolderUnwritable(key, folder, f"nothing can be made in {there}: {error.strerror or error}") from None
 
 
 def require_empty(folder: Path) -> None:

@@ -23,12 +23,33 @@ from recsys_kd.flow.options import Fold, Option, Wanted
 from recsys_kd.flow.probing import Coded, code, evenly
 from recsys_kd.flow.recovery import recovery_stage
 from recsys_kd.flow.training import Trained, student_of
+from recsys_kd.flow.weighing import check_budget
+from recsys_kd.models.student import Student
 from recsys_kd.settings import CompressConfig, Recipe
 
 FOLDS: tuple[Fold, ...] = ("item", "field")
 UNITS = (1.0, 0.5)
 FINALISTS = 2
 _SCORED_ROWS = 262_144
+
+
+def check_forms(recipe: Recipe, dataset: Dataset, budget: int) -> None:
+    """Raise BudgetTooSmall, in terms of `--bytes`, where no form would fit, however its student were trained."""
+    student, refused = Student(dataset.schema, recipe.student), []
+    for fold, units in product(FOLDS, UNITS):
+        try:
+            check_budget(student, dataset, CompressConfig(bytes=budget, fold=fold, units=units), 0)
+        except BudgetTooSmall as error:
+            refused.append(error.needed)
+        else:
+            return
+    needed = min(refused)
+    raise BudgetTooSmall(
+        needed,
+        budget,
+        f"plan: --bytes {budget}: a budget of {budget:,} bytes can't be met: {needed:,} bytes are needed before any "
+        "id has a row of its own; give more than that, or make `student.hidden` smaller",
+    )
 
 
 class Maker:

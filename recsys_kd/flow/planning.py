@@ -14,7 +14,7 @@ import torch
 from recsys_kd.compress.plan import BadBudget, parse_bytes
 from recsys_kd.flow.cache import Stages, remove_leftovers
 from recsys_kd.flow.checks import check
-from recsys_kd.flow.forms import Maker
+from recsys_kd.flow.forms import Maker, check_forms
 from recsys_kd.flow.night import read
 from recsys_kd.flow.options import Option, Planned, Wanted
 from recsys_kd.flow.training import train
@@ -37,6 +37,8 @@ def plan(recipe: Recipe, wanted: Wanted, progress: Progress) -> Planned:
     remove_leftovers(recipe.work)
     stages = Stages(recipe.work, progress)
     dataset, data_digest = read(recipe, stages)
+    if wanted.bytes is not None:
+        check_forms(recipe, dataset, wanted.bytes)
     trained = train(recipe, dataset, data_digest, stages)
     maker = Maker(recipe, dataset, trained, stages)
     found: list[Option] = []

@@ -16,6 +16,21 @@ def is_url(where: str) -> bool:
     return where.startswith(_SCHEMES)
 
 
+class BadAddress(InputError):
+    """A registry's address is a URL of something else."""
+
+
+def check_address(where: str | None) -> None:
+    """Raise BadAddress for a URL that is not Redis's: as a path it would be made, with folders named after it."""
+    if where is None or is_url(where) or "://" not in where:
+        return
+    scheme, _, rest = where.partition("://")
+    raise BadAddress(
+        f"registry: {scheme}://{rest.rpartition('@')[2]}: no registry is kept there; give redis://, rediss:// or "
+        f"unix:// with an address, or the path of an SQLite file (as the recipe's `registry`, --registry or {VARIABLE})"
+    )
+
+
 class RegistryMissing(InputError):
     """There is no registry where one is to be read."""
 
@@ -23,8 +38,9 @@ class RegistryMissing(InputError):
 def open_registry(where: str | None, store: Path, *, create: bool = True) -> Registry:
     """Return the registry at a Redis URL or a path; the SQLite file in `store` where `where` is None.
 
-    Raises: RegistryMissing where there is no such file and none is to be created.
+    Raises: BadAddress; RegistryMissing where there is no such file and none is to be created.
     """
+    check_address(where)
     if where is None or not is_url(where):
         path = store / SQLITE if where is None else Path(where)
         if not create and not path.is_file():

@@ -8,9 +8,10 @@ import pyarrow.parquet as pq
 import pytest
 
 from recsys_kd.compress.plan import BudgetTooSmall
-from recsys_kd.data.counts import NothingUsable
+from recsys_kd.data.counts import NothingUsable, TooManyBadRows
 from recsys_kd.data.encode import encode
 from recsys_kd.data.evidence import ConstantLabel, of_dataset
+from recsys_kd.data.layout import WrongColumnType
 from recsys_kd.data.split import EmptySplit
 from recsys_kd.data.synth import RECIPE
 from recsys_kd.data.vocabulary import EmptyVocabulary
@@ -20,6 +21,7 @@ from recsys_kd.flow.estimate import passes, seconds, student_row_seconds, teache
 from recsys_kd.flow.night import run
 from recsys_kd.models.teacher import table_bytes
 from recsys_kd.progress import SILENT
+from recsys_kd.registry import where
 from recsys_kd.settings import load_recipe, parse_recipe
 from tests.conftest import quick
 from tests.data.test_read import log, write
@@ -219,6 +221,7 @@ def test_a_ratio_that_can_not_be_met_names_the_nearest_one_that_can(shop, tmp_pa
     recipe = quick(load_recipe(shop.recipe), tmp_path)
     poor = recipe.model_copy(update={"compress": type(recipe.compress)(ratio=200.0)})
     foretold, told = refused(poor, BudgetTooSmall)
+    assert "the highest ratio" not in foretold and "no ratio above " in foretold  # a bound is no ratio that is met
     for text in (foretold, told):
         assert text.startswith("compress.ratio: 200: a budget of ") and "by 200, can't be met" in text
     nearest = float(re.search(r"the highest ratio that can be met is ([\d.]+),", told)[1])
@@ -234,8 +237,9 @@ def test_a_far_time_in_a_bad_row_does_not_move_the_splits(tmp_path):
     columns["timestamp"][-1] = 4_000_000_000  # the year 2096: outside of the window, and the footers' greatest
     path = write(tmp_path / "log.parquet", columns)
     data = {"path": str(path), "columns": {"request_id": "request_id"}, "window": {"end": "2030-01-01"}}
+    data["max_quarantine"] = 1.0
     recipe = parse_recipe({"name": "s", "data": data, "gate": {"teacher_margin": 0.2}}, "r.yaml", tmp_path)
-    encoded = encode(recipe.data.model_copy(update={"max_quarantine": 1.0}), recipe.split, tmp_path / "out")
+    encoded = encode(recipe.data, recipe.split, tmp_path / "out")
     assert {n: p.rows for n, p in plan(recipe).splits.items()} == {n: len(r) for n, r in encoded.splits.items()}
 
 
@@ -243,3 +247,53 @@ def test_a_log_without_a_sound_row_is_refused_by_the_plan(tmp_path):
     recipe = small(tmp_path, {"label": np.full(400, -1.0)})
     with pytest.raises(NothingUsable, match=r"no row has a sound user, item, time and label; look at data\.columns"):
         plan(recipe)
+
+
+def test_users_that_nobody_counted_are_not_told_to_be_none(tmp_path):
+    found = plan(small(tmp_path, gate={"teacher_margin": 0.2}))
+    train, test = (next(text for text in found.lines() if text.startswith(f"{name}: ")) for name in ("train", "test"))
+    assert train.endswith(" positive") and test.endswith(", 8 users")
+    assert [part["users"] for part in found.to_json()["splits"].values()] == [None, 8, 8]
+
+
+@pytest.mark.parametrize("given", ["recipe", "variable"])
+def test_a_registry_that_is_no_redis_and_no_file_is_refused_before_any_work(tmp_path, monkeypatch, given):
+    monkeypatch.chdir(tmp_path)
+    address = "http://me:secret@x"
+    if given == "variable":
+        monkeypatch.setenv(where.VARIABLE, address)
+    recipe = small(tmp_path, gate={"teacher_margin": 0.2}, registry="http://x" if given == "recipe" else None)
+    foretold, told = refused(recipe, where.BadAddress)
+    assert foretold == told and told.startswith("registry: http://x: no registry is kept there; give redis://")
+    assert "the path of an SQLite file" in told and not (tmp_path / "http:").exists()
+    with pytest.raises(where.BadAddress):
+        where.open_registry("http://x", tmp_path)
+
+
+def test_a_log_with_more_bad_rows_than_allowed_is_refused_by_the_plan_in_the_nights_words(tmp_path):
+    columns = log()
+    columns["timestamp"][:29] *= 10**6  # as of one writer who counts in other units
+    foretold, told = refused(small(tmp_path, columns, gate={"teacher_margin": 0.2}), TooManyBadRows)
+    assert "29 of 400 rows (7.25%) are bad (timestamp_out_of_window 29), more than data.max_quarantine" in foretold
+    assert foretold == re.sub(r"\. They are in [^;]*", "", told)
+
+
+def test_rows_that_no_split_will_hold_are_told_where_they_are_allowed(tmp_path):
+    columns = log()
+    columns["label"][:3] = -1.0
+    recipe = with_data(small(tmp_path, columns, gate={"teacher_margin": 0.2}), max_quarantine=0.01)
+    found = plan(recipe)
+    assert sum(part.rows for part in found.splits.values()) == 397
+    assert found.warnings[0].startswith("3 of 400 rows will not be used (negative_label 3), which data.max_quarantine")
+    assert "column 'label', negative_label, 3 rows, the first is -1.0 in row 0" in found.warnings[0]
+
+
+def test_a_vectors_length_that_the_schema_knows_is_refused_before_rows_are_read(tmp_path):
+    vectors = pa.FixedSizeListArray.from_arrays(pa.array(np.zeros(400 * 8, np.float32)), 8)
+    recipe = small(tmp_path, {"image": vectors})
+    field = {"name": "image", "side": "request", "kind": "vector", "dim": 9}
+    data = recipe.data.model_dump() | {"fields": [field]}
+    wrong = recipe.model_copy(update={"data": type(recipe.data).model_validate(data)})
+    foretold, told = refused(wrong, WrongColumnType)
+    assert foretold == told and "lists of 9, as `dim` says: set `dim: 8`, if meant" in told
+    assert not any(recipe.work.glob("read-*"))

@@ -1,9 +1,12 @@
 """What is written never mixes with what is there."""
 
+from pathlib import Path
+
 import pytest
 
 from recsys_kd.data.synth import ShopConfig
 from recsys_kd.flow.demo import demo
+from recsys_kd.flow.doctor import examine
 from recsys_kd.flow.folders import FolderInUse, check_folders, require_empty
 from recsys_kd.progress import SILENT
 from recsys_kd.settings import load_recipe
@@ -35,3 +38,17 @@ def test_folders_inside_the_logs_are_refused(shop, key):
     with pytest.raises(FolderInUse, match=rf"^{key}: .* lies in the log's folder .* name another `{key}`"):
         check_folders(inside)
     check_folders(recipe)
+
+
+def of_store(store):
+    """Return what the doctor says of a store, as (level, detail)."""
+    return [(f.level, f.detail) for f in examine(store) if f.check == "store"]
+
+
+def test_doctor_tells_a_store_that_can_not_be_made_or_written_with_what_to_do(tmp_path):
+    (tmp_path / "file").write_text("")
+    for store in (tmp_path / "file", tmp_path / "file" / "below", Path("/proc/store")):
+        ((level, detail),) = of_store(store)
+        assert level == "error" and detail.startswith(f"{store} can't be written (nothing can be made in ")
+        assert detail.endswith("; mount it, change its rights, or name another folder")
+    assert of_store(tmp_path / "new" / "below")[0][0] == "ok" and [p.name for p in tmp_path.iterdir()] == ["file"]

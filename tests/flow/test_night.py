@@ -11,11 +11,14 @@ import yaml
 
 from recsys_kd.compress.plan import BadBudget
 from recsys_kd.data.dataset import Dataset
+from recsys_kd.errors import InputError
 from recsys_kd.flow.demo import oracle_auc
 from recsys_kd.flow.dry_run import plan
 from recsys_kd.flow.folders import FolderUnwritable
 from recsys_kd.flow.models import load_teacher, teacher_bytes
 from recsys_kd.flow.night import open_registry, run
+from recsys_kd.flow.options import Wanted
+from recsys_kd.flow.planning import plan as make_plan
 from recsys_kd.models.plugins import UnknownTeacher
 from recsys_kd.models.teacher import Teacher
 from recsys_kd.progress import SILENT
@@ -113,10 +116,11 @@ def test_a_store_that_can_not_be_written_stops_before_any_training(recipe, tmp_p
     (tmp_path / "store").write_text("")
     for store in (tmp_path / "store", tmp_path / "store" / "below", Path("/proc/nowhere")):
         wrong = recipe.model_copy(update={"store": store, "work": tmp_path / "w"})
-        for refuse in (lambda r: run(r, SILENT), plan):
+        for refuse in (lambda r: run(r, SILENT), lambda r: make_plan(r, Wanted(), SILENT), plan):
             with pytest.raises(FolderUnwritable, match=f"^store: {store} can't be written") as found:
                 refuse(wrong)
-            assert found.value.exit_code == 3  # a store that is away comes back: at night it is tried again
+            assert found.value.exit_code == 2  # no InputError: a store that is away comes back, and a queue tries again
+            assert not isinstance(found.value, InputError)
     assert not (tmp_path / "w").exists()
 
 

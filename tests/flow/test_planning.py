@@ -3,7 +3,7 @@
 import pytest
 import yaml
 
-from recsys_kd.compress.plan import BadBudget
+from recsys_kd.compress.plan import BadBudget, BudgetTooSmall
 from recsys_kd.flow.forms import FINALISTS
 from recsys_kd.flow.options import Option, Planned, Wanted
 from recsys_kd.flow.planning import plan
@@ -67,6 +67,14 @@ def test_without_a_budget_the_smallest_that_loses_little_enough_is_chosen(recipe
     found = plan(recipe, Wanted(loss=0.5), SILENT)
     assert found.chosen.budget == min(o.budget for o in found.options) and found.chosen.bytes <= found.chosen.budget
     assert found.chosen.loss <= 0.5 and found.chosen.why.startswith("chosen: the smallest that keeps all limits")
+
+
+def test_bytes_that_no_form_can_keep_are_refused_before_any_training_and_those_named_are_enough(recipe, tmp_path):
+    fresh = recipe.model_copy(update={"work": tmp_path / "work"})
+    with pytest.raises(BudgetTooSmall, match=r"^plan: --bytes 5: a budget of 5 bytes can't be met: .* give more") as no:
+        plan(fresh, Wanted(bytes=5), SILENT)
+    assert no.value.exit_code == 2 and [p.name.split("-")[0] for p in fresh.work.iterdir()] == ["read"]
+    assert plan(recipe, Wanted(bytes=no.value.needed), SILENT).chosen.bytes <= no.value.needed
 
 
 @pytest.mark.parametrize(
