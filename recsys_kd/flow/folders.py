@@ -32,13 +32,18 @@ def check_folders(recipe: Recipe) -> None:
                 f"{key}: {folder} lies in the log's folder {recipe.data.path}: its Parquet files would be read as "
                 f"the log; name another `{key}`, or keep the log in a folder of its own"
             )
-        there = next(p for p in (folder, *folder.absolute().parents) if p.exists())
-        try:
-            with tempfile.TemporaryFile(dir=there):
-                pass
-        except OSError as error:
-            why = f"nothing can be made in {there}: {error.strerror or error}"
-            raise FolderUnwritable(key, folder, why) from None
+        require_writable(key, folder)
+
+
+def require_writable(key: str, folder: Path) -> None:
+    """Raise FolderUnwritable where nothing could be written to a folder, there or to be made; nothing is left there."""
+    there = next(p for p in (folder, *folder.absolute().parents) if p.exists())
+    try:
+        with tempfile.TemporaryFile(dir=there):
+            pass
+    except OSError as error:
+        why = f"nothing can be made in {there}: {error.strerror or error}"
+        raise FolderUnwritable(key, folder, why) from None
 
 
 def require_empty(folder: Path) -> None:
