@@ -106,10 +106,10 @@ def demo(
     as_json: Json = False,
 ) -> None:
     """Run the whole night on a synthetic shop whose best possible AUC is known."""
-    from recsys_kd.data.synth import ShopConfig
+    from recsys_kd.data.synth import shop_config
     from recsys_kd.flow.demo import demo as run_demo
 
-    show_night(run_demo(ShopConfig(rows=rows), out, progress()), as_json)
+    show_night(run_demo(shop_config(rows=rows), out, progress()), as_json)
 
 
 @app.command()
@@ -123,11 +123,12 @@ def synth(
     as_json: Json = False,
 ) -> None:
     """Write a synthetic shop's log, catalogue, truth and recipe."""
-    from recsys_kd.data.synth import ShopConfig, synthesize
-    from recsys_kd.flow.folders import require_empty
+    from recsys_kd.data.synth import shop_config, synthesize
+    from recsys_kd.flow.filling import filled
 
-    require_empty(out)
-    shop = synthesize(ShopConfig(rows=rows, days=days, users=users, items=items, seed=seed), out, progress())
+    config = shop_config(rows=rows, days=days, users=users, items=items, seed=seed)
+    with filled(out):
+        shop = synthesize(config, out, progress())
     found = {"rows": shop.rows, "folder": str(shop.folder), "recipe": str(shop.recipe)}
     say(json.dumps(found) if as_json else f"{shop.rows:,} rows in {out}; next: recsys-kd run {shop.recipe}")
 
@@ -142,10 +143,11 @@ def import_(
     """Turn an interaction table (CSV, TSV, Parquet, libsvm) into a ranking log with a ready recipe."""
     from recsys_kd.data.interactions import import_interactions
     from recsys_kd.data.interactions_config import load_import
-    from recsys_kd.flow.folders import require_empty
+    from recsys_kd.flow.filling import filled
 
-    require_empty(out)
-    found = import_interactions(load_import(config, source), out, progress())
+    loaded = load_import(config, source)
+    with filled(out):
+        found = import_interactions(loaded, out, progress())
     if as_json:
         say(json.dumps({"read": found.read, "events": found.events, "dropped": found.dropped, "rows": found.rows}))
         return

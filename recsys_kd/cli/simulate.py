@@ -31,11 +31,11 @@ def simulate(  # noqa: PLR0913 - one per option
     """
     import numpy as np
 
-    from recsys_kd.data.synth import ShopConfig
+    from recsys_kd.data.synth import shop_config
     from recsys_kd.flow.experiments import ab_test, interleave, ramp
     from recsys_kd.flow.online import OnlineShop
 
-    shop = OnlineShop(ShopConfig(rows=rows, days=days, users=users, items=items, seed=seed))
+    shop = OnlineShop(shop_config(rows=rows, days=days, users=users, items=items, seed=seed))
     asked = shop.requests(requests, candidates, np.random.default_rng(seed))
     pair = shop.policy(control, 1), shop.policy(treatment, 2)
     found = [ab_test(shop, *pair, asked, seed=seed), interleave(shop, *pair, asked, seed=seed)]

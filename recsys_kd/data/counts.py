@@ -62,6 +62,12 @@ def same_event(keys: Sequence[str]) -> str:
     return f"rows alike in {', '.join(keys[:-1])} and {keys[-1]} are one event, of which the first read is kept"
 
 
+def excluded_told(files: Sequence[str], most: int = 5) -> str:
+    """Return in words which files are left out, the first of them by name."""
+    more = f" and {len(files) - most:,} more" if len(files) > most else ""
+    return f"{len(files):,} file(s) can't be read whole and are excluded: {', '.join(files[:most])}{more}"
+
+
 @dataclass
 class Counts:
     """Row counts of one reading of a log."""
@@ -164,10 +170,10 @@ class Counts:
             "duplicates have another label than the row that is kept": self.contradicting,
             "items of the log are not in the catalogue": self.missing_items,
             "file(s) hold no rows": self.empty_files,
-            "file(s) can't be read whole and are excluded": len(self.excluded_files),
             "file(s) have no page checksums: flipped bytes would go unseen": self.files_without_checksums,
         }
-        return lines + [f"{n:,} {what}" for what, n in counted.items() if n]
+        lines += [f"{n:,} {what}" for what, n in counted.items() if n]
+        return lines + ([excluded_told(self.excluded_files)] if self.excluded_files else [])
 
     def to_json(self) -> dict[str, Any]:
         """Return plain values."""

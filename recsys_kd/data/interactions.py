@@ -13,7 +13,7 @@ import numpy as np
 import yaml
 from numpy.typing import NDArray
 
-from recsys_kd.data.interactions_config import ImportConfig, ImportResult
+from recsys_kd.data.interactions_config import BadImport, ImportConfig, ImportResult
 from recsys_kd.data.interactions_events import read_events
 from recsys_kd.data.interactions_join import Joined
 from recsys_kd.data.interactions_log import LogWriter, given_lists
@@ -30,6 +30,7 @@ def import_interactions(config: ImportConfig, out: Path, progress: Progress = SI
     recipe = _recipe(config)
     parse_recipe(recipe, str(out / "recipe.yaml"), out)
     found = read_events(config)
+    _check_negatives(config, found.events.items)
     sides = {"users": (config.users, found.users), "items": (config.items, found.items)}
     joined = {name: Joined(side, ids, name) for name, (side, ids) in sides.items() if side is not None}
     people = {f"user_{n}": column for n, column in joined["users"].by_code().items()} if "users" in joined else {}
@@ -44,6 +45,18 @@ def import_interactions(config: ImportConfig, out: Path, progress: Progress = SI
     (out / "import.json").write_text(json.dumps({**counts, "unmatched": unmatched}, indent=1))
     (out / "recipe.yaml").write_text(yaml.safe_dump(recipe, sort_keys=False))
     return result
+
+
+def _check_negatives(config: ImportConfig, items: int) -> None:
+    """Raise BadImport where a request is to show more items than there are."""
+    wanted = {"negatives": config.negatives}
+    if config.split != "time":
+        wanted["test_negatives"] = config.test_negatives
+    for key, count in wanted.items():
+        if count >= items:
+            raise BadImport(
+                f"{key}: {count:,} beside each event's own item, of {items:,} items in all; give {items - 1:,} at most"
+            )
 
 
 def _splits(config: ImportConfig, events: Events) -> NDArray[np.int8] | None:

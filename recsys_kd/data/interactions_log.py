@@ -17,6 +17,8 @@ from recsys_kd.progress import Progress
 
 Ints = NDArray[np.int64]
 _CHUNK_EVENTS = 50_000
+_CELLS = 50_000 * 100**2
+"""Drawing compares each negative of an event with all others: so many comparisons are held at once."""
 _SPLITS = ("train", "validation", "test")
 
 
@@ -34,11 +36,13 @@ class LogWriter:
     def write(self, path: Path, lists: "Lists | None", progress: Progress) -> int:
         """Write the log in chunks of events, then the given lists, and return its rows."""
         rng, rows, n = np.random.default_rng(self.config.seed), 0, len(self.events.user)
+        most = max(self.config.negatives, 0 if self.part is None else self.config.test_negatives)
+        step = min(_CHUNK_EVENTS, max(1, _CELLS // most**2))
         writer: pq.ParquetWriter | None = None
         try:
             with progress.task("import", n, "events") as task:
-                for start in range(0, n, _CHUNK_EVENTS):
-                    index = np.arange(start, min(start + _CHUNK_EVENTS, n))
+                for start in range(0, n, step):
+                    index = np.arange(start, min(start + step, n))
                     for table in self._tables(index, rng):
                         writer = writer or pq.ParquetWriter(path, table.schema, write_page_checksum=True)
                         writer.write_table(table)

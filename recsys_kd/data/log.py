@@ -7,7 +7,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from recsys_kd.data.counts import Counts
+from recsys_kd.data.counts import Counts, excluded_told
 from recsys_kd.data.drift import LogFile, as_wanted, family
 from recsys_kd.data.files import (
     BadFile,
@@ -55,7 +55,10 @@ def open_log(config: DataConfig, split: SplitConfig, extra: Mapping[str, str] | 
             rows += file.metadata.num_rows
             files.append(LogFile(path, _with_partitions(file.schema_arrow, partition_values(path, config.path))))
     if not files:
-        raise NothingReadable(f"data.path: {config.path} holds no rows in {counts.files} file(s); give a log with rows")
+        why = f"; {excluded_told(counts.excluded_files)}" if counts.excluded_files else ""
+        raise NothingReadable(
+            f"data.path: {config.path} holds no rows in {counts.files} file(s){why}; give a log with rows"
+        )
     layout = plan_layout(config, split, files, catalogue, dict(extra or {}))
     return Log(config, layout, tuple(f.path for f in files), rows, counts)
 

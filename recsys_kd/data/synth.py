@@ -15,10 +15,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
-from pydantic import Field
+from pydantic import Field, ValidationError, model_validator
 
+from recsys_kd.errors import InputError
 from recsys_kd.progress import SILENT, Progress
-from recsys_kd.settings import StrictConfig
+from recsys_kd.settings import StrictConfig, explain
 
 DEVICES = ("phone", "desktop", "tablet")
 DAYPARTS = 6
@@ -47,6 +48,10 @@ gate: {metric: auc, teacher_margin: 0.01}
 """
 
 
+class BadShop(InputError):
+    """No shop can be made with these options."""
+
+
 class ShopConfig(StrictConfig):
     """Size and character of the shop."""
 
@@ -68,7 +73,23 @@ class ShopConfig(StrictConfig):
     exploration: float = Field(0.2, gt=0, le=1)
     """Share of the uniform distribution in the logging policy."""
     start: dt.date = dt.date(2026, 1, 5)
-    seed: int = 7
+    seed: int = Field(7, ge=0)
+
+    @model_validator(mode="after")
+    def _a_request_a_day(self) -> "ShopConfig":
+        least = self.days * self.candidates
+        if self.rows < least:
+            raise ValueError(f"rows: got {self.rows}; {self.days} days need a request each: give {least:,} at least")
+        return self
+
+
+def shop_config(**options: int) -> ShopConfig:
+    """Return the shop that options of the command line ask for. Raises: BadShop naming each that is at fault."""
+    try:
+        return ShopConfig.model_validate(options)
+    except ValidationError as error:
+        told = explain(error, "", ShopConfig).replace("(the whole file): ", "")
+        raise BadShop("\n".join(f"--{line.removeprefix(': ')}" for line in told.splitlines())) from None
 
 
 @dataclass(frozen=True)

@@ -1,5 +1,6 @@
 """The demo: a synthetic shop, its night, and how near the models come to what is possible."""
 
+import os
 import shutil
 from pathlib import Path
 
@@ -10,7 +11,7 @@ from recsys_kd.data.dataset import Dataset
 from recsys_kd.data.synth import Shop, ShopConfig, synthesize
 from recsys_kd.evaluate.metrics import auc
 from recsys_kd.flow.evaluation import test_sample
-from recsys_kd.flow.folders import require_empty
+from recsys_kd.flow.folders import FolderUnwritable, check_writable, require_empty
 from recsys_kd.flow.night import Night, run
 from recsys_kd.ids import mix
 from recsys_kd.progress import Progress
@@ -32,8 +33,9 @@ def oracle_auc(shop: Shop, dataset: Dataset) -> float:
 def demo(config: ShopConfig, folder: Path, progress: Progress) -> Night:
     """Make the shop under `folder` unless it is there, and run its night.
 
-    Raises FolderInUse where the folder holds files that no demo has made.
+    Raises FolderInUse where the folder holds files that no demo has made, FolderUnwritable where the disk refuses.
     """
+    check_writable("OUT", folder)
     marker = folder / "shop.json"
     wanted = config.model_dump_json()
     if not marker.exists():
@@ -43,8 +45,11 @@ def demo(config: ShopConfig, folder: Path, progress: Progress) -> Night:
     if marker.read_text() != wanted:
         for old in ("log", "truth", "work"):
             shutil.rmtree(folder / old, ignore_errors=True)
-        shop = synthesize(config, folder, progress)
-        marker.write_text(wanted)
+        try:
+            shop = synthesize(config, folder, progress)
+            marker.write_text(wanted)
+        except OSError as error:
+            raise FolderUnwritable("OUT", folder, os.strerror(error.errno) if error.errno else str(error)) from None
     else:
         shop = Shop(folder, config.rows)
     recipe = load_recipe(shop.recipe)

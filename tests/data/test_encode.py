@@ -79,8 +79,8 @@ def test_all_that_was_left_out_is_told_in_a_line_each():
         "catalogue items without a usable value: price 4",
         "1,200 items of the log are not in the catalogue",
         "1 file(s) hold no rows",
-        "2 file(s) can't be read whole and are excluded",
         "3 file(s) have no page checksums: flipped bytes would go unseen",
+        "2 file(s) can't be read whole and are excluded: a, b",
     ]
     assert Counts(read=5, used=5).notes() == []
 

@@ -219,3 +219,16 @@ def test_the_command_prints_where_every_row_went(tmp_path):
         found["dropped"]["no user"] == 10 and found["rows"] == pq.read_metadata(tmp_path / "out/log.parquet").num_rows
     )
     assert (tmp_path / "out" / "recipe.yaml").exists()
+
+
+@pytest.mark.parametrize(
+    ("more", "words"),
+    [
+        ({"negatives": 21}, "^negatives: 21 beside each event's own item, of 21 items in all; give 20 at most"),
+        ({"split": "leave_one_out", "test_negatives": 5000}, "^test_negatives: 5,000 .* of 21 items"),
+    ],
+)
+def test_more_negatives_than_there_are_items_are_refused_before_any_is_drawn(tmp_path, more, words):
+    with pytest.raises(BadImport, match=words):
+        imported(tmp_path, purchases(400, when=["2026-01-01"] * 200 + ["2026-01-20"] * 200), **more)
+    assert not (tmp_path / "out").exists()

@@ -17,6 +17,7 @@ from recsys_kd.data.encode import encode
 from recsys_kd.data.evidence import ConstantLabel
 from recsys_kd.data.files import BadFile, NoChecksums, NoParquet
 from recsys_kd.data.layout import MissingColumn, UnknownVocabulary, WrongColumnType
+from recsys_kd.data.log import NothingReadable
 from recsys_kd.data.split import EmptySplit
 from recsys_kd.errors import RecsysKdError
 from recsys_kd.schema import ITEM, USER
@@ -211,6 +212,15 @@ def test_a_truncated_file_is_named_or_excluded_and_counted(tmp_path):
         encode(config(folder), SPLIT, tmp_path / "out")
     data = encode(config(folder, on_bad_file="exclude"), SPLIT, tmp_path / "out")
     assert data.counts.excluded_files == [str(bad)] and data.counts.used == 400
+
+
+def test_a_log_of_which_no_file_can_be_read_is_not_told_as_one_without_rows_alone(tmp_path):
+    folder = tmp_path / "log"
+    folder.mkdir()
+    bad = write(folder / "b.parquet", log())
+    bad.write_bytes(bad.read_bytes()[:-50])
+    with pytest.raises(NothingReadable, match=r"1 file\(s\) can't be read whole and are excluded: .*b\.parquet; give"):
+        encode(config(folder, on_bad_file="exclude"), SPLIT, tmp_path / "out")
 
 
 def test_a_corrupt_page_excludes_the_whole_file(tmp_path):

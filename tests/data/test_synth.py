@@ -1,7 +1,8 @@
 import numpy as np
 import pyarrow.parquet as pq
+import pytest
 
-from recsys_kd.data.synth import ShopConfig, draw_slots, synthesize
+from recsys_kd.data.synth import BadShop, ShopConfig, draw_slots, shop_config, synthesize
 
 
 def test_slots_are_distinct_and_their_propensities_are_conditional():
@@ -44,3 +45,19 @@ def test_click_rate_follows_the_true_probability(shop):
         truth.append(pq.read_table(shop.truth / day.name / "part-0.parquet")["probability"].to_numpy())
     p = np.concatenate(truth)
     assert abs(np.concatenate(labels).mean() - p.mean()) < 4 * np.sqrt(p.mean() / len(p))
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"rows": 0}, "--rows: got 0; give a whole number, at least 1,000"),
+        ({"days": 1, "items": 1}, "--days: got 1; give a whole number, at least 4\n--items: got 1; give .* least 50"),
+        ({"users": 0}, "--users: got 0; give a whole number, at least 10"),
+        ({"seed": -1}, "--seed: got -1; give a whole number, at least 0"),
+        ({"rows": 1000, "days": 500}, "--rows: got 1000; 500 days need a request each: give 5,000 at least"),
+    ],
+)
+def test_an_option_that_makes_no_shop_is_named_with_what_it_may_be(options, words):
+    with pytest.raises(BadShop, match=f"^{words}$") as caught:
+        shop_config(**options)
+    assert caught.value.exit_code == 2
