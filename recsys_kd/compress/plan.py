@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from recsys_kd.compress.coding import CodedTable
-from recsys_kd.compress.pricing import Market
+from recsys_kd.compress.pricing import Market, everything
 from recsys_kd.errors import InputError
 from recsys_kd.tables import Bits, RowCode
 
@@ -26,10 +26,23 @@ class BadBudget(InputError):
 
 
 class BudgetTooSmall(BadBudget):
-    """So many bytes are needed before any id has a row of its own, and the budget is less."""
+    """So many bytes are needed before any id has a row of its own, and the budget is less.
 
-    def __init__(self, needed: int, budget: int, told: str) -> None:
-        super().__init__(told)
+    told: the budget in words, as it was asked for; least: "at least " where more may be needed.
+    """
+
+    def __init__(
+        self,
+        needed: int,
+        budget: int,
+        told: str = "",
+        advice: str = "raise `compress.bytes` (or lower `compress.ratio`)",
+        least: str = "",
+    ) -> None:
+        super().__init__(
+            f"{told or f'compress: a budget of {budget:,} bytes'} can't be met: {least}{needed:,} bytes are needed "
+            f"before any id has a row of its own; {advice}, or make `student.hidden` smaller"
+        )
         self.needed, self.budget = needed, budget
 
 
@@ -101,7 +114,7 @@ def smallest(tables: Sequence[CodedTable], fixed_bytes: int) -> int:
 def nothing_kept(tables: Sequence[CodedTable], fold: Literal["item", "field"]) -> CompressionPlan:
     """Return the plan of `smallest`."""
     none = np.zeros(0, dtype=np.int64)
-    return CompressionPlan({t.name: TablePlan(none, _SMALLEST) for t in tables}, fold, 0, _per_row(tables, 0.0), None)
+    return CompressionPlan({t.name: TablePlan(none, _SMALLEST) for t in tables}, fold, 0, _lost(tables, 0.0), None)
 
 
 def plan_for_bytes(
@@ -122,36 +135,21 @@ def plan_for_bytes(
     Raises: BadBudget where not even the fallback rows fit, naming the smallest budget that can be met.
     """
     if smallest(tables, fixed_bytes) > budget:
-        raise budget_error(smallest(tables, fixed_bytes), budget)
+        raise BudgetTooSmall(smallest(tables, fixed_bytes), budget)
     left = float(budget - fixed_bytes)
     market = market or Market(tables)
     codes, best = market.searched(left, bits, False)
     if tiers and any(table.refinable for table in tables):
         others, found = market.searched(left, bits, True)
-        everything = _everything(tables)
-        if found.saved - best.saved > max(_WORTH_A_TIER * (everything - best.saved), _NEGLIGIBLE * everything):
+        left_out = market.everything - best.saved
+        if found.saved - best.saved > max(_WORTH_A_TIER * left_out, _NEGLIGIBLE * market.everything):
             codes, best = others, found
     plans = {name: TablePlan(keep, codes[name], best.hot.get(name, _NONE)) for name, keep in best.keep.items()}
-    return CompressionPlan(plans, fold, fixed_bytes + best.bytes, _per_row(tables, best.saved), budget)
+    return CompressionPlan(plans, fold, fixed_bytes + best.bytes, max(market.everything - best.saved, 0.0), budget)
 
 
-def _everything(tables: Sequence[CodedTable]) -> float:
-    """Return the nats that all rows in full would save."""
-    return sum(float(t.saved(RowCode(t.dim, 8)).sum(dtype=np.float64)) for t in tables)
-
-
-def _per_row(tables: Sequence[CodedTable], saved: float) -> float:
-    return max(_everything(tables) - saved, 0.0)
-
-
-def budget_error(needed: int, budget: int) -> BudgetTooSmall:
-    """Return the refusal of a budget that can't be met."""
-    return BudgetTooSmall(
-        needed,
-        budget,
-        f"compress: a budget of {budget:,} bytes can't be met: {needed:,} bytes are needed before any id has a row "
-        "of its own; raise `compress.bytes` (or lower `compress.ratio`), or make `student.hidden` smaller",
-    )
+def _lost(tables: Sequence[CodedTable], saved: float) -> float:
+    return max(everything(tables) - saved, 0.0)
 
 
 def plan_for_fraction(
@@ -220,4 +218,4 @@ def _in_full(
         spent += len(refined) * code.more.bytes if code.more else 0
         saved += float(table.saved(code)[keep].sum(dtype=np.float64))
         saved += float(gains[table.name][hottest[table.name]].sum(dtype=np.float64)) if len(refined) else 0.0
-    return CompressionPlan(plans, fold, fixed_bytes + int(np.ceil(spent)), _per_row(tables, saved), None)
+    return CompressionPlan(plans, fold, fixed_bytes + int(np.ceil(spent)), _lost(tables, saved), None)

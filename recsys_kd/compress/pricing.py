@@ -6,6 +6,7 @@ per byte than the first, both are bought together.
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import NamedTuple
 
 import numpy as np
@@ -125,6 +126,11 @@ class Filled:
     price: float = 0.0
 
 
+def everything(tables: Iterable[CodedTable]) -> float:
+    """Return the nats that all rows in full would save."""
+    return sum(float(t.saved(RowCode(t.dim, 8)).sum(dtype=np.float64)) for t in tables)
+
+
 class Market:
     """All tables' codes, asked for again and again: by prices, by budgets, in one tier and in two."""
 
@@ -133,6 +139,11 @@ class Market:
         self.samples = {table.name: Sample.of(table) for table in tables}
         self._prices: dict[tuple[float, tuple[Bits, ...]], float] = {}
         self._is_whole = all(sample.stride == 1 for sample in self.samples.values())
+
+    @cached_property
+    def everything(self) -> float:
+        """The nats that all rows in full would save: the same for every budget."""
+        return everything(self.tables)
 
     def searched(self, budget: float, bits: Sequence[Bits], tiers: bool) -> tuple[Codes, Filled]:
         """Return the codes that save most, by single steps from those of one price, and the rows that they keep."""

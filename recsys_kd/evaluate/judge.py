@@ -12,6 +12,7 @@ from recsys_kd.evaluate.evaluation import Interval
 from recsys_kd.evaluate.gate import Check, Verdict, calibrated, not_worse, verdict_of
 from recsys_kd.evaluate.measure import direction
 from recsys_kd.evaluate.policy import Policy
+from recsys_kd.settings import utc
 
 CANDIDATE = "candidate"
 DAY_MS = 86_400_000
@@ -38,8 +39,8 @@ def judge(policy: Policy, found: Mapping[str, Comparison], facts: Facts) -> Verd
     """Return the verdict. found: model -> comparison of the candidate (treatment) with that model (control)."""
     checks = [c for model in policy.against for c in _against(policy, model, found.get(model))]
     checks += [*_slices(policy, found), *_of_artifact(policy, found, facts)]
-    found_so = verdict_of(checks, facts.artifact_digest, facts.data_digest, policy.valid_days, facts.log_digest)
-    return replace(found_so, policy=f"{policy.name}, {policy.digest}")
+    verdict = verdict_of(checks, facts.artifact_digest, facts.data_digest, policy.valid_days, facts.log_digest)
+    return replace(verdict, policy=f"{policy.name}, {policy.digest}")
 
 
 def _against(policy: Policy, model: str, found: Comparison | None) -> list[Check]:
@@ -110,11 +111,6 @@ def _logs_age(facts: Facts) -> Check:
     age = (dt.datetime.now(dt.UTC).timestamp() * 1000 - facts.log_until) / DAY_MS
     sentence = f"the log's last row is of {utc(facts.log_until)}, {age:,.1f} days ago"
     return Check("log's age", True, round(age, 1), None, sentence, gates=False)
-
-
-def utc(stamp: int) -> str:
-    """Return milliseconds UTC as ISO text, to the second."""
-    return dt.datetime.fromtimestamp(stamp / 1000, dt.UTC).isoformat(timespec="seconds")
 
 
 def _at_most(name: str, words: str, value: float, limit: float, unit: str) -> Check:

@@ -15,14 +15,13 @@ from recsys_kd.evaluate.evaluation import plain_values
 from recsys_kd.evaluate.offpolicy import OffPolicy
 from recsys_kd.flow.ab_log import ScoredLog
 from recsys_kd.flow.ab_policy import doubts_of, policy_values
-from recsys_kd.flow.ab_read import read_for, resolve_all, sample_of
+from recsys_kd.flow.ab_read import read_for, resolve_all, sample_of, settings_of
 from recsys_kd.flow.ab_refs import Ref
 from recsys_kd.flow.ab_scores import Declared
 from recsys_kd.flow.ab_slices import day_note, slices_of
 from recsys_kd.flow.ab_split import GroupShares, group_shares
 from recsys_kd.flow.outputs import check_outputs, inputs_of
 from recsys_kd.progress import SILENT, Progress
-from recsys_kd.settings import AbConfig, EvaluateConfig, load_recipe
 
 
 class SameModel(InputError):
@@ -74,8 +73,7 @@ def compare_log(  # noqa: PLR0913 - a log, its readers and its models
     """
     _check_distinct(control, treatments)
     check_outputs({"quarantine": quarantine}, inputs_of(log, recipe, store))
-    loaded = load_recipe(recipe) if recipe else None
-    ab, evaluate = (loaded.ab, loaded.evaluate) if loaded else (AbConfig(), EvaluateConfig())
+    loaded, ab, evaluate = settings_of(recipe)
     refs = resolve_all([control, *treatments], log, store, registry)
     reading = read_for(refs, log, loaded, since, scores, quarantine, progress)
     found = reading.log

@@ -29,10 +29,9 @@ from recsys_kd.flow.ab_columns import Names
 from recsys_kd.flow.ab_refs import Ref
 from recsys_kd.flow.ab_scores import Declared, kind_of, logits_of
 from recsys_kd.flow.keyed import RawScorer, fields_of
-from recsys_kd.flow.lineage import day_of
 from recsys_kd.ids import mix
 from recsys_kd.progress import SILENT, Progress
-from recsys_kd.settings import DataConfig, FieldConfig, SplitConfig
+from recsys_kd.settings import DataConfig, FieldConfig, SplitConfig, utc
 
 Floats = NDArray[np.float32]
 
@@ -210,9 +209,9 @@ class _Rows:
     def finish(self, digest: str, found: Scan, notes: list[str]) -> ScoredLog:
         """Return the rows, sorted by request where they are not."""
         if self.n == 0:
-            first, last = day_of(found.first_time), day_of(found.last_time)
+            first, last = utc(found.first_time), utc(found.last_time)
             raise NothingLeft(
-                f"no row of the log is as late as --since {day_of(self.wanted.since or 0)}: its rows are from {first} "
+                f"no row of the log is as late as --since {utc(self.wanted.since or 0)}: its rows are from {first} "
                 f"to {last}; give a later log or an earlier time"
             )
         keys: dict[str, NDArray[np.int64]] = {}

@@ -15,7 +15,7 @@ from recsys_kd.flow.ab_scores import Declared, check_columns, taken_columns
 from recsys_kd.flow.ab_slices import catalogue_column, catalogue_numbers
 from recsys_kd.flow.lineage import check_unseen, instant
 from recsys_kd.progress import SILENT, Progress
-from recsys_kd.settings import AbConfig, DataConfig, Recipe
+from recsys_kd.settings import AbConfig, DataConfig, EvaluateConfig, Recipe, load_recipe
 
 
 @dataclass(frozen=True)
@@ -27,6 +27,14 @@ class Reading:
     """Model -> log column of its own chances."""
     notes: tuple[str, ...]
     """Rows that are left out, and models whose training days are not known."""
+
+
+def settings_of(recipe: Path | None) -> tuple[Recipe | None, AbConfig, EvaluateConfig]:
+    """Return a recipe, and what it says of comparisons; the defaults where there is none. Raises: BadRecipe."""
+    if recipe is None:
+        return None, AbConfig(), EvaluateConfig()
+    loaded = load_recipe(recipe)
+    return loaded, loaded.ab, loaded.evaluate
 
 
 def resolve_all(names: Iterable[str], log: Path, store: Path, registry: str | None = None) -> tuple[Ref, ...]:

@@ -17,24 +17,20 @@ def check_budget(recipe: Recipe, dataset: Dataset, teacher_bytes: int, *, foreto
     try:
         check(Student(dataset.schema, recipe.student), dataset, recipe.compress, teacher_bytes)
     except BudgetTooSmall as error:
-        told = _told(recipe.compress, error, teacher_bytes, foretold)
-        raise BudgetTooSmall(error.needed, error.budget, told) from None
+        told, advice = _told(recipe.compress, error, teacher_bytes, foretold)
+        raise BudgetTooSmall(error.needed, error.budget, told, advice, "at least " if foretold else "") from None
 
 
-def _told(config: CompressConfig, error: BudgetTooSmall, teacher_bytes: int, foretold: bool) -> str:
-    least, most = ("at least ", "at most ") if foretold else ("", "")
-    needed = f"{least}{error.needed:,} bytes are needed before any id has a row of its own"
+def _told(config: CompressConfig, error: BudgetTooSmall, teacher_bytes: int, foretold: bool) -> tuple[str, str]:
+    """Return the budget in the recipe's words, and what to do."""
     if config.ratio is None:
-        return (
-            f"compress.bytes: {config.bytes}: a budget of {error.budget:,} bytes can't be met: {needed}; write more "
-            "than that, or make `student.hidden` smaller"
-        )
-    advice = _advice(teacher_bytes, error.needed, foretold)
-    return (
+        return f"compress.bytes: {config.bytes}: a budget of {error.budget:,} bytes", "write more than that"
+    most = "at most " if foretold else ""
+    told = (
         f"compress.ratio: {config.ratio:g}: a budget of {most}{error.budget:,} bytes, the {most}{teacher_bytes:,} of "
-        f"the teacher by {config.ratio:g}, can't be met: {needed}; {advice}, or make "
-        "`student.hidden` smaller"
+        f"the teacher by {config.ratio:g},"
     )
+    return told, _advice(teacher_bytes, error.needed, foretold)
 
 
 def _advice(teacher_bytes: int, needed: int, foretold: bool) -> str:

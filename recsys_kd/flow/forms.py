@@ -43,13 +43,8 @@ def check_forms(recipe: Recipe, dataset: Dataset, budget: int) -> None:
             refused.append(error.needed)
         else:
             return
-    needed = min(refused)
-    raise BudgetTooSmall(
-        needed,
-        budget,
-        f"plan: --bytes {budget}: a budget of {budget:,} bytes can't be met: {needed:,} bytes are needed before any "
-        "id has a row of its own; give more than that, or make `student.hidden` smaller",
-    )
+    told = f"plan: --bytes {budget}: a budget of {budget:,} bytes"
+    raise BudgetTooSmall(min(refused), budget, told, "give more than that")
 
 
 class Maker:

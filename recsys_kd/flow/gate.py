@@ -13,7 +13,7 @@ from recsys_kd.evaluate.gate import Verdict
 from recsys_kd.evaluate.judge import CANDIDATE, Facts, judge
 from recsys_kd.evaluate.policy import Policy
 from recsys_kd.flow.ab_log import ScoredLog
-from recsys_kd.flow.ab_read import read_for, resolve_all, sample_of
+from recsys_kd.flow.ab_read import read_for, resolve_all, sample_of, settings_of
 from recsys_kd.flow.ab_refs import Ref
 from recsys_kd.flow.ab_scores import Declared
 from recsys_kd.flow.ab_slices import slices_of
@@ -24,7 +24,7 @@ from recsys_kd.progress import SILENT, Progress
 from recsys_kd.registry.protocol import Pointer, PromotionRefused
 from recsys_kd.registry.seal import sealed
 from recsys_kd.registry.where import RegistryMissing, open_registry
-from recsys_kd.settings import AbConfig, EvaluateConfig, Margin, load_recipe
+from recsys_kd.settings import AbConfig, EvaluateConfig, Margin
 
 
 class NotAnArtifact(InputError):
@@ -67,8 +67,7 @@ def gate(  # noqa: PLR0913 - a log, its readers and its models
     Raises: NotAnArtifact, and what `flow.ab.compare_log` raises.
     """
     check_outputs({"quarantine": quarantine}, inputs_of(log, recipe, store))
-    loaded = load_recipe(recipe) if recipe else None
-    ab, evaluate = (loaded.ab, loaded.evaluate) if loaded else (AbConfig(), EvaluateConfig())
+    loaded, ab, evaluate = settings_of(recipe)
     check_policy(policy, others, evaluate.k)
     live = champions(store, registry)
     refs = {ref.name: ref for ref in resolve_all([candidate, *others.values()], log, store, registry)}

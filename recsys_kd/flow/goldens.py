@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 from recsys_kd.artifact.manifest import Golden
 from recsys_kd.data.dataset import Dataset
 from recsys_kd.runtime.ranker import Ranker, decode_golden
+from recsys_kd.runtime.values import MISSING
 from recsys_kd.tables import CompiledStudent
 
 GOLDEN_REQUESTS, GOLDEN_CANDIDATES = 3, 4
@@ -25,11 +26,10 @@ def golden_queries(student: CompiledStudent, dataset: Dataset) -> tuple[Golden, 
 def golden_query(student: CompiledStudent, dataset: Dataset, row: int, items: NDArray[np.int64]) -> Golden:
     """Return a log row's request with candidate `items` (keys), and the logits that this student gives them."""
     schema, batch = dataset.schema, dataset.batch(np.array([row]))
-    missing = int(np.iinfo(np.int64).min)
 
     def key(vocabulary: str, at: int) -> int:
         known = dataset.keys(vocabulary)
-        return int(known[at]) if at < len(known) else missing
+        return int(known[at]) if at < len(known) else MISSING
 
     request = schema.of(side="request")
     candidate = schema.of(side="candidate")

@@ -65,28 +65,26 @@ def _raw_numbers(field: Field, values: list[float]) -> Any:
 
 def medians(rankers: Mapping[str, Ranker], golden: Sequence[Golden], runs: int = RUNS) -> dict[str, float]:
     """Return the median microseconds per request of rankers of one schema; asked in turn, noise hits them alike."""
-    schema = next(iter(rankers.values())).schema
-    queries = [raw_query(schema, query, CANDIDATES) for query in golden]
-    times: dict[str, list[float]] = {name: [] for name in rankers}
-    for i in range(runs + WARM):
-        query = queries[i % len(queries)]
-        for name, ranker in rankers.items():
-            start = time.perf_counter()
-            ranker.score(query.request, query.candidates, query.features)
-            times[name].append(time.perf_counter() - start)
-    return {name: float(np.median(found[WARM:])) * 1e6 for name, found in times.items()}
+    return {name: float(np.median(times)) for name, times in _microseconds(rankers, golden, runs).items()}
 
 
 def latency_of(path: Path, runs: int = RUNS) -> tuple[float, float]:
     """Return the median and the 99th percentile of microseconds per request of 1,000 candidates."""
     ranker = Ranker.open(path)
     golden = ranker.manifest.golden if ranker.manifest else ()
-    queries, times = [raw_query(ranker.schema, query, CANDIDATES) for query in golden if query.candidates], []
+    p50, p99 = np.quantile(_microseconds({"": ranker}, golden, runs)[""], [0.5, 0.99])
+    return float(p50), float(p99)
+
+
+def _microseconds(rankers: Mapping[str, Ranker], golden: Sequence[Golden], runs: int) -> dict[str, list[float]]:
+    schema = next(iter(rankers.values())).schema
+    queries = [raw_query(schema, query, CANDIDATES) for query in golden if query.candidates]
+    times: dict[str, list[float]] = {name: [] for name in rankers}
     for i in range(runs + WARM):
         query = queries[i % len(queries)]
-        start = time.perf_counter()
-        ranker.score(query.request, query.candidates, query.features)
-        if i >= WARM:
-            times.append(time.perf_counter() - start)
-    p50, p99 = np.quantile(times, [0.5, 0.99]) * 1e6
-    return float(p50), float(p99)
+        for name, ranker in rankers.items():
+            start = time.perf_counter()
+            ranker.score(query.request, query.candidates, query.features)
+            if i >= WARM:
+                times[name].append((time.perf_counter() - start) * 1e6)
+    return times

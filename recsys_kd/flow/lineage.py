@@ -1,13 +1,11 @@
 """Rows that a model has learned from can't judge it: logs that reach into its days are refused."""
 
-import datetime as dt
-
 import numpy as np
 from numpy.typing import NDArray
 
 from recsys_kd.errors import InputError
 from recsys_kd.flow.ab_refs import Ref
-from recsys_kd.settings import milliseconds
+from recsys_kd.settings import milliseconds, utc
 
 
 class SeenInTraining(InputError):
@@ -30,11 +28,6 @@ def instant(text: str) -> int:
         raise BadTime(f"--since: '{text}' is not a time; write it as 2026-01-31 or 2026-01-31T12:00") from None
 
 
-def day_of(stamp: int) -> str:
-    """Return the UTC instant of milliseconds as ISO text, to the second."""
-    return dt.datetime.fromtimestamp(stamp / 1000, dt.UTC).isoformat(timespec="seconds")
-
-
 def check_unseen(refs: list[Ref], stamp: NDArray[np.int64]) -> tuple[str, ...]:
     """Raise SeenInTraining if rows (ms UTC [N]) lie within the days that a model learned from; return notes.
 
@@ -52,10 +45,10 @@ def check_unseen(refs: list[Ref], stamp: NDArray[np.int64]) -> tuple[str, ...]:
         inside = (stamp >= seen["first"]) & (stamp <= seen["last"])
         if inside.any():
             raise SeenInTraining(
-                f"'{ref.name}' learned from {day_of(seen['first'])} to {day_of(seen['last'])}, and "
+                f"'{ref.name}' learned from {utc(seen['first'])} to {utc(seen['last'])}, and "
                 f"{int(inside.sum()):,} of {len(stamp):,} rows of this log lie within: it would be asked what it was "
                 "told. Give a later log, or "
-                f"--since {day_of(seen['last'] + 1000)}"
+                f"--since {utc(seen['last'] + 1000)}"
             )
         _check_not_before(ref.name, seen["first"], stamp)
     return tuple(notes)
@@ -66,7 +59,7 @@ def _check_not_before(name: str, first: int, stamp: NDArray[np.int64]) -> None:
     if before.any():
         raise BadTime(
             f"timestamp: {int(before.sum()):,} of {len(stamp):,} rows are from before '{name}' began to learn "
-            f"({day_of(first)}), the first from {day_of(int(stamp.min()))}: {WHICH_UNIT}, or give a later log"
+            f"({utc(first)}), the first from {utc(int(stamp.min()))}: {WHICH_UNIT}, or give a later log"
         )
 
 
@@ -77,7 +70,7 @@ def _absurd(refs: list[Ref], stamp: NDArray[np.int64]) -> list[str]:
         return []
     told = (
         f"timestamp: {int(wrong.sum()):,} of {len(stamp):,} rows are from before 1990 or after 2100, the first from "
-        f"{day_of(int(stamp[np.argmax(wrong)]))}: {WHICH_UNIT}"
+        f"{utc(int(stamp[np.argmax(wrong)]))}: {WHICH_UNIT}"
     )
     if any(ref.manifest is not None for ref in refs):
         raise BadTime(told)

@@ -10,8 +10,8 @@ from recsys_kd.compress.export import compile_student, quantized, served_arrays,
 from recsys_kd.compress.fold import FoldedStudent
 from recsys_kd.compress.plan import (
     BadBudget,
+    BudgetTooSmall,
     CompressionPlan,
-    budget_error,
     nothing_kept,
     parse_bytes,
     plan_for_bytes,
@@ -74,7 +74,7 @@ def check_budget(student: Student, dataset: Dataset, config: CompressConfig, tea
     coded = Coded(folded, [uncoded(name, table) for name, table in folded.tables.items()], 0.0)
     needed = smallest(coded.tables, fixed_bytes(folded, _empty_overhead(coded, dataset, config))) + _SLACK
     if needed > budget:
-        raise budget_error(needed, budget)
+        raise BudgetTooSmall(needed, budget)
 
 
 def _rank(plan: CompressionPlan, budget: int) -> tuple[bool, float]:
@@ -124,7 +124,7 @@ def _no_rows(coded: Coded, dataset: Dataset, config: CompressConfig, budget: int
     """Return what is left where the first rows alone, and what names them, are over the budget. Raises: BadBudget."""
     plan = _weighed(coded, dataset, dataclasses.replace(nothing_kept(coded.tables, config.fold), budget_bytes=budget))
     if plan.predicted_bytes > budget:
-        raise budget_error(plan.predicted_bytes, budget)
+        raise BudgetTooSmall(plan.predicted_bytes, budget)
     return plan
 
 

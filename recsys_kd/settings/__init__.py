@@ -13,6 +13,7 @@ from recsys_kd.settings.data import (
     SplitConfig,
     Window,
     milliseconds,
+    utc,
 )
 from recsys_kd.settings.documents import load_yaml
 from recsys_kd.settings.explain import explain
@@ -62,4 +63,5 @@ __all__ = [
     "load_yaml",
     "milliseconds",
     "parse_recipe",
+    "utc",
 ]

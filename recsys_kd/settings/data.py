@@ -63,6 +63,11 @@ def milliseconds(text: str) -> int:
     return (aware - dt.datetime(1970, 1, 1, tzinfo=dt.UTC)) // dt.timedelta(milliseconds=1)
 
 
+def utc(stamp: int) -> str:
+    """Return milliseconds UTC as ISO 8601 text, to the second: what `milliseconds` reads."""
+    return dt.datetime.fromtimestamp(stamp / 1000, dt.UTC).isoformat(timespec="seconds")
+
+
 def _instant(value: object) -> object:
     """Return a date as text, and a text as it is if it is a date. Raises: ValueError."""
     if isinstance(value, dt.date):  # a datetime is one too

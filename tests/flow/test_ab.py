@@ -24,9 +24,10 @@ from recsys_kd.flow.ab_refs import UnknownRef, resolve
 from recsys_kd.flow.ab_scores import BadScores, NotProbabilities, NotScores, UnclearScores, parse_scores
 from recsys_kd.flow.evaluation import score_compiled
 from recsys_kd.flow.goldens import golden_queries
-from recsys_kd.flow.lineage import SeenInTraining, day_of
+from recsys_kd.flow.lineage import SeenInTraining
 from recsys_kd.flow.weighing import seen_days
 from recsys_kd.registry.sqlite import SqliteRegistry
+from recsys_kd.settings import utc
 from tests.served import LINEAGE, compressed, random_student
 
 
@@ -330,7 +331,7 @@ def models(dataset, shop, tmp_path_factory):
 
 def test_versions_and_artifacts_are_scored_as_a_night_would_score_them(models, dataset, shop):
     store, ((artifact, student), _) = models
-    since = day_of(int(dataset.column("timestamp")[dataset.splits["test"].start]))
+    since = utc(int(dataset.column("timestamp")[dataset.splits["test"].start]))
     found = compare_log(shop.folder / "log", str(artifact.path), ["synthetic-shop@2"], shop.recipe, store, since=since)
     expected, got = score_compiled(student, dataset)[0], found.log.scores[str(artifact.path)].logit
     ranks = [0.1, 0.5, 0.9]

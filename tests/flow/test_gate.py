@@ -17,11 +17,10 @@ from recsys_kd.evaluate.judge import Facts, judge
 from recsys_kd.evaluate.policy import BadPolicy, Policy, SlicePolicy, load_policy
 from recsys_kd.evaluate.sample import Sample
 from recsys_kd.flow.gate import NotAnArtifact, gate
-from recsys_kd.flow.lineage import day_of
 from recsys_kd.registry.protocol import PromotionRefused
 from recsys_kd.registry.rules import check_verdict
 from recsys_kd.registry.sqlite import SqliteRegistry
-from recsys_kd.settings import AbConfig, Margin
+from recsys_kd.settings import AbConfig, Margin, utc
 from tests.flow.test_ab import models as models
 
 POLICY = {
@@ -57,7 +56,7 @@ def policy(folder, **changes):
 
 def arguments(models, dataset, shop, log, folder, **changes):
     store, ((artifact, _), _) = models
-    since = day_of(int(dataset.column("timestamp")[dataset.splits["test"].start]))
+    since = utc(int(dataset.column("timestamp")[dataset.splits["test"].start]))
     return [
         "gate", str(policy(folder, **changes)), "--candidate", str(artifact.path), "--log", str(log),
         "--against", "teacher=teacher", "--against", "control=synthetic-shop@2", "--recipe", str(shop.recipe),

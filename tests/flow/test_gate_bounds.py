@@ -10,10 +10,12 @@ from typer.testing import CliRunner
 from recsys_kd.cli.main import app
 from recsys_kd.evaluate.gate import Verdict
 from recsys_kd.evaluate.judge import Facts, _of_artifact
+from recsys_kd.evaluate.measure import measure
 from recsys_kd.evaluate.policy import BadPolicy, Policy, load_policy
+from recsys_kd.evaluate.sample import Sample
 from recsys_kd.flow.ab_refs import Ref
 from recsys_kd.flow.gate import gate, promote
-from recsys_kd.flow.gate_policy import check_policy
+from recsys_kd.flow.gate_policy import check_policy, metrics_of
 from recsys_kd.flow.lineage import BadTime, check_unseen
 from recsys_kd.registry.protocol import StaleEpoch
 from recsys_kd.registry.sqlite import SqliteRegistry
@@ -116,3 +118,10 @@ def test_a_policy_that_can_not_be_met_is_told_with_its_file_before_anything_is_m
     asked = load_policy(policy(tmp_path, **{"slices": None, **changes}))
     with pytest.raises(BadPolicy, match=f"{tmp_path}/policy.yaml: {words}"):
         check_policy(asked, (), (10,))
+
+
+def test_a_policy_may_name_every_metric_that_a_log_can_have():
+    label = np.array([1, 0, 0, 1], dtype=np.float32)
+    code, one = np.array([0, 0, 1, 1]), np.ones(4, dtype=np.float32)
+    sample = Sample(label, one, code, code, np.arange(4), one, label)
+    assert set(measure(np.arange(4, dtype=np.float32), sample, (1, 5), 2)) == set(metrics_of((1, 5)))
