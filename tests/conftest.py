@@ -6,7 +6,8 @@ import pytest
 
 from recsys_kd.data.dataset import Dataset
 from recsys_kd.data.encode import encode
-from recsys_kd.data.synth import Shop, ShopConfig, synthesize
+from recsys_kd.data.synth import Shop, synthesize
+from recsys_kd.data.synth_config import ShopConfig
 from recsys_kd.settings import Recipe, StudentConfig, TeacherConfig, load_recipe
 from tests import paths  # noqa: F401 - before any test imports a plugin
 

@@ -106,7 +106,7 @@ def demo(
     as_json: Json = False,
 ) -> None:
     """Run the whole night on a synthetic shop whose best possible AUC is known."""
-    from recsys_kd.data.synth import shop_config
+    from recsys_kd.data.synth_config import shop_config
     from recsys_kd.flow.demo import demo as run_demo
 
     show_night(run_demo(shop_config(rows=rows), out, progress()), as_json)
@@ -123,7 +123,8 @@ def synth(
     as_json: Json = False,
 ) -> None:
     """Write a synthetic shop's log, catalogue, truth and recipe."""
-    from recsys_kd.data.synth import shop_config, synthesize
+    from recsys_kd.data.synth import synthesize
+    from recsys_kd.data.synth_config import shop_config
     from recsys_kd.flow.filling import filled
 
     config = shop_config(rows=rows, days=days, users=users, items=items, seed=seed)

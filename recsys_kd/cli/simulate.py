@@ -31,7 +31,7 @@ def simulate(  # noqa: PLR0913 - one per option
     """
     import numpy as np
 
-    from recsys_kd.data.synth import shop_config
+    from recsys_kd.data.synth_config import shop_config
     from recsys_kd.flow.experiments import ab_test, interleave, ramp
     from recsys_kd.flow.online import OnlineShop
 

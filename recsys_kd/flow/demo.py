@@ -8,7 +8,8 @@ import numpy as np
 import pyarrow.parquet as pq
 
 from recsys_kd.data.dataset import Dataset
-from recsys_kd.data.synth import Shop, ShopConfig, synthesize
+from recsys_kd.data.synth import Shop, synthesize
+from recsys_kd.data.synth_config import ShopConfig
 from recsys_kd.evaluate.metrics import auc
 from recsys_kd.flow.evaluation import test_sample
 from recsys_kd.flow.folders import FolderUnwritable, check_writable, require_empty

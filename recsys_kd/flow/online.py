@@ -11,7 +11,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from recsys_kd.data.synth import DEVICES, ShopConfig, draw_slots, examination, world_after
+from recsys_kd.data.synth import DEVICES, draw_slots, examination, world_after
+from recsys_kd.data.synth_config import ShopConfig
 from recsys_kd.errors import InputError
 from recsys_kd.runtime.ranker import Ranker
 

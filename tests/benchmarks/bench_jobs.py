@@ -16,7 +16,8 @@ from pathlib import Path
 import psutil
 import yaml
 
-from recsys_kd.data.synth import ShopConfig, synthesize
+from recsys_kd.data.synth import synthesize
+from recsys_kd.data.synth_config import ShopConfig
 from tests.benchmarks.table import show
 from tests.chaos.world import ROOT, Limits, World
 

@@ -17,7 +17,8 @@ from recsys_kd.cli.display import PlainProgress
 from recsys_kd.data.dataset import Dataset
 from recsys_kd.data.interactions import import_interactions
 from recsys_kd.data.interactions_config import load_import
-from recsys_kd.data.synth import ShopConfig, synthesize
+from recsys_kd.data.synth import synthesize
+from recsys_kd.data.synth_config import ShopConfig
 from recsys_kd.distil.loop import score_rows
 from recsys_kd.evaluate.charts import HEIGHT, LEFT, RIGHT, TOP, WIDTH, Scale, axes, curve, picture, ticks, words
 from recsys_kd.evaluate.metrics import auc

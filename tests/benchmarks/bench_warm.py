@@ -13,7 +13,8 @@ from pathlib import Path
 import numpy as np
 
 from recsys_kd.data.dataset import Dataset
-from recsys_kd.data.synth import ShopConfig, synthesize
+from recsys_kd.data.synth import synthesize
+from recsys_kd.data.synth_config import ShopConfig
 from recsys_kd.evaluate.evaluation import difference
 from recsys_kd.evaluate.metrics import auc
 from recsys_kd.flow import models

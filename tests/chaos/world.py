@@ -20,7 +20,8 @@ from jobs.board import Board
 from jobs.config import JobsConfig, load
 from jobs.desk import Desk, Wanted
 from jobs.up import Supervisor
-from recsys_kd.data.synth import ShopConfig, synthesize
+from recsys_kd.data.synth import synthesize
+from recsys_kd.data.synth_config import ShopConfig
 from recsys_kd.errors import RecsysKdError
 from recsys_kd.registry.redis import RedisRegistry
 from tests.chaos.recovery import Timeline

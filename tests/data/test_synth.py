@@ -2,7 +2,8 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from recsys_kd.data.synth import BadShop, ShopConfig, draw_slots, shop_config, synthesize
+from recsys_kd.data.synth import draw_slots, synthesize
+from recsys_kd.data.synth_config import BadShop, ShopConfig, shop_config
 
 
 def test_slots_are_distinct_and_their_propensities_are_conditional():

@@ -5,7 +5,7 @@ import pytest
 from typer.testing import CliRunner
 
 from recsys_kd.cli.main import app
-from recsys_kd.data.synth import ShopConfig
+from recsys_kd.data.synth_config import ShopConfig
 from recsys_kd.flow.experiments import ab_test, arm_of, interleave, ramp, team_draft, tosses
 from recsys_kd.flow.online import OnlineShop, TooManyCandidates, UnknownPolicy
 

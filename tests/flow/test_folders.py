@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from recsys_kd.data.synth import ShopConfig
+from recsys_kd.data.synth_config import ShopConfig
 from recsys_kd.flow.demo import demo
 from recsys_kd.flow.doctor import examine
 from recsys_kd.flow.folders import FolderInUse, check_folders, require_empty
