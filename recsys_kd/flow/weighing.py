@@ -32,6 +32,8 @@ _PLANS, _USED = 10, 0.97
 _SLACK = 64
 """Bytes."""
 LONGEST = -1.1754943508222875e-38
+_LONGEST_LOSS = -1234.123456789
+"""As long a text as that of any loss: bytes must not depend on how good a student happens to be."""
 
 
 def budget_of(config: CompressConfig, teacher_bytes: int) -> int | None:
@@ -132,7 +134,7 @@ def weigh(student: CompiledStudent, dataset: Dataset, plan: CompressionPlan) -> 
     """Return the bytes that the artifact will have on disk."""
     tensors, entries = pack(student)
     digest, seen = "x" * 64, seen_days(dataset)
-    summary = plan.summary() | {"activations": LONGEST_CHOICE}
+    summary = plan.summary() | {"activations": LONGEST_CHOICE, "predicted_loss": _LONGEST_LOSS}
     lineage = Lineage(digest, "x" * 25, digest, digest, digest, [digest], summary, seen=seen)
     # Logits will change, and the length of their text with them: the longest there is is weighed.
     golden = tuple(

@@ -260,3 +260,12 @@ def test_a_budget_that_passes_before_training_is_met_after_it(dataset, more):
     check_budget(student, dataset, config, 0)
     made = compress(student, dataset, config, 0)
     assert made.plan.predicted_bytes <= least + more
+
+
+def test_what_a_budget_must_be_does_not_depend_on_the_weights(dataset):
+    needed = set()
+    for seed in range(12):
+        with pytest.raises(BadBudget) as refused:
+            check_budget(random_student(dataset, seed), dataset, CompressConfig(bytes=1), 0)
+        needed.add(str(refused.value))
+    assert len(needed) == 1
