@@ -1,8 +1,8 @@
 """What another policy would have earned, estimated from a log that says how likely it was to show what it showed.
 
 w = target / propensity. Every estimator is a ratio of sums over users (or requests), so its interval is clustered, by
-the delta method. Sources: IPS Horvitz and Thompson 1952; SNIPS Swaminathan and Joachims 2015; doubly robust Dudik et
-al. 2011; switch-DR Wang et al. 2017.
+the delta method, and allows for their skewness. Sources: IPS Horvitz and Thompson 1952; SNIPS Swaminathan and Joachims
+2015; doubly robust Dudik et al. 2011; switch-DR Wang et al. 2017.
 """
 
 from collections.abc import Mapping
@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from recsys_kd.errors import InputError
 from recsys_kd.evaluate.evaluation import Interval
-from recsys_kd.evaluate.inference import critical
+from recsys_kd.evaluate.inference import critical, skewed_ends
 from recsys_kd.evaluate.sums import Measured, ratio, standard_error
 from recsys_kd.settings import SMALLEST_PROPENSITY
 
@@ -21,8 +21,9 @@ Floats = NDArray[np.float64]
 CLIP_QUANTILE, SWITCH = 0.99, 10.0
 THIN = 100.0
 SKEWED = 0.1
-"""Share of rows that count below which weighted estimates miss too often: their errors are skewed, their intervals
-symmetric. At 4 to 5%, 400 simulated logs each: IPS held the truth in 84 to 91%, SNIPS in 88 to 91%."""
+"""Share of rows that count below which weighted estimates may miss too often: the rows that matter most may not be there.
+At 3 to 9%, 400 simulated logs of 4,000 or 10,000 rows, clicks of 1 to 5%: IPS and SNIPS held the truth in 88 to 98%
+(symmetric intervals in 79 to 92%); fewest where an effective row in a hundred is clicked."""
 
 
 class NoPropensity(InputError):
@@ -165,8 +166,14 @@ def _mean(top: Floats, bottom: Floats, log: Logged) -> Measured:
 
 def with_interval(found: Measured, clusters: int, confidence: float) -> Interval:
     """Return an estimate with its interval."""
-    half = critical(confidence, clusters) * found.standard_error
-    return Interval(found.value, found.value - half, found.value + half)
+    if found.influence is None:
+        return Interval(found.value, float("nan"), float("nan"))
+    return _interval(found.value, found.influence, critical(confidence, clusters))
+
+
+def _interval(value: float, influence: Floats, t: float) -> Interval:
+    error, (below, above) = standard_error(influence), skewed_ends(influence, t)
+    return Interval(value, value - below * error, value + above * error)
 
 
 def off_policy(log: Logged, notes: tuple[str, ...] = (), confidence: float = 0.95) -> OffPolicy:
@@ -212,8 +219,7 @@ def _lift(found: Measured, logged: Measured, clusters: int, confidence: float) -
     value = found.value - logged.value
     if found.influence is None or logged.influence is None:
         return Interval(value, float("nan"), float("nan"))
-    half = critical(confidence, clusters) * standard_error(found.influence - logged.influence)
-    return Interval(value, value - half, value + half)
+    return _interval(value, found.influence - logged.influence, critical(confidence, clusters))
 
 
 def _warnings(overlap: Overlap) -> list[str]:
@@ -226,8 +232,8 @@ def _warnings(overlap: Overlap) -> list[str]:
     elif overlap.effective < SKEWED * overlap.rows:
         notes.append(
             f"few rows carry the weights: {overlap.rows:,} count as {overlap.effective:,.0f}, the largest weight is "
-            f"{overlap.largest:.3g}; intervals of IPS, SNIPS and DR hold the truth nearer 85% than 95% of the time "
-            "then, and mostly end too low: lean on switch-DR and DM, or log more exploration"
+            f"{overlap.largest:.3g}; intervals of IPS, SNIPS and DR may hold the truth nearer 90% than 95% of the "
+            "time then, and mostly end too low: lean on switch-DR and DM, or log more exploration"
         )
     if not overlap.whole:
         notes.append(

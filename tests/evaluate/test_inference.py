@@ -8,6 +8,7 @@ from recsys_kd.evaluate.inference import (
     p_value,
     power_at,
     sample_ratio,
+    skewed_ends,
     smallest_effect,
     users_needed,
 )
@@ -27,6 +28,17 @@ def test_p_values_by_hand():
     assert p_value(-2.776445, 1.0, 5) == pytest.approx(0.05, abs=1e-6)
     assert critical(0.95, 5) == pytest.approx(2.776445, abs=1e-6)
     assert p_value(0.0, 0.0, 9) == 1.0 and p_value(1.0, 0.0, 9) == 0.0
+
+
+def test_skewed_ends_by_hand():
+    # 8 x 1 and 2 x -4: mean square 4, mean cube -12, so skewness -1.5 / sqrt(10), k = -0.474342.
+    influence = np.array([1.0] * 8 + [-4.0] * 2)
+    k = -1.5 / 10**0.5
+    below, above = skewed_ends(influence, 2.0)
+    assert below == pytest.approx(3 / k * ((1 + k * (2 - k / 6)) ** (1 / 3) - 1)) == pytest.approx(4.807, abs=1e-3)
+    assert above == pytest.approx(-3 / k * ((1 + k * (-2 - k / 6)) ** (1 / 3) - 1)) == pytest.approx(1.524, abs=1e-3)
+    assert skewed_ends(-influence, 2.0) == (above, below)
+    assert skewed_ends(np.array([1.0, -1.0]), 2.0) == skewed_ends(np.zeros(3), 2.0) == (2.0, 2.0)
 
 
 def test_power_and_smallest_effect_by_hand():

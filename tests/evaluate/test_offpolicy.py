@@ -131,6 +131,22 @@ def test_intervals_cover_the_truth_about_95_times_in_100():
         assert 0.92 < hits[name] / runs < 0.98, (name, hits)
 
 
+def test_intervals_allow_for_the_few_rows_that_weigh_most():
+    rng, runs, hits, symmetric = np.random.default_rng(2), 300, 0, 0
+    for _ in range(runs):
+        chances = np.maximum(rng.dirichlet(np.full(34, 0.1)), 1e-3)
+        chances, rate = chances / chances.sum(), rng.beta(1, 50, 34)
+        shown = rng.choice(34, size=10_000, p=chances)
+        reward = (rng.random(10_000) < rate[shown]).astype(float)
+        found = off_policy(Logged(reward, chances[shown], np.full(10_000, 1 / 34), np.arange(10_000)))
+        value, truth = found.estimates["IPS"], rate.mean()
+        assert found.overlap.effective < 1_000
+        hits += value.low <= truth <= value.high
+        error = np.std(reward / chances[shown] / 34) / 100
+        symmetric += abs(value.value - truth) <= 1.96 * error
+    assert 0.93 < hits / runs < 0.985 and hits - symmetric > 0.02 * runs, (hits, symmetric)
+
+
 def test_slate_weights_by_hand():
     found = slate_weights(np.array([[2.0, 0.5, 3.0]]))
     assert found["positions"].tolist() == [[2.0, 0.5, 3.0]]
