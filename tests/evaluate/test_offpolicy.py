@@ -135,7 +135,7 @@ def test_intervals_allow_for_the_few_rows_that_weigh_most():
     rng, runs, hits, symmetric = np.random.default_rng(2), 300, 0, 0
     for _ in range(runs):
         chances = np.maximum(rng.dirichlet(np.full(34, 0.1)), 1e-3)
-        chances, rate = chances / chances.sum(), rng.beta(1, 50, 34)
+        chances, rate = chances / chances.sum(), rng.beta(1, 20, 34)
         shown = rng.choice(34, size=10_000, p=chances)
         reward = (rng.random(10_000) < rate[shown]).astype(float)
         found = off_policy(Logged(reward, chances[shown], np.full(10_000, 1 / 34), np.arange(10_000)))
