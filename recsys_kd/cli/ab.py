@@ -98,7 +98,7 @@ def show(found: "Comparison") -> None:
     console.print(found.headline, markup=False)
     console.print(
         f"{found.rows:,} rows, {found.users:,} users, {found.requests:,} requests, click rate "
-        f"{found.positive_rate:.4f}; {found.confidence:.0%} intervals, paired, clustered by user"
+        f"{found.positive_rate:.4f}; {found.confidence:.0%} intervals, paired, clustered by {found.clustered_by}"
     )
     for treatment in found.treatments:
         table = Table(title=escape(f"{treatment} - {found.control}"), title_justify="left")
@@ -124,7 +124,7 @@ def show(found: "Comparison") -> None:
         difference = part.difference
         console.print(
             f"  {part.slice:<40} {part.treatment:<16} {part.metric:<8} {difference.value:+.5f} "
-            f"({difference.low:+.5f} .. {difference.high:+.5f})  {part.users:,} users",
+            f"({difference.low:+.5f} .. {difference.high:+.5f})  {part.clusters:,} {found.clustered_by}s",
             markup=False,
         )
     for warning in found.warnings:

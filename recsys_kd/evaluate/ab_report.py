@@ -64,7 +64,7 @@ def _in_margins(effect: Effect, colour: str) -> Bar:
 def _slices(found: Comparison, colours: Mapping[str, str], metric: str) -> str:
     bars = [
         Bar(
-            f"{s.slice} · {s.users:,} users",
+            f"{s.slice} · {s.clusters:,} {found.clustered_by}s",
             s.difference.low,
             s.difference.value,
             s.difference.high,

@@ -17,27 +17,31 @@ NAMED = 3
 def warnings_of(effects: tuple[Effect, ...], slices: tuple[SliceEffect, ...], level: Level) -> tuple[str, ...]:
     """Return what to know before trusting the numbers, and one line for every treatment that loses on slices."""
     deciding = [e for e in effects if e.margin is not None]
-    return (*_too_small(deciding, level), *_disagreeing(deciding), *_losing(deciding, slices, 1 - level.confidence))
+    return (
+        *_too_small(deciding, level),
+        *_disagreeing(deciding, level),
+        *_losing(deciding, slices, 1 - level.confidence),
+    )
 
 
 def _too_small(deciding: Iterable[Effect], level: Level) -> Iterator[str]:
     for e in deciding:
         if e.margin is not None and e.outcome == "undecided" and e.detectable > e.margin:
             yield (
-                f"too small to decide {e.treatment} on {e.metric}: with {level.users:,} users only effects of "
+                f"too small to decide {e.treatment} on {e.metric}: with {level.clusters:,} {level.by}s only effects of "
                 f"{e.detectable:.2g} are found {level.power:.0%} of the time, the margin is {e.margin:g}; about "
-                f"{e.users_needed:,} users would do"
+                f"{e.clusters_needed:,} {level.by}s would do"
             )
 
 
-def _disagreeing(deciding: Iterable[Effect]) -> Iterator[str]:
+def _disagreeing(deciding: Iterable[Effect], level: Level) -> Iterator[str]:
     for e in deciding:
         wide, narrow = (x.high - x.low for x in (e.bootstrap, e.delta))
         off = abs(wide / narrow - 1) if narrow > 0 else 0.0
         if off > DISAGREE:
             yield (
                 f"{e.treatment}, {e.metric}: bootstrap and delta method differ by {off:.0%} in width; "
-                "few users carry this metric, take the wider interval"
+                f"few {level.by}s carry this metric, take the wider interval"
             )
 
 

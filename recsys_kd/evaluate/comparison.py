@@ -13,11 +13,11 @@ from recsys_kd.evaluate.cautions import warnings_of
 from recsys_kd.evaluate.effects import Effect, Level, needed, outcome, percentiles, raw_effect, superiority_p
 from recsys_kd.evaluate.evaluation import Interval, plain_values
 from recsys_kd.evaluate.inference import critical, holm, power_at
-from recsys_kd.evaluate.inspect import IdleMetric, UndirectedMetric, UnknownMetric, inspect_sample
+from recsys_kd.evaluate.inspect import IdleMetric, NoInterval, UndirectedMetric, UnknownMetric, inspect_sample
 from recsys_kd.evaluate.lists import psi, uninformative
 from recsys_kd.evaluate.measure import Model, direction, measure_model
 from recsys_kd.evaluate.metrics import CalibrationPoint
-from recsys_kd.evaluate.sample import Sample
+from recsys_kd.evaluate.sample import Sample, Unit
 from recsys_kd.evaluate.scores import Scores, Values, scores_of
 from recsys_kd.evaluate.slices import SliceEffect, slice_effects
 from recsys_kd.evaluate.words import headline
@@ -33,6 +33,7 @@ class Comparison:
     rows: int
     users: int
     requests: int
+    clustered_by: Unit
     positive_rate: float
     confidence: float
     power: float
@@ -80,17 +81,17 @@ def compare(
     """Compare every other model's logits [N] with the control's on the same rows.
 
     slices: name -> mask [N]; doubts: treatment -> what speaks against it beside its metrics. Intervals are paired and
-    clustered by user: by the delta method (which decides) and by a Poisson bootstrap, beside it. Metrics that can't
-    differ on this log don't decide where nobody asked for them by name. Raises: InputError subclasses of
+    clustered by user (or request): by the delta method (which decides) and by a Poisson bootstrap, beside it. Metrics
+    that can't differ on this log don't decide where nobody asked for them by name. Raises: InputError subclasses of
     `evaluate.inspect` for rows that can't be compared.
     """
     given = {name: scores_of(score) for name, score in scores.items()}
     notes = inspect_sample(given, sample)
-    level = Level(evaluate.confidence, config.power, sample.clusters)
+    level = Level(evaluate.confidence, config.power, sample.clusters, sample.by)
     models = {name: measure_model(z, sample, evaluate.k, evaluate.ece_bins) for name, z in given.items()}
     idle = uninformative(sample, evaluate.k)
     config, left_out = _without_idle(config, idle)
-    _check_deciding(config, set(models[control].metrics), idle)
+    _check_deciding(config, set(models[control].metrics), idle, sample.by)
     treatments = tuple(name for name in given if name != control)
     effects = decided(_effects(models, control, treatments, config, level), config, level)
     parts = slice_effects(slices or {}, given, control, sample, config, evaluate)
@@ -99,8 +100,9 @@ def compare(
         control=control,
         treatments=treatments,
         rows=len(sample.label),
-        users=sample.clusters,
+        users=sample.persons,
         requests=sample.slates,
+        clustered_by=sample.by,
         positive_rate=float(sample.positive.mean()),
         confidence=level.confidence,
         power=level.power,
@@ -129,8 +131,8 @@ def _without_idle(config: AbConfig, idle: Mapping[str, str]) -> tuple[AbConfig, 
     return config.model_copy(update={"decide": kept}), notes
 
 
-def _check_deciding(config: AbConfig, known: set[str], idle: Mapping[str, str]) -> None:
-    """Raise UnknownMetric, UndirectedMetric or IdleMetric where a metric can't decide."""
+def _check_deciding(config: AbConfig, known: set[str], idle: Mapping[str, str], by: Unit) -> None:
+    """Raise UnknownMetric, UndirectedMetric, IdleMetric or NoInterval where a metric can't decide."""
     for metric in config.decide:
         if metric not in known:
             raise UnknownMetric(metric, sorted(known))
@@ -138,6 +140,8 @@ def _check_deciding(config: AbConfig, known: set[str], idle: Mapping[str, str]) 
             raise UndirectedMetric(metric)
         if metric in idle:
             raise IdleMetric(metric, idle[metric])
+        if metric == "gauc" and by == "request":
+            raise NoInterval(metric)
 
 
 def _of(effects: tuple[Effect, ...], treatment: str, metric: str) -> Effect:
@@ -145,7 +149,7 @@ def _of(effects: tuple[Effect, ...], treatment: str, metric: str) -> Effect:
 
 
 def _intervals(model: Model, level: Level) -> dict[str, Interval]:
-    z = critical(level.confidence, level.users)
+    z = critical(level.confidence, level.clusters)
     return {name: Interval(m.value, *m.ends(z)) for name, m in model.metrics.items()}
 
 
@@ -185,7 +189,7 @@ def decided(effects: list[Effect], config: AbConfig, level: Level) -> tuple[Effe
                 with_p,
                 margin=margin.not_worse,
                 better_by=margin.better_by,
-                users_needed=needed(with_p, margin, level),
+                clusters_needed=needed(with_p, margin, level),
                 outcome=outcome(with_p, margin, 1 - level.confidence),
             )
         out.append(effect)
@@ -206,4 +210,4 @@ def power_curve(effect: Effect, level: Level, points: int = 41) -> tuple[tuple[f
     if not np.isfinite(effect.error) or effect.error == 0:
         return ()
     sizes = np.linspace(0.0, 2.0 * effect.detectable, points)
-    return tuple((float(s), power_at(float(s), effect.error, level.confidence, level.users)) for s in sizes)
+    return tuple((float(s), power_at(float(s), effect.error, level.confidence, level.clusters)) for s in sizes)

@@ -7,8 +7,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from recsys_kd.evaluate.evaluation import Interval
-from recsys_kd.evaluate.inference import critical, p_value, smallest_effect, users_needed
+from recsys_kd.evaluate.inference import clusters_needed, critical, p_value, smallest_effect
 from recsys_kd.evaluate.measure import direction
+from recsys_kd.evaluate.sample import Unit
 from recsys_kd.evaluate.sums import Measured, standard_error
 from recsys_kd.settings import Margin
 
@@ -18,16 +19,17 @@ NAN = float("nan")
 
 @dataclass(frozen=True)
 class Level:
-    """How sure to be, with how many users."""
+    """How sure to be, with how many users (or requests)."""
 
     confidence: float
     power: float
-    users: int
+    clusters: int
+    by: Unit = "user"
 
 
 @dataclass(frozen=True)
 class Effect:
-    """Treatment - control of one metric. `delta` and `bootstrap` are intervals of the difference, paired by user."""
+    """Treatment - control of one metric. `delta` and `bootstrap` are paired intervals of the difference."""
 
     treatment: str
     metric: str
@@ -42,8 +44,8 @@ class Effect:
     """Smallest effect that this log shows with the power asked for; NaN where models can't differ."""
     margin: float | None
     better_by: float | None
-    users_needed: int | None
-    """Users that would show an effect of the size of the margin; None where nothing is decided on this metric."""
+    clusters_needed: int | None
+    """Users (or requests) that would show an effect of the margin's size; None where the metric does not decide."""
     outcome: Outcome
 
 
@@ -53,7 +55,7 @@ def raw_effect(treatment: str, metric: str, control: Measured, treated: Measured
     error = NAN
     if control.influence is not None and treated.influence is not None:
         error = standard_error(treated.influence - control.influence)
-    half = critical(level.confidence, level.users) * error
+    half = critical(level.confidence, level.clusters) * error
     return Effect(
         treatment,
         metric,
@@ -62,9 +64,9 @@ def raw_effect(treatment: str, metric: str, control: Measured, treated: Measured
         Interval(value, value - half, value + half),
         Interval(value, NAN, NAN),
         error,
-        p_value(value, error, level.users),
+        p_value(value, error, level.clusters),
         NAN,
-        smallest_effect(error, level.confidence, level.power, level.users) if error > 0 else NAN,
+        smallest_effect(error, level.confidence, level.power, level.clusters) if error > 0 else NAN,
         None,
         None,
         None,
@@ -88,7 +90,7 @@ def superiority_p(effect: Effect, margin: Margin, level: Level) -> float:
     """
     gain = direction(effect.metric) * effect.delta.value
     beyond = gain - margin.better_by if gain > 0 else gain
-    return 1.0 if gain > 0 and beyond <= 0 else p_value(beyond, effect.error, level.users)
+    return 1.0 if gain > 0 and beyond <= 0 else p_value(beyond, effect.error, level.clusters)
 
 
 def outcome(effect: Effect, margin: Margin, alpha: float) -> Outcome:
@@ -111,7 +113,7 @@ def outcome(effect: Effect, margin: Margin, alpha: float) -> Outcome:
 
 
 def needed(effect: Effect, margin: Margin, level: Level) -> int | None:
-    """Return how many users would show an effect of the margin's size."""
+    """Return how many clusters would show an effect of the margin's size."""
     if not np.isfinite(effect.error) or effect.error == 0:
         return None
-    return users_needed(level.users, margin.not_worse, effect.error, level.confidence, level.power)
+    return clusters_needed(level.clusters, margin.not_worse, effect.error, level.confidence, level.power)

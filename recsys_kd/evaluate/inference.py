@@ -83,14 +83,14 @@ def smallest_effect(error: float, confidence: float, power: float, users: int) -
     return float(nctdtrinc(users - 1, 1.0 - power, critical(confidence, users)) * error)
 
 
-def users_needed(users: int, effect: float, error: float, confidence: float, power: float) -> int:
-    """Return how many such users would show this effect with this power: errors shrink with their square root, and
+def clusters_needed(clusters: int, effect: float, error: float, confidence: float, power: float) -> int:
+    """Return how many such clusters would show this effect with this power: errors shrink with their square root, and
     Student's t nears the normal.
     """
-    needed = users
+    needed = clusters
     for _ in range(8):
         each = smallest_effect(error, confidence, power, max(needed, 2))
-        needed = int(np.ceil(users * (each / effect) ** 2))
+        needed = int(np.ceil(clusters * (each / effect) ** 2))
     return max(needed, 2)
 
 

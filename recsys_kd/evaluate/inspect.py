@@ -22,7 +22,7 @@ class ScoreMissing(InputError):
 
 
 class TooFewUsers(InputError):
-    """Intervals need users to compare."""
+    """Intervals need several users (or requests)."""
 
 
 class MixedRequest(InputError):
@@ -50,6 +50,16 @@ class IdleMetric(InputError):
         super().__init__(f"{name} can't decide: {why}, so every model has the same; take a smaller k (evaluate.k)")
 
 
+class NoInterval(InputError):
+    """A metric that would decide has no interval."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(
+            f"{name} can't decide: it is a mean over users, and has no interval clustered by request; take it out of "
+            "ab.decide, or a policy's metrics, or give `ab.cluster: user`"
+        )
+
+
 class UndirectedMetric(InputError):
     """A metric that would decide describes a model, and is neither better nor worse where it is higher."""
 
@@ -73,11 +83,13 @@ def inspect_sample(scores: Mapping[str, Scores], sample: Sample) -> tuple[str, .
             f"label: all {len(sample.label):,} rows are {what}{ends}; nothing can be ranked, give a log with both"
         )
     if sample.clusters < 2:
-        raise TooFewUsers(f"user_id: {sample.clusters} user(s) in {len(sample.label):,} rows; intervals need several")
+        raise TooFewUsers(
+            f"{sample.by}_id: {sample.clusters} {sample.by}(s) in {len(sample.label):,} rows; intervals need several"
+        )
     _check_requests(sample)
     notes = _soft_labels(sample)
     notes += [note for name, score in scores.items() for note in _check_scores(name, score)]
-    if sample.clusters == len(sample.label):
+    if sample.persons == len(sample.label):
         notes.append("every user has one row: GAUC is undefined, and pairs within users tell nothing")
     return tuple(notes)
 
@@ -106,7 +118,9 @@ def _check_scores(name: str, score: Scores) -> list[str]:
 
 
 def _check_requests(sample: Sample) -> None:
-    wrong = np.flatnonzero(sample.owner[sample.slate] != sample.cluster)
+    users = np.zeros(sample.slates, dtype=np.int32)
+    users[sample.slate] = sample.person
+    wrong = np.flatnonzero(users[sample.slate] != sample.person)
     if len(wrong):
         request = sample.request[wrong[0]]
         raise MixedRequest(

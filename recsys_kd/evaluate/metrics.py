@@ -46,7 +46,7 @@ def auc(score: Scores | Values, sample: Sample, at: Sorted | None = None) -> Mea
         return UNDEFINED
     of_clicks, of_others = _pairs_won(at or sort_scores(scores_of(score).order), sample)
     value = float(of_clicks.sum() / (2.0 * count * downs))
-    ups, rows = sample.by_user(sample.positive), np.bincount(sample.cluster, minlength=sample.clusters)
+    ups, rows = sample.by_cluster(sample.positive), np.bincount(sample.cluster, minlength=sample.clusters)
     columns = np.stack([of_clicks / (2.0 * downs), ups, of_others / (2.0 * count), rows - ups], axis=1)
 
     def of(totals: Floats) -> Floats:
@@ -57,9 +57,12 @@ def auc(score: Scores | Values, sample: Sample, at: Sorted | None = None) -> Mea
 
 
 def gauc(score: Scores | Values, sample: Sample) -> Measured:
-    """Return AUC per user, weighted by the user's rows; users with one class are left out. Source: Zhu et al. 2017."""
-    top, bottom = np.zeros(sample.clusters), np.zeros(sample.clusters)
-    for user, key, up in user_blocks(scores_of(score).order, sample.positive, sample.cluster):
+    """Return AUC per user, weighted by the user's rows; users with one class are left out. Source: Zhu et al. 2017.
+
+    A user's AUC is no sum over requests: clustered by request it has a value and no interval.
+    """
+    top, bottom = np.zeros(sample.persons), np.zeros(sample.persons)
+    for user, key, up in user_blocks(scores_of(score).order, sample.positive, sample.person):
         heads = np.flatnonzero(np.append(True, key[1:] != key[:-1]))
         ends = np.append(heads[1:], len(key))
         rank = np.repeat((heads + ends + 1) / 2.0, ends - heads)
@@ -70,7 +73,8 @@ def gauc(score: Scores | Values, sample: Sample) -> Measured:
         ranks = np.bincount(user - here.start, weights=np.where(up, rank, 0.0)) - (np.cumsum(n) - n) * ups
         each = np.divide(ranks - ups * (ups + 1) / 2, ups * (n - ups), out=np.zeros(len(n)), where=has)
         top[here], bottom[here] = np.where(has, n * each, 0.0), np.where(has, n, 0.0)
-    return ratio(top, bottom)
+    found = ratio(top, bottom)
+    return found if sample.by == "user" else Measured(found.value, None)
 
 
 def row_logloss(logit: Values, label: NDArray[np.float32]) -> Floats:
@@ -83,7 +87,7 @@ def logloss(score: Scores | Values, sample: Sample) -> Measured:
     """Return the weighted mean cross-entropy in nats."""
     logit = scores_of(score).logit
     lost = sample.summed(lambda rows: row_logloss(logit[rows], sample.label[rows]) * sample.weight[rows])
-    return ratio(lost, sample.by_user(sample.weight))
+    return ratio(lost, sample.by_cluster(sample.weight))
 
 
 def normalized_entropy(score: Scores | Values, sample: Sample, loss: Measured | None = None) -> Measured:

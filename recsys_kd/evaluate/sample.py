@@ -4,12 +4,13 @@ from collections.abc import Callable
 from dataclasses import dataclass, fields
 from functools import cached_property
 from itertools import pairwise
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 Floats = NDArray[np.float64]
+Unit = Literal["user", "request"]
 Codes = NDArray[np.int64] | NDArray[np.int32]
 BLOCK_ROWS = 131_072
 BLOCK_SORTED = 1 << 19
@@ -32,11 +33,23 @@ class Sample:
     """What an item brings when it is clicked, in any currency."""
     gain: NDArray[np.float32] | None = None
     """Clicks over the chance that their position was looked at; see `evaluate.positions`."""
+    by: Unit = "user"
+    """What is independent of what: intervals are clustered by it."""
+
+    @cached_property
+    def person(self) -> NDArray[np.int32]:
+        """Dense user number per row."""
+        return self.cluster if self.by == "user" else dense(self.user)
+
+    @cached_property
+    def persons(self) -> int:
+        """Number of users."""
+        return int(self.person.max(initial=-1)) + 1
 
     @cached_property
     def cluster(self) -> NDArray[np.int32]:
-        """Dense user number per row."""
-        return dense(self.user)
+        """Dense number of the user, or request, per row."""
+        return dense(self.user) if self.by == "user" else self.slate
 
     @cached_property
     def slate(self) -> NDArray[np.int32]:
@@ -45,7 +58,7 @@ class Sample:
 
     @cached_property
     def clusters(self) -> int:
-        """Number of users."""
+        """Number of users, or requests."""
         return int(self.cluster.max(initial=-1)) + 1
 
     @cached_property
@@ -60,7 +73,7 @@ class Sample:
 
     @cached_property
     def owner(self) -> NDArray[np.int32]:
-        """Dense user number of every request [requests]."""
+        """Cluster of every request [requests]."""
         owner = np.zeros(self.slates, dtype=np.int32)
         owner[self.slate] = self.cluster
         return owner
@@ -80,15 +93,15 @@ class Sample:
 
     def where(self, mask: NDArray[np.bool_]) -> "Sample":
         """Return the rows of a mask."""
-        taken: dict[str, Any] = {f.name: _taken(getattr(self, f.name), mask) for f in fields(self)}
-        return Sample(**taken)
+        columns: dict[str, Any] = {f.name: _taken(getattr(self, f.name), mask) for f in fields(self) if f.name != "by"}
+        return Sample(**columns, by=self.by)
 
-    def by_user(self, values: NDArray[np.generic]) -> Floats:
-        """Return the sum of row values [N] per user."""
+    def by_cluster(self, values: NDArray[np.generic]) -> Floats:
+        """Return the sum of row values [N] per cluster."""
         return self.summed(lambda rows: values[rows])
 
     def summed(self, values: Callable[[slice], NDArray[np.generic]]) -> Floats:
-        """Return the sum per user of the values of rows, asked for a block at a time: none of them lasts."""
+        """Return the sum per cluster of the values of rows, asked for a block at a time: none of them lasts."""
         total = np.zeros(self.clusters)
         for start in range(0, len(self.label), BLOCK_SORTED):
             rows = slice(start, start + BLOCK_SORTED)
@@ -96,7 +109,7 @@ class Sample:
         return total
 
     def by_owner(self, values: NDArray[np.generic]) -> Floats:
-        """Return the sum of request values [requests] per user."""
+        """Return the sum of request values [requests] per cluster."""
         return np.bincount(self.owner, weights=values, minlength=self.clusters).astype(np.float64, copy=False)
 
 

@@ -22,7 +22,8 @@ class SliceEffect:
 
     slice: str
     rows: int
-    users: int
+    clusters: int
+    """Users, or requests."""
     treatment: str
     metric: str
     difference: Interval
@@ -43,7 +44,7 @@ def slice_effects(
     found = []
     for name, mask in large.items():
         part = sample.where(mask)
-        level = Level(1 - (1 - evaluate.confidence) / tests, config.power, part.clusters)
+        level = Level(1 - (1 - evaluate.confidence) / tests, config.power, part.clusters, part.by)
         models = {m: measure(z[mask], part, evaluate.k, evaluate.ece_bins) for m, z in scores.items()}
         for treatment in models:
             if treatment == control:

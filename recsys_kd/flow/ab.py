@@ -78,7 +78,7 @@ def compare_log(  # noqa: PLR0913 - a log, its readers and its models
     reading = read_for(refs, log, loaded, since, scores, quarantine, progress)
     found = reading.log
     sample, corrected = sample_of(found, ab)
-    policies, missing = policy_values(found, reading.targets, evaluate.confidence)
+    policies, missing = policy_values(found, reading.targets, evaluate.confidence, ab.cluster)
     doubts = doubts_of(policies, treatments)
     comparison = compare(found.scores, control, sample, ab, evaluate, slices_of(found), doubts)
     shares = group_shares(found, ab.groups) if ab.groups else None

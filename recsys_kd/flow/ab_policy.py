@@ -16,7 +16,7 @@ from recsys_kd.evaluate.offpolicy import Logged, OffPolicy, Overlap, check_prope
 from recsys_kd.evaluate.offpolicy_model import fit_rewards
 from recsys_kd.evaluate.offpolicy_table import policy_table, unseen_note
 from recsys_kd.evaluate.positions import UnseenPosition, corrected_gain
-from recsys_kd.evaluate.sample import dense
+from recsys_kd.evaluate.sample import Unit, dense
 from recsys_kd.evaluate.slates import slate_value
 from recsys_kd.flow.ab_log import ScoredLog
 from recsys_kd.settings import SMALLEST_PROPENSITY
@@ -41,9 +41,9 @@ def target_columns(names: Iterable[str], columns: list[str]) -> dict[str, str]:
 
 
 def policy_values(
-    log: ScoredLog, targets: dict[str, str], confidence: float
+    log: ScoredLog, targets: dict[str, str], confidence: float, by: Unit = "user"
 ) -> tuple[dict[str, OffPolicy], tuple[str, ...]]:
-    """Return the off-policy value per shown item, and per list, of every target; and notes on what has none.
+    """Return the off-policy value per shown item, and per list, of every target, and notes on what has none.
 
     Raises: BadPropensity.
     """
@@ -58,6 +58,7 @@ def policy_values(
         )
     found: dict[str, OffPolicy] = {}
     notes, logged = _unweighted(log), propensity.astype(np.float64)
+    cluster = (log.user if by == "user" else log.request).astype(np.int64)
     for name, column in targets.items():
         if not log.numbers[column].any():
             notes.append(
@@ -65,14 +66,14 @@ def policy_values(
                 "this log shows; give its own chances of the shown items"
             )
             continue
-        target, user = log.numbers[column].astype(np.float64), log.user.astype(np.int64)
-        rows = Logged(log.label.astype(np.float64), logged, target, user)
+        target = log.numbers[column].astype(np.float64)
+        rows = Logged(log.label.astype(np.float64), logged, target, cluster)
         found[name] = off_policy(*_with_model(log, rows), confidence)
         notes += [f"off-policy, {name}: {told}" for told in _without_tiny(log, found[name].overlap)]
         lists, note = whole_lists(log)
         notes += [f"off-policy, {name}: {note}"] if note else []
         if lists is not None:
-            value = slate_value(rows.reward[lists], logged[lists], target[lists], user[lists[:, 0]], confidence)
+            value = slate_value(rows.reward[lists], logged[lists], target[lists], cluster[lists[:, 0]], confidence)
             found[f"{name}, whole lists"] = value
     return found, tuple(notes)
 

@@ -94,4 +94,4 @@ def sample_of(log: ScoredLog, ab: AbConfig) -> tuple[Sample, str]:
     """Return a scored log as the sample of a comparison, and a note on how positions were corrected for."""
     price = log.numbers.get(ab.price) if ab.price else None
     gain, how = gain_of(log)
-    return Sample(log.label, log.weight, log.user, log.request, log.item, price, gain), how
+    return Sample(log.label, log.weight, log.user, log.request, log.item, price, gain, ab.cluster), how

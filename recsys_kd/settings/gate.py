@@ -52,6 +52,8 @@ class AbConfig(StrictConfig):
     replicates: int = Field(1000, ge=100, le=10_000)
     """Of the bootstrap; every processor holds 8 KB for each."""
     seed: int = 7
+    cluster: Literal["user", "request"] = "user"
+    """What is independent of what. Where users come back, their requests are not: by user is the safe choice."""
     price: str | None = None
     """Log or catalogue column of prices: adds NDCG weighted by revenue."""
     slices: tuple[str, ...] = ()

@@ -1,3 +1,4 @@
+import dataclasses
 import json
 
 import numpy as np
@@ -51,15 +52,40 @@ def test_the_same_scores_are_no_worse_and_nothing_is_claimed():
     assert (effect.delta.low, effect.delta.high, effect.bootstrap.low) == (0.0, 0.0, 0.0)
 
 
+def test_intervals_may_be_clustered_by_request():
+    logit, sample = shop()
+    by_user, by_request = sample, dataclasses.replace(sample, by="request")
+    scores = {"old": noisy(logit, 1.0, 1), "new": noisy(logit, 0.2, 2)}
+    a, b = (compare(scores, "old", s, EASY) for s in (by_user, by_request))
+    assert (a.users, a.clustered_by, b.users, b.clustered_by) == (188, "user", 188, "request")
+    loss = {n: np.log1p(np.exp(z)) - z * sample.label for n, z in scores.items()}
+    change = (loss["new"] - loss["old"]).reshape(600, 5).sum(axis=1) - 5 * (loss["new"] - loss["old"]).mean()
+    assert b.effect("new", "logloss").error == pytest.approx(np.sqrt(600 / 599 * np.square(change).sum()) / 3000)
+    assert a.effect("new", "logloss").error != pytest.approx(b.effect("new", "logloss").error, rel=1e-3)
+    for metric in ("auc", "logloss", "gauc", "ndcg@10", "ece"):
+        assert a.effect("new", metric).delta.value == pytest.approx(b.effect("new", metric).delta.value, abs=1e-12)
+    wide, narrow = (getattr(b.effect("new", "logloss"), n) for n in ("bootstrap", "delta"))
+    assert wide.high - wide.low == pytest.approx(narrow.high - narrow.low, rel=0.2)
+
+
+def test_a_mean_over_users_has_no_interval_clustered_by_request_and_can_not_decide():
+    logit, sample = shop()
+    by_request = dataclasses.replace(sample, by="request")
+    scores = {"old": noisy(logit, 1.0, 1), "new": noisy(logit, 0.2, 2)}
+    assert np.isnan(compare(scores, "old", by_request, EASY).effect("new", "gauc").delta.low)
+    with pytest.raises(inspect.NoInterval, match=r"gauc can't decide: it is a mean over users.*`ab\.cluster: user`"):
+        compare(scores, "old", by_request, AbConfig(decide={"gauc": Margin()}))
+
+
 def test_a_log_that_is_too_small_says_so_and_how_large_it_must_be():
     logit, sample = shop()
     tight = AbConfig(decide={"auc": Margin(not_worse=0.001)}, replicates=100)
     found = compare({"a": noisy(logit, 1.0, 1), "b": noisy(logit, 1.0, 2)}, "a", sample, tight)
     assert found.outcomes == {"b": "undecided"} and found.headline.startswith("No decision")
     effect = found.effect("b", "auc")
-    assert f"about {effect.users_needed:,} users would do" in found.warnings[0]
-    error = effect.error * (found.users / effect.users_needed) ** 0.5
-    assert smallest_effect(error, 0.95, 0.8, effect.users_needed) == pytest.approx(0.001, rel=1e-4)
+    assert f"about {effect.clusters_needed:,} users would do" in found.warnings[0]
+    error = effect.error * (found.users / effect.clusters_needed) ** 0.5
+    assert smallest_effect(error, 0.95, 0.8, effect.clusters_needed) == pytest.approx(0.001, rel=1e-4)
 
 
 def test_the_same_log_gives_the_same_digits_in_any_order_of_rows():

@@ -3,6 +3,7 @@ import pytest
 
 from recsys_kd.evaluate.inference import (
     BadShares,
+    clusters_needed,
     critical,
     holm,
     p_value,
@@ -10,7 +11,6 @@ from recsys_kd.evaluate.inference import (
     sample_ratio,
     skewed_ends,
     smallest_effect,
-    users_needed,
 )
 from recsys_kd.evaluate.metrics import auc, gauc, logloss
 from recsys_kd.evaluate.sample import Sample
@@ -46,7 +46,7 @@ def test_power_and_smallest_effect_by_hand():
     assert smallest_effect(1.0, 0.95, 0.8, 10**6) == pytest.approx(2.8016, abs=1e-4)
     assert power_at(2.8016, 1.0, 0.95, 10**6) == pytest.approx(0.8, abs=1e-4)
     assert power_at(0.0, 1.0, 0.95, 10**6) == pytest.approx(0.05)
-    assert users_needed(10**6, 1.4008, 1.0, 0.95, 0.8) == pytest.approx(4 * 10**6, rel=1e-4)
+    assert clusters_needed(10**6, 1.4008, 1.0, 0.95, 0.8) == pytest.approx(4 * 10**6, rel=1e-4)
 
 
 @pytest.mark.parametrize(("users", "found"), [(2, 0.805), (10, 0.8), (40, 0.8)])
@@ -60,7 +60,7 @@ def test_what_few_users_can_show_is_what_their_t_test_finds_in_simulation(users,
 
 
 def test_the_users_that_are_needed_find_the_margin():
-    needed = users_needed(10, 0.5, 0.2, 0.95, 0.8)
+    needed = clusters_needed(10, 0.5, 0.2, 0.95, 0.8)
     at = [smallest_effect(0.2 * (10 / n) ** 0.5, 0.95, 0.8, n) for n in (needed - 1, needed)]
     assert at[1] <= 0.5 < at[0]
 

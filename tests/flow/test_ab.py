@@ -71,6 +71,19 @@ def recipe(folder, **ab):
     return path
 
 
+def test_a_recipe_may_cluster_by_request_and_every_place_says_so(tmp_path):
+    log, page = write(tmp_path), tmp_path / "ab.html"
+    given = ["ab", "--control", "old", "--treatment", "new", "--log", str(log), "--html", str(page)]
+    given += ["--recipe", str(recipe(tmp_path, cluster="request", slices=["shelf"]))]
+    shown = CliRunner().invoke(app, given).stdout
+    assert "intervals, paired, clustered by request" in shown and " users\n" not in shown
+    assert "paired and clustered by request" in page.read_text() and "shelf low · 400 requests" in page.read_text()
+    found = compare_log(log, "old", ["new"], tmp_path / "recipe.yaml")
+    by_user = compare_log(log, "old", ["new"], recipe(tmp_path))
+    mine, other = (f.policies["new"].estimates["IPS"] for f in (found, by_user))
+    assert mine.value == other.value and mine.low != other.low
+
+
 def test_the_command_prints_one_json_document_with_everything_and_writes_the_page(tmp_path):
     log, page = write(tmp_path), tmp_path / "ab.html"
     given = ["ab", "--control", "old", "--treatment", "new", "--log", str(log), "--json", "--html", str(page)]
