@@ -102,6 +102,11 @@ class TextKeys:
         codes = encoded.indices.fill_null(0).to_numpy(zero_copy_only=False)
         return keys[codes] if len(keys) else np.zeros(len(array), dtype=np.int64)
 
+    def text_of(self, key: int) -> str | None:
+        """Return the string that a key was made of, None where it is not remembered; it looks through all of them."""
+        both = {**self.older, **self.cache}
+        return next((value for value, found in both.items() if found == key), None)
+
     def check_collisions(self) -> None:
         """Raise HashCollision if two of the remembered strings share a key (odds of 1e-7 at the 2M remembered)."""
         both = {**self.older, **self.cache}
@@ -155,7 +160,8 @@ def numbers(array: pa.Array, dtype: type[np.floating[Any]] = np.float32) -> Conv
     if is_text(array.type):
         parsed = pd.to_numeric(array.to_pandas(), errors="coerce").to_numpy(dtype=np.float64)
         wrong = _unreadable(np.isnan(parsed), missing)
-        return Converted(np.nan_to_num(parsed, posinf=np.inf, neginf=-np.inf).astype(dtype), missing, wrong)
+        with np.errstate(over="ignore"):
+            return Converted(np.nan_to_num(parsed, posinf=np.inf, neginf=-np.inf).astype(dtype), missing, wrong)
     if pa.types.is_decimal(array.type) or pa.types.is_boolean(array.type):
         array = array.cast(pa.float64() if pa.types.is_decimal(array.type) else pa.int8())
     filled = array if missing is None else array.fill_null(0)

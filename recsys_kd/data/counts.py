@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from recsys_kd.errors import InputError, RecsysKdError
@@ -68,6 +68,28 @@ def excluded_told(files: Sequence[str], most: int = 5) -> str:
     return f"{len(files):,} file(s) can't be read whole and are excluded: {', '.join(files[:most])}{more}"
 
 
+@dataclass(frozen=True)
+class Varying:
+    """A field of items whose value in the log varies within one: such items, and the rows with another than is used.
+
+    item, other, used: the first such row's, as a message says them.
+    """
+
+    items: int
+    rows: int
+    item: str
+    other: str
+    used: str
+
+    def line(self, name: str) -> str:
+        """Return it in words."""
+        return (
+            f"field '{name}' is to be the item's own, yet {self.items:,} item(s) have several values in the log: the "
+            f"last of the training days is used, and {self.rows:,} rows say another (item {self.item}: {self.other}, "
+            f"used {self.used}). If it depends on more than the item, give it `side: candidate`"
+        )
+
+
 @dataclass
 class Counts:
     """Row counts of one reading of a log."""
@@ -91,6 +113,10 @@ class Counts:
     """Items of the log that the catalogue does not have: known by their id and what the log says of them."""
     contradicting: int = 0
     """Duplicates whose label is another than that of the row that is kept."""
+    soft_labels: int = 0
+    """Rows used whose label, as a share of data.label_max, lies strictly between 0 and 1."""
+    varying: dict[str, Varying] = field(default_factory=dict)
+    """Item-side fields of the log that vary within an item."""
 
     @property
     def bad(self) -> int:
@@ -173,7 +199,12 @@ class Counts:
             "file(s) have no page checksums: flipped bytes would go unseen": self.files_without_checksums,
         }
         lines += [f"{n:,} {what}" for what, n in counted.items() if n]
+        lines += self.of_values()
         return lines + ([excluded_told(self.excluded_files)] if self.excluded_files else [])
+
+    def of_values(self) -> list[str]:
+        """Return what there is to know of values that were used, a line each."""
+        return [found.line(name) for name, found in self.varying.items()]
 
     def to_json(self) -> dict[str, Any]:
         """Return plain values."""
@@ -189,9 +220,12 @@ class Counts:
             "bad_items": dict(self.bad_items),
             "missing_items": self.missing_items,
             "contradicting": self.contradicting,
+            "soft_labels": self.soft_labels,
+            "varying": {name: asdict(found) for name, found in self.varying.items()},
         }
 
     @staticmethod
     def from_json(data: dict[str, Any]) -> "Counts":
         """Rebuild from `to_json`."""
-        return Counts(**{**data, "quarantined": Counter(data["quarantined"])})
+        varying = {name: Varying(**found) for name, found in data.get("varying", {}).items()}
+        return Counts(**{**data, "quarantined": Counter(data["quarantined"]), "varying": varying})

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from recsys_kd.data.checks import Canonical
 from recsys_kd.data.columns import ColumnFiles, create, rows_of
-from recsys_kd.data.convert import TextKeys
+from recsys_kd.data.convert import Mask, TextKeys, is_text
 from recsys_kd.data.dataset import QUARANTINE, Dataset
 from recsys_kd.data.encode_fields import FieldWriter
 from recsys_kd.data.evidence import Evidence
@@ -29,6 +29,7 @@ from recsys_kd.data.ordered import Ordered, distinct, distinct_keys, ends_of, mo
 from recsys_kd.data.outline import field_of, key_kind_of
 from recsys_kd.data.read import Scan, scan, usable
 from recsys_kd.data.split import split_bounds, split_rank
+from recsys_kd.data.varying import Names, varying
 from recsys_kd.data.vocabulary import EmptyVocabulary, frequent, too_rare
 from recsys_kd.errors import OutsideError
 from recsys_kd.ids import mix
@@ -116,6 +117,10 @@ class _Encoder:
 
     def _spill_rows(self) -> None:
         text = {f.name: TextKeys() for f in self.layout.log_fields}
+        self.own = tuple(f for f in self.layout.log_fields if f.side == "item")
+        # Of the texts that keys were made of, those that a message may have to name.
+        self.text = {f.name: text[f.name] for f in self.own}
+        self.ids = self.found.text.get("item_id") if self.own and is_text(self.layout.types[ITEM]) else None
         self.held = dict.fromkeys(text, 0)
         used = 0
         for batch, rows in usable(self.found, self.progress):
@@ -174,6 +179,7 @@ class _Encoder:
             found = Evidence()
             found.add(self.stamp[part.start : part.stop], label[part.start : part.stop])
             found.check_varies(name)
+            self.found.counts.soft_labels += found.soft
         del self.stamp
 
     # Items.
@@ -197,9 +203,22 @@ class _Encoder:
             inside = min(rows.stop, self.train.stop)
             if rows.start < inside:
                 last[self.item_row[rows.start : inside]] = np.arange(rows.start, inside)
-        for field in self.layout.log_fields:
-            if field.side == "item":
-                self.item_raw[field.name] = self.rows.at(f"f.{field.name}", last, field.kind == "bag")
+        for field in self.own:
+            self.item_raw[field.name] = self.rows.at(f"f.{field.name}", last, field.kind == "bag")
+        self._varying(last < self.length)
+
+    def _varying(self, known: Mask) -> None:
+        """Count what of the log is not as its item's fields have it; `known` items [N] have theirs from the log."""
+        for field in self.own:
+            name, kind = f"f.{field.name}", self.layout.types[field.name]
+            blocks = self.rows.bags(name) if field.kind == "bag" else self.rows.blocks(name)
+            text = self.text[field.name] if key_kind_of(kind) == "string" else None
+            names = Names(self.item_keys, self.ids, text)
+            found = varying(blocks, self.item_row, self.item_raw[field.name], known, names)
+            if found is not None:
+                self.found.counts.varying[field.name] = found
+        self.text.clear()
+        self.ids = None
 
     # Vocabularies, from training rows only.
 

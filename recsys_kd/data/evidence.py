@@ -15,10 +15,11 @@ from numpy.typing import NDArray
 from recsys_kd.data.checks import Canonical, RowChecker
 from recsys_kd.data.counts import Counts, NothingUsable
 from recsys_kd.data.dataset import SPLITS, Dataset
-from recsys_kd.data.layout import Layout
+from recsys_kd.data.layout import Layout, column_of
 from recsys_kd.data.log import Log, file_batches
 from recsys_kd.data.read import count_bad
 from recsys_kd.data.split import split_rank, split_times
+from recsys_kd.data.watched import Watched, watched_of
 from recsys_kd.errors import InputError
 from recsys_kd.progress import SILENT, Progress
 from recsys_kd.settings import SplitConfig
@@ -36,12 +37,14 @@ class ConstantLabel(InputError):
 class Evidence:
     """Of one split. positives: labels above half of `label_max`, of which `lowest` and `highest` are shares.
 
+    soft: labels strictly between 0 and `label_max`.
     users: 0 where they are not counted, as those of training rows, of which there may be too many to hold.
     first, last: ms UTC.
     """
 
     rows: int = 0
     positives: int = 0
+    soft: int = 0
     users: int = 0
     first: int = _NEVER[0]
     last: int = _NEVER[1]
@@ -78,7 +81,9 @@ class Evidence:
         if len(label) == 0:
             return
         self.rows += len(label)
-        self.positives += int(np.count_nonzero(np.asarray(label) > 0.5))
+        shares = np.asarray(label)
+        self.positives += int(np.count_nonzero(shares > 0.5))
+        self.soft += int(np.count_nonzero((shares > 0) & (shares < 1)))
         self.first, self.last = min(self.first, int(stamp.min())), max(self.last, int(stamp.max()))
         self.lowest, self.highest = min(self.lowest, float(label.min())), max(self.highest, float(label.max()))
 
@@ -140,15 +145,25 @@ class _Tally:
         return {name: replace(part, users=len(self.users.get(name, ()))) for name, part in self.parts.items()}
 
 
-def of_log(
-    log: Log, split: SplitConfig, last: int | None, progress: Progress = SILENT
-) -> tuple[dict[str, Evidence], Counts]:
-    """Return what every split of a log's files will hold, and the counts of rows that are bad in the four columns.
+@dataclass(frozen=True)
+class Found:
+    """What a pass over a log's files came to; `counts` of rows that are bad in the four columns.
+
+    notes: item-side fields that vary within an item, a line each.
+    """
+
+    splits: dict[str, Evidence]
+    counts: Counts
+    notes: list[str]
+
+
+def of_log(log: Log, split: SplitConfig, last: int | None, progress: Progress = SILENT) -> Found:
+    """Return what every split of a log's files will hold, and what else one pass tells.
 
     last: when the log's last row is thought to be, ms UTC; another pass is made where it is not. Raises: BadFile,
     BadSplitValue, NothingUsable, and TooManyBadRows where these columns alone have more than the recipe allows.
     """
-    tally, counts = _pass(log, split, last, progress)
+    tally, counts, watched = _pass(log, split, last, progress)
     if tally.seen == _NEVER[1]:
         raise NothingUsable(
             f"data.path: {log.config.path}: no row has a sound user, item, time and label; look at data.columns, "
@@ -156,25 +171,39 @@ def of_log(
         )
     counts.check_threshold(log.config.max_quarantine, None)
     if not split.column and tally.seen != last:
-        tally, counts = _pass(log, split, tally.seen, progress)
-    return tally.found(), counts
+        tally, counts, watched = _pass(log, split, tally.seen, progress)
+    return Found(tally.found(), counts, [line for one in watched if (line := one.line()) is not None])
 
 
-def _pass(log: Log, split: SplitConfig, last: int | None, progress: Progress) -> tuple[_Tally, Counts]:
-    narrow = Log(log.config, _narrow(log.layout), log.files, log.rows, replace(log.counts, excluded_files=[]))
-    checker, tally, counts = RowChecker(log.config, narrow.layout), _Tally(split, last), Counts()
+def _pass(
+    log: Log, split: SplitConfig, last: int | None, progress: Progress
+) -> tuple[_Tally, Counts, tuple[Watched, ...]]:
+    watched = watched_of(log.layout)
+    layout = _narrow(log.layout)
+    narrow = Log(log.config, _wider(layout, watched), log.files, log.rows, replace(log.counts, excluded_files=[]))
+    checker, tally, counts = RowChecker(log.config, layout), _Tally(split, last), Counts()
     with progress.task("count labels", log.rows) as task:
         for path in log.files:
             start = 0
             for batch in file_batches(narrow, path, narrow.counts):
                 rows = checker.check(batch)
                 tally.add(batch, rows)
+                for one in watched:
+                    one.add(batch, rows, checker.text["item_id"])
                 if rows.reason is not None:
                     count_bad(counts, batch, rows.reason, checker.causes, path, start)
                 start += batch.num_rows
                 counts.read += batch.num_rows
                 task.advance(batch.num_rows)
-    return tally, counts
+    return tally, counts, watched
+
+
+def _wider(layout: Layout, watched: tuple[Watched, ...]) -> Layout:
+    """Return a layout that reads the columns of watched fields too."""
+    columns = {one.config.name: column_of(one.config) for one in watched}
+    return replace(
+        layout, columns=layout.columns | columns, types=layout.types | {o.config.name: o.kind for o in watched}
+    )
 
 
 def _narrow(layout: Layout) -> Layout:

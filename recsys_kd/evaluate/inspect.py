@@ -98,11 +98,16 @@ def _soft_labels(sample: Sample) -> list[str]:
     soft = int(((sample.label > 0) & (sample.label < 1)).sum())
     if not soft:
         return []
-    return [
-        f"labels: {soft:,} of {len(sample.label):,} rows lie between 0 and 1. Click rate, AUC, GAUC, hit rate and MRR "
+    return [f"{soft_labels_told(soft, len(sample.label))}; off-policy values as rewards"]
+
+
+def soft_labels_told(soft: int, rows: int) -> str:
+    """Return what becomes of labels that are neither 0 nor 1."""
+    return (
+        f"labels: {soft:,} of {rows:,} rows lie between 0 and 1. Click rate, AUC, GAUC, hit rate and MRR "
         "count those above 0.5 as clicked and the others as not; NDCG takes them as gains; log loss, normalized "
-        "entropy and ECE as chances to be met; off-policy values as rewards"
-    ]
+        "entropy and ECE as chances to be met"
+    )
 
 
 def _check_scores(name: str, score: Scores) -> list[str]:

@@ -57,6 +57,8 @@ class Report:
     recipe: str
     versions: dict[str, str]
     digests: dict[str, str] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+    """What is to be said of values that were used, a sentence each."""
 
     def to_json(self) -> dict[str, Any]:
         """Return plain values."""

@@ -12,6 +12,7 @@ from statistics import NormalDist
 
 from recsys_kd.data.evidence import Evidence
 from recsys_kd.errors import InputError
+from recsys_kd.evaluate.inspect import soft_labels_told
 from recsys_kd.settings import Recipe, SplitConfig
 
 LEAST_OUTCOMES = 10
@@ -35,6 +36,11 @@ class Undecidable(InputError):
 def rows_key(split: SplitConfig, name: str) -> str:
     """Return the key of a recipe that says how many rows a split has."""
     return "split.column" if split.column else f"split.{name}_days"
+
+
+def soft_labels(soft: int, rows: int) -> list[str]:
+    """Return what becomes of labels strictly between 0 and 1, `soft` ones of `rows`, if there are any."""
+    return [f"{soft_labels_told(soft, rows)}; models learn them as chances"] if soft else []
 
 
 def check_outcomes(split: SplitConfig, splits: Mapping[str, Evidence]) -> None:

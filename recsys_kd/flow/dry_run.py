@@ -10,7 +10,7 @@ import pyarrow as pa
 
 from recsys_kd.data.bounds import Bound, bounds
 from recsys_kd.data.counts import Counts
-from recsys_kd.data.evidence import Evidence, of_log
+from recsys_kd.data.evidence import Evidence, Found, of_log
 from recsys_kd.data.files import BadFile
 from recsys_kd.data.footer import BadFooter
 from recsys_kd.data.layout import column_of
@@ -19,7 +19,7 @@ from recsys_kd.data.outline import Outline, schema_of
 from recsys_kd.data.split import empty_split
 from recsys_kd.data.vocabulary import EmptyVocabulary
 from recsys_kd.flow.checks import check
-from recsys_kd.flow.decidable import check_decidable
+from recsys_kd.flow.decidable import check_decidable, soft_labels
 from recsys_kd.flow.estimate import memory_bytes, seconds
 from recsys_kd.progress import SILENT, Progress
 from recsys_kd.schema import ITEM, USER
@@ -97,8 +97,10 @@ def plan(recipe: Recipe, progress: Progress = SILENT) -> Plan:
     tables = {
         name: {"rows_at_most": rows + 1, "teacher_bytes_at_most": 4 * width * (rows + 1)} for name, rows in most.items()
     }
-    splits, counts = _splits(recipe, log, found[log.layout.columns["timestamp"]], progress)
-    warnings = [*_unused(counts), *check_decidable(recipe, splits)]
+    passed = _splits(recipe, log, found[log.layout.columns["timestamp"]], progress)
+    splits = passed.splits
+    rows, soft = (sum(part) for part in zip(*((p.rows, p.soft) for p in splits.values()), strict=True))
+    warnings = [*_unused(passed.counts), *soft_labels(soft, rows), *passed.notes, *check_decidable(recipe, splits)]
     _check_budget(recipe, log, {name: t["rows_at_most"] for name, t in tables.items()})
     stages = seconds(recipe, log.rows, splits["train"].rows / sum(part.rows for part in splits.values()))
     return Plan(
@@ -128,14 +130,14 @@ def _check_budget(recipe: Recipe, log: Log, rows: dict[str, int]) -> None:
     check_budget(recipe, outline, teacher, foretold=True)
 
 
-def _splits(recipe: Recipe, log: Log, stamps: Bound, progress: Progress) -> tuple[dict[str, Evidence], Counts]:
+def _splits(recipe: Recipe, log: Log, stamps: Bound, progress: Progress) -> Found:
     """Return what each split holds, and which rows none will. Raises: EmptySplit, TooManyBadRows."""
-    found, counts = of_log(log, recipe.split, _last_ms(recipe, log.layout.types["timestamp"], stamps), progress)
-    ends = np.array([t for part in found.values() if part.rows for t in (part.first, part.last)])
-    for name, part in found.items():
+    found = of_log(log, recipe.split, _last_ms(recipe, log.layout.types["timestamp"], stamps), progress)
+    ends = np.array([t for part in found.splits.values() if part.rows for t in (part.first, part.last)])
+    for name, part in found.splits.items():
         if part.rows == 0:
             raise empty_split(name, ends, recipe.split)
-    return found, counts
+    return found
 
 
 def _unused(counts: Counts) -> list[str]:

@@ -24,7 +24,7 @@ from recsys_kd.flow.activations import with_activations
 from recsys_kd.flow.budget import check_budget
 from recsys_kd.flow.cache import Stages, key_of, remove_leftovers
 from recsys_kd.flow.checks import check
-from recsys_kd.flow.decidable import check_decidable, check_outcomes
+from recsys_kd.flow.decidable import check_decidable, check_outcomes, soft_labels
 from recsys_kd.flow.evaluation import (
     Calibrated,
     evaluate_models,
@@ -109,7 +109,8 @@ def read(recipe: Recipe, stages: Stages) -> tuple[Dataset, str]:
 
     folder = stages.run("read", key, make)
     dataset = Dataset.open(folder / "rows")
-    for line in (f"rows: {dataset.counts.line()}", *dataset.counts.notes()):
+    counts = dataset.counts
+    for line in (f"rows: {counts.line()}", *counts.notes(), *soft_labels(counts.soft_labels, counts.used)):
         stages.progress.note(line)
     if dataset.quarantine:
         stages.progress.note(f"bad rows are in {dataset.quarantine}")

@@ -196,3 +196,58 @@ def test_the_second_pass_takes_the_first_ones_keys_and_lets_go_of_them(tmp_path,
     assert users.tolist() == [hash_string(f"u{i % 7}") for i in range(400)]
     assert found.text == {}
     assert [rows.user.any() for _, rows in usable(found)] == [False]  # a third pass makes its own
+
+
+def test_what_of_an_items_field_varies_in_the_log_is_counted_and_told_with_an_example(tmp_path):
+    columns = log()
+    item, last_train = columns["item_id"], 300
+    part = np.array(["train"] * last_train + ["validation"] * 50 + ["test"] * 50)
+    price, shelf = item * 1.0, np.array([f"s{i}" for i in item])
+    tags, image = [["a", f"t{i}"] for i in item], [[float(i), 1.0] for i in item]
+    mine = np.flatnonzero(item == 103)
+    price[mine[0]], shelf[mine[:2]], tags[mine[3]], image[mine[2]] = 3.5, "s9", ["a", "b"], [0.5, 1.0]
+    tests = np.flatnonzero((item == 104) & (part == "test"))
+    shelf[tests] = "later"
+    fields = [
+        {"name": "price", "side": "item", "kind": "dense"},
+        {"name": "shelf", "side": "item", "kind": "categorical"},
+        {"name": "tags", "side": "item", "kind": "bag"},
+        {"name": "image", "side": "item", "kind": "vector", "dim": 2},
+        {"name": "same", "side": "item", "kind": "dense"},
+        {"name": "own", "side": "candidate", "kind": "dense", "column": "price"},
+    ]
+    table = {**columns, "price": price, "shelf": shelf, "tags": tags, "image": image, "same": item * 2.0, "part": part}
+    path = write(tmp_path / "log.parquet", table)
+    data = encode(config(path, fields=fields), SPLIT.model_copy(update={"column": "part"}), tmp_path / "out")
+    found = data.counts.varying
+    assert {name: (v.items, v.rows) for name, v in found.items()} == {
+        "price": (1, 1), "shelf": (2, 2 + len(tests)), "tags": (1, 1), "image": (1, 1),
+    }  # fmt: skip
+    assert {name: (v.item, v.other, v.used) for name, v in found.items()} == {
+        "price": ("103", "3.5", "103.0"), "shelf": ("103", "'s9'", "'s103'"),
+        "tags": ("103", "['a', 'b']", "['a', 't103']"), "image": ("103", "[0.5, 1.0]", "[103.0, 1.0]"),
+    }  # fmt: skip
+    told = data.counts.notes()[0]
+    assert told.startswith(
+        "field 'price' is to be the item's own, yet 1 item(s) have several values in the log: the last"
+    )
+    assert "and 1 rows say another (item 103: 3.5, used 103.0)" in told and "`side: candidate`" in told
+    assert Counts.from_json(data.counts.to_json()) == data.counts
+
+
+def test_items_known_by_texts_are_named_and_a_missing_value_is_one_of_several(tmp_path):
+    columns = log()
+    name = [f"p{i}" for i in columns["item_id"]]
+    shelf = ["x"] * 400
+    at = name.index("p105")
+    shelf[at] = None
+    field = {"name": "shelf", "side": "item", "kind": "categorical"}
+    data = reading(tmp_path, {**columns, "item_id": name, "shelf": shelf}, fields=[field])
+    one = data.counts.varying["shelf"]
+    assert (one.items, one.rows, one.item, one.other, one.used) == (1, 1, "'p105'", "null", "'x'")
+
+
+def test_labels_between_0_and_1_are_counted(tmp_path):
+    columns = log()
+    columns["label"][:7] = 0.5
+    assert reading(tmp_path, columns).counts.soft_labels == 7

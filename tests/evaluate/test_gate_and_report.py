@@ -1,4 +1,5 @@
 import dataclasses
+import html
 import json
 import re
 from html.parser import HTMLParser
@@ -6,7 +7,7 @@ from html.parser import HTMLParser
 import numpy as np
 import pytest
 
-from recsys_kd.data.counts import Counts
+from recsys_kd.data.counts import Counts, Varying
 from recsys_kd.evaluate.charts import ticks
 from recsys_kd.evaluate.evaluation import Interval, evaluate, measured_interval
 from recsys_kd.evaluate.gate import Subject, Verdict, calibrated, decide, not_worse
@@ -203,3 +204,10 @@ def test_sizes_and_ticks_are_readable():
 def test_a_model_that_is_slower_is_not_called_zero_times_faster():
     assert times(0.4, "faster", "slower") == "2.5 times slower"
     assert times(15.2, "faster", "slower") == "15 times faster" and times(1.5, "faster", "slower") == "1.5 times faster"
+
+
+def test_what_there_is_to_say_of_values_is_in_the_data_section():
+    line = Varying(3, 40, "7", "1.0", "2.0").line("price")
+    page = html.unescape(render(report(notes=[line])))
+    assert f"<p>{line}.</p>" in page and page.index("<h2>Data</h2>") < page.index(line) < page.index("How to reproduce")
+    assert "<p>labels" not in page

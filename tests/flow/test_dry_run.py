@@ -15,10 +15,11 @@ from recsys_kd.data.layout import WrongColumnType
 from recsys_kd.data.split import EmptySplit
 from recsys_kd.data.synth import RECIPE
 from recsys_kd.data.vocabulary import EmptyVocabulary
+from recsys_kd.flow.cache import Stages
 from recsys_kd.flow.decidable import TooFewOutcomes, Undecidable
 from recsys_kd.flow.dry_run import plan
 from recsys_kd.flow.estimate import passes, seconds, student_row_seconds, teacher_row_seconds
-from recsys_kd.flow.night import run
+from recsys_kd.flow.night import read, run
 from recsys_kd.models.teacher import table_bytes
 from recsys_kd.progress import SILENT
 from recsys_kd.registry import where
@@ -297,3 +298,43 @@ def test_a_vectors_length_that_the_schema_knows_is_refused_before_rows_are_read(
     foretold, told = refused(wrong, WrongColumnType)
     assert foretold == told and "lists of 9, as `dim` says: set `dim: 8`, if meant" in told
     assert not any(recipe.work.glob("read-*"))
+
+
+def test_item_fields_that_vary_are_told_by_the_plan(tmp_path):
+    columns = log()
+    price, shelf = columns["item_id"] * 0.5, [f"s{i}" for i in columns["item_id"]]
+    price[columns["item_id"] == 102] = np.arange((columns["item_id"] == 102).sum())
+    at = [int(np.flatnonzero(columns["item_id"] == i)[-1]) for i in (101, 104)]
+    shelf[at[0]], shelf[at[1]] = "other", None
+    write(tmp_path / "log.parquet", {**columns, "price": price, "shelf": shelf})
+    fields = [
+        {"name": "price", "side": "item", "kind": "dense"},
+        {"name": "shelf", "side": "item", "kind": "categorical"},
+    ]
+    data = {"path": str(tmp_path / "log.parquet"), "fields": fields}
+    recipe = parse_recipe({"name": "s", "data": data, "gate": {"teacher_margin": 0.2}}, "r.yaml", tmp_path)
+    price_told, shelf_told = plan(recipe).warnings[:2]
+    assert price_told.startswith("field 'price' is to be the item's own, yet 1 item(s) have several values in the log")
+    assert "(item 102: 0.0 and 1.0): the last of the training days will be used" in price_told
+    first = min((at[0], "(item 101: 's101' and 'other')"), (at[1], "(item 104: 's104' and null)"))
+    assert "yet 2 item(s)" in shelf_told and first[1] in shelf_told
+
+
+@pytest.mark.parametrize("label_max", [1.0, 4.0])
+def test_labels_between_0_and_1_are_told_by_plan_and_night(tmp_path, label_max):
+    columns = log()
+    columns["label"][:7] = 0.5
+    columns["label"] *= label_max
+    recipe = with_data(small(tmp_path, columns, gate={"teacher_margin": 0.2}), label_max=label_max)
+    told = "labels: 7 of 400 rows lie between 0 and 1. Click rate, AUC, GAUC, hit rate and MRR count those above 0.5 as"
+    assert plan(recipe).warnings[0].startswith(told) and "models learn them as chances" in plan(recipe).warnings[0]
+    notes = []
+    read(recipe, Stages(recipe.work, Told(notes)))
+    assert notes[1].startswith(told)
+
+
+class Told:
+    """Progress that keeps its notes."""
+
+    def __init__(self, notes):
+        self.note, self.task = notes.append, SILENT.task
