@@ -1,20 +1,24 @@
 """Events of a source table: cleaned, keyed and put in time order; a row that is left out is counted with its reason."""
 
+import datetime as dt
 from collections import Counter
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
 from recsys_kd.data.interactions_config import BadImport, ImportConfig
-from recsys_kd.data.interactions_read import SourceColumns, clean, need, read_table
+from recsys_kd.data.interactions_read import LABEL, LIBSVM, SourceColumns, clean, need, read_table
 from recsys_kd.data.negatives import Events
 
 Ints = NDArray[np.int64]
 _PER_SECOND = {"s": 1, "ms": 1000, "us": 1_000_000, "ns": 1_000_000_000}
 _CALENDAR = (-62_135_596_800, 253_402_300_800)
 """Years 1 to 9999 in seconds: a time beyond is a number in another unit."""
+_OURS = (631_152_000, 4_102_444_800)
+"""1990 to 2100 in seconds: when logs are from, unless their times count from a beginning of their own."""
 _EXACT = 2**53
 """Whole numbers up to here are exact as float64; two larger ids could have become one."""
 
@@ -33,7 +37,11 @@ class Source:
 def read_events(config: ImportConfig) -> Source:
     """Read the source table into events in time order. Raises: InputError subclasses naming file, key and value."""
     where, names = str(config.source), config.columns
-    found = clean(read_table(config.source, (names.user, names.item)), config.drop, where)
+    table = read_table(config.source, (names.user, names.item))
+    if table.empty:
+        raise BadImport(f"{where}: holds no rows, only the columns {', '.join(map(str, table.columns))}; give its rows")
+    found = clean(table, config.drop, where)
+    _check_asked(found.rows, config)
     rows, dropped = _complete(found.rows, names, where, found.dropped), found.dropped
     frame = pd.DataFrame(
         {
@@ -58,6 +66,20 @@ def read_events(config: ImportConfig) -> Source:
     events = Events(user.astype(np.int64), item.astype(np.int64), frame["time"].to_numpy(), len(items))
     assert found.read == len(events.user) + sum(dropped.values()), "rows dropped do not add up"
     return Source(events, found.read, dict(dropped), users, items)
+
+
+def _check_asked(rows: pd.DataFrame, config: ImportConfig) -> None:
+    """Raise BadImport where libsvm labels say that rows are no events, and nothing asks for them."""
+    names = config.columns
+    asked = (names.user, names.item, names.time, names.order, names.label)
+    if config.source.suffix not in LIBSVM or LABEL in asked or LABEL not in rows:
+        return
+    no_event = int((rows[LABEL] <= 0).sum())
+    if no_event:
+        raise BadImport(
+            f"columns.label: {config.source}: {no_event:,} of {len(rows):,} rows have a label of 0 or less, and each "
+            f"would become an event; set `columns: {{label: {LABEL}}}` to keep those above 0 alone (others are counted)"
+        )
 
 
 def _complete(rows: pd.DataFrame, names: SourceColumns, where: str, dropped: Counter[str]) -> pd.DataFrame:
@@ -132,14 +154,35 @@ def _numeric_times(values: pd.Series, unit: str, where: str) -> Ints:
     low, high = (bound * per_second for bound in _CALENDAR)
     beyond = ~((raw >= max(low, -(2**63))) & (raw < min(high, 2**63)))
     if beyond.any():
-        raise BadImport(
-            f"{where}: {values[beyond].iloc[0]} `{unit}` lie outside of the years 1 to 9999; name the unit in "
-            "columns.time_unit (s, ms, us or ns), or drop such rows by a rule"
-        )
+        fitting = _fitting(raw)
+        advice = "name the unit in columns.time_unit (s, ms, us or ns), or drop such rows by a rule"
+        if fitting is not None:
+            advice = f"set columns.time_unit: {fitting[0]}, which makes the first {fitting[1]}"
+        raise BadImport(f"{where}: {values[beyond].iloc[0]} `{unit}` lie outside of the years 1 to 9999; {advice}")
+    _check_unit(raw, unit, where)
     if raw.dtype.kind == "f":
         return np.floor(raw * (1000 / per_second)).astype(np.int64)
     whole = raw.astype(np.int64)
     return whole * (1000 // per_second) if per_second <= 1000 else whole // (per_second // 1000)
+
+
+def _check_unit(raw: NDArray[Any], unit: str, where: str) -> None:
+    """Raise BadImport where all times lie before there were logs, and another unit has them all in our days."""
+    fitting = _fitting(raw)
+    if fitting is not None and raw.max() < _OURS[0] * _PER_SECOND[unit]:
+        told = dt.datetime.fromtimestamp(raw[0] / _PER_SECOND[unit], dt.UTC).date()
+        raise BadImport(
+            f"{where}: the first, {raw[0]}, would be of {told} in `{unit}`; set columns.time_unit: {fitting[0]}, which "
+            f"makes it {fitting[1]}"
+        )
+
+
+def _fitting(raw: NDArray[Any]) -> tuple[str, dt.date] | None:
+    """Return the unit that has all times in our days, and the day of the first; None where none has."""
+    for unit, per_second in _PER_SECOND.items():
+        if len(raw) and raw.min() >= _OURS[0] * per_second and raw.max() < _OURS[1] * per_second:
+            return unit, dt.datetime.fromtimestamp(raw[0] / per_second, dt.UTC).date()
+    return None
 
 
 def _k_core(frame: pd.DataFrame, column: str, least: int, dropped: Counter[str]) -> pd.DataFrame:

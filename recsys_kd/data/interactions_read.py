@@ -1,5 +1,6 @@
 """Interaction tables as they are found: CSV, TSV, Parquet or libsvm, cleaned by rules that count what they drop."""
 
+import re
 from collections import Counter
 from dataclasses import dataclass
 from difflib import get_close_matches
@@ -14,6 +15,9 @@ from pydantic import model_validator
 
 from recsys_kd.errors import InputError
 from recsys_kd.settings import StrictConfig
+
+LABEL, LIBSVM = "label", (".libsvm", ".svm")
+"""What libsvm's first number is called here; suffixes of such files."""
 
 
 class UnreadableTable(InputError):
@@ -47,11 +51,16 @@ class DropRule(StrictConfig):
         if self.missing:
             return values.isna()
         if self.at_most is not None:
-            return pd.to_numeric(values, errors="coerce").astype("float64").fillna(float("-inf")) <= self.at_most
+            return numbers_of(values) <= self.at_most
         text = values.astype("string").fillna("")
         if self.starts_with is not None:
             return text.str.startswith(self.starts_with)
         return ~text.str.fullmatch(self.not_matching or "")
+
+
+def numbers_of(values: pd.Series) -> pd.Series:
+    """Return numbers float64, NaN where a value is none."""
+    return pd.to_numeric(values, errors="coerce").astype("float64")
 
 
 @dataclass(frozen=True)
@@ -70,7 +79,7 @@ def read_libsvm(path: Path) -> pd.DataFrame:
         for number, line in enumerate(lines, start=1):
             label, *pairs = line.split("#")[0].split() or [""]
             try:
-                row = {"label": float(label)}
+                row = {LABEL: float(label)}
                 for pair in pairs:
                     index, value = pair.split(":")
                     row[f"f{int(index)}"] = float(value)
@@ -78,7 +87,7 @@ def read_libsvm(path: Path) -> pd.DataFrame:
                 raise UnreadableTable(f"{path}, line {number}: '{line.strip()[:60]}' is not libsvm; mend it") from None
             rows.append(row)
     frame = pd.DataFrame(rows)
-    for name in frame.columns.drop("label"):
+    for name in frame.columns.drop(LABEL):
         if frame[name].notna().all() and (frame[name] % 1 == 0).all():
             frame[name] = frame[name].astype("int64")
     return frame
@@ -96,10 +105,12 @@ def read_table(path: Path, ids: tuple[str, ...] = ()) -> pd.DataFrame:
                 types_mapper=_NULLABLE.get
             )
             return frame
-        if path.suffix in (".libsvm", ".svm"):
+        if path.suffix in LIBSVM:
             return read_libsvm(path)
         if path.suffix in (".csv", ".tsv", ".txt"):
             return _read_text(path, ids)
+    except FileNotFoundError:
+        raise UnreadableTable(f"{path}: does not exist; name a file that is there") from None
     except (OSError, pa.ArrowException) as error:
         raise UnreadableTable(f"{path}: can't be read ({str(error).splitlines()[0]}); check the file") from None
     raise UnreadableTable(f"{path}: unknown kind '{path.suffix}'; known are .csv, .tsv, .parquet and .libsvm")
@@ -116,15 +127,37 @@ _WHOLE = r"-?(0|[1-9]\d{0,17})(\.0+)?"
 def _read_text(path: Path, ids: tuple[str, ...]) -> pd.DataFrame:
     convert = pc.ConvertOptions(strings_can_be_null=True, column_types=dict.fromkeys(ids, pa.string()))
     parse = pc.ParseOptions(delimiter="," if path.suffix == ".csv" else "\t")
-    frame: pd.DataFrame = pc.read_csv(path, parse_options=parse, convert_options=convert).to_pandas(
-        types_mapper=_NULLABLE.get
-    )
+    try:
+        table = pc.read_csv(path, parse_options=parse, convert_options=convert)
+    except pa.ArrowInvalid as error:
+        raise UnreadableTable(_place(path, parse, str(error).splitlines()[0])) from None
+    frame: pd.DataFrame = table.to_pandas(types_mapper=_NULLABLE.get)
     for name in set(ids) & set(frame.columns):
         text = frame[name].dropna()
         if len(text) and text.str.fullmatch(_WHOLE).all():
             whole = text.str.replace(r"\.0+$", "", regex=True).astype("int64")
             frame[name] = whole.astype("Int64").reindex(frame.index)
     return frame
+
+
+def _place(path: Path, parse: pc.ParseOptions, why: str) -> str:
+    """Return where a text table is not what it should be: its reader counts rows on one thread alone."""
+    with path.open("rb") as lines:
+        for number, line in enumerate(lines, start=1):
+            try:
+                line.decode()
+            except UnicodeDecodeError as error:
+                shown = line[max(0, error.start - 20) : error.start + 10].decode(errors="replace").strip()
+                return f"{path}, line {number}: '{shown}' is not UTF-8; save the file as UTF-8"
+    try:
+        pc.read_csv(path, parse_options=parse, read_options=pc.ReadOptions(use_threads=False))
+    except pa.ArrowInvalid as error:
+        why = str(error).splitlines()[0]
+    row = re.fullmatch(r"CSV parse error: Row #(\d+): (.*)", why)
+    if row is None:
+        return f"{path}: can't be read ({why}); check the file"
+    quotes = " (a quote that is never closed?)" if row[2].count('"') % 2 else ""
+    return f"{path}, row {row[1]}, the header being the first: {row[2]}{quotes}; mend the row"
 
 
 def need(frame: pd.DataFrame, column: str, key: str, where: str) -> pd.Series:
@@ -140,13 +173,29 @@ def need(frame: pd.DataFrame, column: str, key: str, where: str) -> pd.Series:
 
 
 def clean(frame: pd.DataFrame, rules: tuple[DropRule, ...], where: str) -> Cleaned:
-    """Apply the rules in order; a row is counted under the first that drops it."""
+    """Apply the rules in order; a row is counted under the first that drops it, or that can't be asked of it."""
     read, dropped = len(frame), Counter[str]()
     for at, rule in enumerate(rules):
-        mask = rule.mask(need(frame, rule.column, f"drop[{at}].column", where))
+        values = need(frame, rule.column, f"drop[{at}].column", where)
+        if rule.at_most is not None:
+            frame = _without_numbers(frame, rule.column, dropped)
+            values = frame[rule.column]
+        mask = rule.mask(values)
         dropped[rule.reason] += int(mask.sum())
         frame = frame[~mask]
     return Cleaned(frame, read, dropped)
+
+
+def _without_numbers(frame: pd.DataFrame, column: str, dropped: Counter[str]) -> pd.DataFrame:
+    """Leave out rows that a rule about numbers says nothing of, under reasons that name the column and a value."""
+    values = frame[column]
+    bad, missing = numbers_of(values).isna(), values.isna()
+    wrong = bad & ~missing
+    if wrong.any():
+        dropped[f"'{column}' is no number, such as '{str(values[wrong].iloc[0])[:40]}'"] += int(wrong.sum())
+    if missing.any():
+        dropped[f"no '{column}'"] += int(missing.sum())
+    return frame[~bad]
 
 
 class SourceColumns(StrictConfig):

@@ -14,6 +14,8 @@ import yaml
 from recsys_kd.data.encode import encode
 from recsys_kd.data.interactions import import_interactions
 from recsys_kd.data.interactions_config import BadImport, load_import
+from recsys_kd.data.interactions_read import UnreadableTable, read_table
+from recsys_kd.errors import InputError
 from recsys_kd.settings import load_recipe
 
 
@@ -233,3 +235,89 @@ def test_more_negatives_than_there_are_items_are_refused_before_any_is_drawn(tmp
     with pytest.raises(BadImport, match=words):
         imported(tmp_path, purchases(400, when=["2026-01-01"] * 200 + ["2026-01-20"] * 200), **more)
     assert not (tmp_path / "out").exists()
+
+
+def test_a_quantity_that_is_no_number_is_counted_as_such_not_as_returned(tmp_path):
+    quantity = ["1"] * 100
+    quantity[:3], quantity[3:5], quantity[5:9] = ["abc"] * 3, ["1,004"] * 2, ["-1"] * 4
+    quantity[9] = None
+    rule = [{"reason": "returned", "column": "quantity", "at_most": 0}]
+    found, _ = imported(tmp_path, purchases(quantity=quantity), suffix="csv", drop=rule)
+    assert {k: n for k, n in found.dropped.items() if n} == {
+        "'quantity' is no number, such as 'abc'": 5, "no 'quantity'": 1, "returned": 4,
+    }  # fmt: skip
+    assert found.read == 100 == found.events + 10
+    with pytest.raises(BadImport, match=r"no rows are left of 100 \('quantity' is no number, such as '1,004' 100\)"):
+        imported(tmp_path, purchases(quantity=["1,004"] * 100), suffix="csv", drop=rule)
+
+
+def svm(tmp_path, labels, **columns):
+    lines = [f"{y} 1:{i % 7} 2:{(i * i * i + i) % 31} 3:{1_700_000_000 + 9_000 * i}" for i, y in enumerate(labels)]
+    (tmp_path / "s.svm").write_text("\n".join(lines))
+    data = {"name": "s", "source": "s.svm", "columns": {"user": "f1", "item": "f2", "time": "f3", **columns}}
+    (tmp_path / "s.yaml").write_text(yaml.safe_dump({**data, "negatives": 2, "test_days": 2, "validation_days": 2}))
+    return import_interactions(load_import(tmp_path / "s.yaml"), tmp_path / "out")
+
+
+def test_libsvm_labels_of_0_are_no_events_that_nobody_asked_for(tmp_path):
+    labels = [0, -1] + [1] * 98
+    with pytest.raises(
+        BadImport, match=r"^columns\.label: .*s\.svm: 2 of 100 rows have a label of 0 or less.*label: l"
+    ):
+        svm(tmp_path, labels)
+    assert not (tmp_path / "out").exists()
+    found = svm(tmp_path, labels, label="label")
+    assert (found.events, found.dropped["label not positive"]) == (98, 2)
+    assert svm(tmp_path, [1] * 100).events == 100
+
+
+@pytest.mark.parametrize(
+    ("unit", "factor", "told", "fits"),
+    [("ms", 1, "1970-01-20", "s"), ("us", 1, "1970-01-01", "s"), ("us", 1000, "1970-01-20", "ms")],
+)
+def test_a_unit_that_puts_all_times_before_there_were_logs_is_refused_with_the_one_that_fits(
+    tmp_path, unit, factor, told, fits
+):
+    stamp = [(1_700_000_000 + 3600 * i) * factor for i in range(100)]
+    source = {"user": "who", "item": "what", "time": "when", "time_unit": unit}
+    with pytest.raises(BadImport) as refused:
+        imported(tmp_path, purchases(when=stamp), columns=source)
+    said = f"the first, {stamp[0]}, would be of {told} in `{unit}`; set columns.time_unit: {fits}, which makes it"
+    assert (
+        f"s.parquet: columns.time 'when': {said} 2023-11-14" in str(refused.value) and not (tmp_path / "out").exists()
+    )
+
+
+def test_times_that_count_from_their_own_beginning_are_taken(tmp_path):
+    found, log = imported(tmp_path, purchases(when=[3_600 * i for i in range(100)]))
+    assert found.events == 100 and log.timestamp.min() == 0
+
+
+def text_refused(tmp_path, text):
+    config = prepare(tmp_path, purchases(), suffix="csv")
+    (tmp_path / "s.csv").write_bytes(text)
+    with pytest.raises(InputError) as refused:
+        import_interactions(config, tmp_path / "out")
+    return str(refused.value).removeprefix(f"{tmp_path}/")
+
+
+def test_what_is_wrong_with_a_table_of_text_is_told_with_its_place(tmp_path):
+    head = b"who,what,when\na,b,2026-01-01\n"
+    assert text_refused(tmp_path, head + b"1,2\n") == (
+        "s.csv, row 3, the header being the first: Expected 3 columns, got 2: 1,2; mend the row"
+    )
+    assert "s.csv, row 3, " in (told := text_refused(tmp_path, head + b'"1,2,3\n')) and "never closed" in told
+    assert (
+        text_refused(tmp_path, head + b"M\xfcller,2,3\n")
+        == "s.csv, line 3: 'M\ufffdller,2,3' is not UTF-8; save the file as UTF-8"
+    )
+    assert (
+        text_refused(tmp_path, b"who,what,when\n")
+        == "s.csv: holds no rows, only the columns who, what, when; give its rows"
+    )
+
+
+@pytest.mark.parametrize("suffix", ["csv", "parquet", "svm"])
+def test_a_source_that_is_not_there_is_told_so(tmp_path, suffix):
+    with pytest.raises(UnreadableTable, match=rf"a\.{suffix}: does not exist"):
+        read_table(tmp_path / f"a.{suffix}")
