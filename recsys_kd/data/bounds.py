@@ -32,6 +32,8 @@ class Bound:
     integers: tuple[int, int] | None = None
     ranged: bool = True
     entries: int | None = 0
+    largest: int = 0
+    """Entries of the largest dictionary: at least so many distinct values there are; 0 where none says."""
     named: set[str | None] = field(default_factory=set)
     """Values that folders give the column."""
 
@@ -82,7 +84,9 @@ def _add(bound: Bound, chunk: Struct, raw: IO[bytes]) -> None:
         return
     _add_range(bound, chunk.get(_TYPE), statistics)
     entries = _entries(chunk, raw)
-    bound.entries = None if entries is None or bound.entries is None else bound.entries + entries
+    bound.largest = max(bound.largest, entries or 0)
+    if bound.entries is not None:
+        bound.entries = None if entries is None or not _all_coded(chunk) else bound.entries + entries
 
 
 def _add_range(bound: Bound, kind: int | None, statistics: Struct) -> None:
@@ -99,10 +103,15 @@ def _add_range(bound: Bound, kind: int | None, statistics: Struct) -> None:
     bound.integers = (min(low, before[0]), max(high, before[1]))
 
 
-def _entries(chunk: Struct, raw: IO[bytes]) -> int | None:
-    """Return how many entries a column chunk's dictionary has, None where data pages do without it."""
+def _all_coded(chunk: Struct) -> bool:
+    """Return whether no data page does without the dictionary."""
     pages = [page for page in chunk.get(_ENCODINGS, []) if page.get(1) in _DATA_PAGES]
-    if _DICTIONARY not in chunk or not pages or any(page.get(2) not in _BY_DICTIONARY for page in pages):
+    return bool(pages) and all(page.get(2) in _BY_DICTIONARY for page in pages)
+
+
+def _entries(chunk: Struct, raw: IO[bytes]) -> int | None:
+    """Return how many entries a column chunk's dictionary has, None where it has none."""
+    if _DICTIONARY not in chunk:
         return None
     raw.seek(chunk[_DICTIONARY])
     entries: int | None = _struct(Compact(raw.read(PAGE_HEADER_START))).get(_DICTIONARY_HEADER, {}).get(_ENTRIES)

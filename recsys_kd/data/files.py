@@ -142,8 +142,15 @@ def content_key(paths: Sequence[Path], root: Path) -> str:
     for path in paths:
         stat = path.stat()
         name = path.relative_to(root) if path.is_relative_to(root) else path.name
-        digest.update(f"{name}\0{stat.st_size}\0{stat.st_mtime_ns}\0".encode())
-        with path.open("rb") as raw:
-            raw.seek(max(0, stat.st_size - 65_536))
-            digest.update(raw.read())
+        size, tail = content_tail(path)
+        digest.update(f"{name}\0{size}\0{stat.st_mtime_ns}\0".encode())
+        digest.update(tail)
     return digest.hexdigest()
+
+
+def content_tail(path: Path) -> tuple[int, bytes]:
+    """Return a file's size and its last bytes, in which its footer lies."""
+    size = path.stat().st_size
+    with path.open("rb") as raw:
+        raw.seek(max(0, size - 65_536))
+        return size, raw.read()

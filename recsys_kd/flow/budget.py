@@ -21,6 +21,23 @@ def check_budget(recipe: Recipe, dataset: Dataset, teacher_bytes: int, *, foreto
         raise BudgetTooSmall(error.needed, error.budget, told, advice, "at least " if foretold else "") from None
 
 
+def doubt(recipe: Recipe, outline: Dataset, low: int, high: int) -> list[str]:
+    """Return a warning where a ratio can't be met by a teacher of `low` bytes, though by one of `high`, its bound."""
+    ratio = recipe.compress.ratio
+    if ratio is None:
+        return []
+    try:
+        check(Student(outline.schema, recipe.student), outline, recipe.compress, low)
+    except BudgetTooSmall as error:
+        best = highest_ratio(low, error.needed)
+        return [
+            f"compress.ratio: {ratio:g} may be out of reach: the teacher has {high:,} bytes at most, and about {low:,} "
+            "if the log has no more ids than its largest row group, which leaves no ratio above "
+            f"{best:g}; the run decides it before any training, and a ratio well below that leaves bytes for rows"
+        ]
+    return []
+
+
 def _told(config: CompressConfig, error: BudgetTooSmall, teacher_bytes: int, foretold: bool) -> tuple[str, str]:
     """Return the budget in the recipe's words, and what to do."""
     if config.ratio is None:

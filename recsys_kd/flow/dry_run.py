@@ -10,6 +10,7 @@ import pyarrow as pa
 
 from recsys_kd.data.bounds import Bound, bounds
 from recsys_kd.data.counts import Counts
+from recsys_kd.data.doubles import doubles_told
 from recsys_kd.data.evidence import Evidence, Found, of_log
 from recsys_kd.data.files import BadFile
 from recsys_kd.data.footer import BadFooter
@@ -90,7 +91,7 @@ def plan(recipe: Recipe, progress: Progress = SILENT) -> Plan:
     extra = {"teacher": recipe.teacher.column} if recipe.teacher.column else None
     log = open_log(recipe.data, recipe.split, extra)
     found = _bounds(log.files, recipe.data.path, log.layout.read)
-    most = _most_rows(recipe, log, found)
+    most, least = _rows(recipe, log, found)
     if most[ITEM] == 0:
         raise EmptyVocabulary(f"data.min_count: {recipe.data.min_count:,}: no item can occur that often in this log")
     width = recipe.teacher.width if recipe.teacher.kind == "dcnv2" else 0
@@ -100,8 +101,9 @@ def plan(recipe: Recipe, progress: Progress = SILENT) -> Plan:
     passed = _splits(recipe, log, found[log.layout.columns["timestamp"]], progress)
     splits = passed.splits
     rows, soft = (sum(part) for part in zip(*((p.rows, p.soft) for p in splits.values()), strict=True))
-    warnings = [*_unused(passed.counts), *soft_labels(soft, rows), *passed.notes, *check_decidable(recipe, splits)]
-    _check_budget(recipe, log, {name: t["rows_at_most"] for name, t in tables.items()})
+    warnings = [*_unused(passed.counts), *doubles_told(log), *soft_labels(soft, rows), *passed.notes]
+    warnings += check_decidable(recipe, splits)
+    warnings += _check_budget(recipe, log, most, least)
     stages = seconds(recipe, log.rows, splits["train"].rows / sum(part.rows for part in splits.values()))
     return Plan(
         len(log.files),
@@ -119,15 +121,21 @@ def plan(recipe: Recipe, progress: Progress = SILENT) -> Plan:
     )
 
 
-def _check_budget(recipe: Recipe, log: Log, rows: dict[str, int]) -> None:
+def _check_budget(recipe: Recipe, log: Log, most: dict[str, int], least: dict[str, int]) -> list[str]:
+    """Return a warning where a budget is met only if tables are near their bounds. Raises: BudgetTooSmall."""
     if recipe.compress.bytes is None and recipe.compress.ratio is None:
-        return
-    from recsys_kd.flow.budget import check_budget  # torch: a budget is a matter of the models
+        return []
+    from recsys_kd.flow.budget import check_budget, doubt  # torch: a budget is a matter of the models
     from recsys_kd.flow.models import teacher_bytes
 
-    outline = Outline(recipe.data.fields, log.layout)
-    teacher = teacher_bytes(recipe, schema_of(recipe.data.fields, log.layout, rows))
-    check_budget(recipe, outline, teacher, foretold=True)
+    fields = recipe.data.fields
+    outline = Outline(fields, log.layout)
+    high, low = (
+        teacher_bytes(recipe, schema_of(fields, log.layout, {name: n + 1 for name, n in rows.items()}))
+        for rows in (most, least)
+    )
+    check_budget(recipe, outline, high, foretold=True)
+    return doubt(recipe, outline, low, high)
 
 
 def _splits(recipe: Recipe, log: Log, stamps: Bound, progress: Progress) -> Found:
@@ -174,23 +182,32 @@ def _bounds(files: Iterable[Path], root: Path, columns: Iterable[str]) -> dict[s
         raise BadFile(root, f"a footer {error}") from None
 
 
-def _most_rows(recipe: Recipe, log: Log, found: dict[str, Bound]) -> dict[str, int]:
-    """Return how many ids can have a row of their own, per vocabulary: those of an item-side field in any number."""
-    data, least = recipe.data, recipe.data.min_count
+def _rows(recipe: Recipe, log: Log, found: dict[str, Bound]) -> tuple[dict[str, int], dict[str, int]]:
+    """Return how many ids can have a row of their own, per vocabulary, and about how many have one for sure.
+
+    The first counts an item-side field's in any number; the second is what the largest row group has, where it says so.
+    """
+    data, rare = recipe.data, recipe.data.min_count
     items = found[data.columns.item_id].distinct()
-    most = {USER: found[data.columns.user_id].distinct(least), ITEM: found[data.columns.item_id].distinct(least)}
+    most, least = {}, {}
     owned = [column_of(f) for f in log.layout.item_fields]
     listed = _bounds([data.catalogue], data.catalogue.parent, owned) if data.catalogue else {}
+
+    def add(name: str, bound: Bound, count: int, limit: int | None = None) -> None:
+        most[name] = min(bound.distinct(count), bound.distinct(count) if limit is None else limit)
+        least[name] = min(bound.largest or most[name], most[name])
+
+    add(USER, found[data.columns.user_id], rare)
+    add(ITEM, found[data.columns.item_id], rare)
     for field in data.fields:
         if _table_of(field) == field.name:
             if field in log.layout.item_fields:
-                most[field.name] = listed[column_of(field)].distinct()
+                add(field.name, listed[column_of(field)], 1)
             elif field.side == "item":
-                own = found[column_of(field)].distinct()
-                most[field.name] = min(own, items) if field.kind == "categorical" else own
+                add(field.name, found[column_of(field)], 1, items if field.kind == "categorical" else None)
             else:
-                most[field.name] = found[column_of(field)].distinct(least)
-    return most
+                add(field.name, found[column_of(field)], rare)
+    return most, least
 
 
 def _last_ms(recipe: Recipe, kind: pa.DataType, stamps: Bound) -> int | None:

@@ -1,6 +1,7 @@
 """The plan: bounds that hold, and a time that is near the truth."""
 
 import re
+import shutil
 
 import numpy as np
 import pyarrow as pa
@@ -8,7 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from recsys_kd.compress.plan import BudgetTooSmall
-from recsys_kd.data.counts import NothingUsable, TooManyBadRows
+from recsys_kd.data.counts import NothingUsable, TooManyBadRows, TooManyDuplicates
 from recsys_kd.data.encode import encode
 from recsys_kd.data.evidence import ConstantLabel, of_dataset
 from recsys_kd.data.layout import WrongColumnType
@@ -338,3 +339,36 @@ class Told:
 
     def __init__(self, notes):
         self.note, self.task = notes.append, SILENT.task
+
+
+def test_a_ratio_that_the_bounds_allow_and_the_log_hardly_does_is_warned_of(shop, tmp_path):
+    recipe = quick(load_recipe(shop.recipe), tmp_path)
+    found = [
+        plan(recipe.model_copy(update={"compress": type(recipe.compress)(ratio=r)})).warnings for r in (2.0, 4.0, 19.0)
+    ]
+    assert found[0] == found[1] and len(found[2]) == len(found[0]) + 1
+    told = re.search(r"^compress\.ratio: 19 may be out of reach: .* no ratio above ([\d.]+); the run", found[2][-1])
+    with pytest.raises(BudgetTooSmall) as refused:
+        run(recipe.model_copy(update={"compress": type(recipe.compress)(ratio=19.0)}), SILENT)
+    best = float(re.search(r"the highest ratio that can be met is ([\d.]+),", str(refused.value))[1])
+    assert 0.5 < float(told[1]) / best < 2
+
+
+def test_files_that_are_there_twice_are_told_and_whether_a_run_takes_them(tmp_path):
+    (tmp_path / "log").mkdir()
+    for name, seed in (("a", 0), ("b", 1)):
+        write(tmp_path / "log" / f"{name}.parquet", {**log(seed=seed), "request_id": np.arange(400) + 400 * seed})
+    data = {"path": str(tmp_path / "log"), "columns": {"request_id": "request_id"}}
+    recipe = parse_recipe({"name": "s", "data": data, "gate": {"teacher_margin": 0.2}}, "r.yaml", tmp_path)
+    assert not any("byte for byte" in warning for warning in plan(recipe).warnings)
+    shutil.copy(tmp_path / "log" / "a.parquet", tmp_path / "log" / "c.parquet")
+    told = plan(recipe).warnings[0]
+    assert told == (
+        f"1 file(s) are the same as another byte for byte, such as {tmp_path}/log/c.parquet as "
+        f"{tmp_path}/log/a.parquet: their 400 rows are duplicates, and a run leaves them out"
+    )
+    shutil.copy(tmp_path / "log" / "b.parquet", tmp_path / "log" / "d.parquet")
+    told = plan(recipe).warnings[0]
+    assert "2 file(s)" in told and told.endswith("a run stops at data.max_duplicates 50% of all 1,600: remove them")
+    with pytest.raises(TooManyDuplicates, match=r"800 of 1,600 rows"):
+        run(recipe.model_copy(update={"work": tmp_path / "w"}), SILENT)
