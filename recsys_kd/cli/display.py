@@ -4,11 +4,13 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 from rich.console import Console
 from rich.progress import BarColumn, TaskID, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as Bars
 
+from recsys_kd.errors import RecsysKdError
 from recsys_kd.progress import Progress, Task
 
 _PLAIN_SECONDS = 10.0
@@ -84,3 +86,13 @@ class PlainProgress:
 def progress() -> Progress:
     """Return bars on a terminal, plain lines elsewhere."""
     return TerminalProgress() if sys.stderr.isatty() else PlainProgress()
+
+
+@contextmanager
+def named(file: Path) -> Iterator[None]:
+    """Put a recipe's file before what is wrong with its keys."""
+    try:
+        yield
+    except RecsysKdError as error:
+        error.args = (f"{file}: {error}",)
+        raise

@@ -14,7 +14,7 @@ from typer import rich_utils
 from typer.exceptions import TyperException
 
 from recsys_kd.cli.ab import ab
-from recsys_kd.cli.display import progress
+from recsys_kd.cli.display import named, progress
 from recsys_kd.cli.gate import gate
 from recsys_kd.cli.plan import plan, predicted_line
 from recsys_kd.cli.registry import app as registry_app
@@ -84,15 +84,16 @@ def run(
     loaded = load_recipe(recipe)
     if registry is not None:
         os.environ[where.VARIABLE] = registry  # not into the recipe, which reports print: it may hold a password
+    from recsys_kd.flow.checks import check, check_log
+
+    with named(recipe):
+        check(loaded)  # before torch is imported, which takes seconds: a mistake in a recipe is told at once
     if dry_run:
         from recsys_kd.flow.dry_run import plan as dry_plan
 
         found = dry_plan(loaded, progress())
         say(json.dumps(found.to_json()) if as_json else "\n".join(found.lines()))
         return
-    from recsys_kd.flow.checks import check, check_log
-
-    check(loaded)  # before torch is imported, which takes seconds: a mistake in a recipe is told at once
     check_log(loaded)
     from recsys_kd.flow.night import run as run_night
 

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from recsys_kd.cli.display import progress
+from recsys_kd.cli.display import named, progress
 
 
 def plan(
@@ -23,7 +23,8 @@ def plan(
     from recsys_kd.settings import load_recipe
 
     loaded, most = load_recipe(recipe), None if bytes_ is None else parse_bytes(bytes_)
-    check(loaded)  # before torch is imported
+    with named(recipe):
+        check(loaded)  # before torch is imported
     check_log(loaded)
     from recsys_kd.flow.options import Wanted
     from recsys_kd.flow.planning import plan as make_plan

@@ -181,7 +181,8 @@ def vectors_of(array: pa.Array, dim: int) -> Vectors:
     out, null = np.zeros((len(array), dim), dtype=np.float32), np.asarray(array.is_null())
     wrong = ~null & (lengths_of(array) != dim)
     good = array.filter(pa.array(~(null | wrong)))
-    flat = good.flatten().to_numpy(zero_copy_only=False).astype(np.float32)
+    with np.errstate(over="ignore"):  # beyond float32 is infinite, and told as any value that is no number
+        flat = good.flatten().to_numpy(zero_copy_only=False).astype(np.float32)
     out[~(null | wrong)] = flat.reshape(-1, dim)
     broken = ~np.isfinite(out).all(axis=1)
     out[broken] = 0.0

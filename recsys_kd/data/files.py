@@ -8,6 +8,7 @@ back as a silently wrong row in most cases, so checksums are verified where they
 import hashlib
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from urllib.parse import unquote
 
@@ -27,10 +28,9 @@ class NoParquet(InputError):
 class BadFile(InputError):
     """A Parquet file is truncated, corrupt, or not Parquet."""
 
-    def __init__(self, path: Path, why: str) -> None:
-        super().__init__(
-            f"{path}: can't be read whole ({why}); write it again from its source, or set data.on_bad_file: exclude"
-        )
+    def __init__(self, path: Path, why: str, more: str = ", or set data.on_bad_file: exclude") -> None:
+        super().__init__(f"{path}: can't be read whole ({why}); write it again from its source{more}")
+        self.path, self.why = path, why
 
 
 class NoChecksums(InputError):
@@ -127,6 +127,15 @@ def has_checksums(path: Path) -> bool:
         return all_pages_have_crc(path)
     except BadFooter as error:
         raise BadFile(path, f"its footer {error}") from None
+
+
+@contextmanager
+def indispensable() -> Iterator[None]:
+    """Of a file that nothing can go on without, say no more than that it is to be written again."""
+    try:
+        yield
+    except BadFile as error:
+        raise BadFile(error.path, error.why, "") from None
 
 
 def catalogue_files(catalogue: Path | None) -> list[Path]:

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from math import isfinite
 
 import numpy as np
 import pyarrow as pa
@@ -9,7 +10,7 @@ from numpy.typing import NDArray
 
 from recsys_kd.data.checks import vectors_of
 from recsys_kd.data.convert import Ints, Mask, TextKeys, keys_of, numbers, sound_text
-from recsys_kd.data.files import read_table
+from recsys_kd.data.files import indispensable, read_table
 from recsys_kd.data.layout import column_of
 from recsys_kd.errors import InputError
 from recsys_kd.settings import DataConfig, FieldConfig
@@ -72,7 +73,8 @@ def read_catalogue(config: DataConfig, fields: tuple[FieldConfig, ...]) -> Catal
     if path is None:
         return Catalogue(np.zeros(0, dtype=np.int64), {}, {})
     name = config.columns.item_id
-    table = read_table(path, [name, *(column_of(f) for f in fields)])
+    with indispensable():
+        table = read_table(path, [name, *(column_of(f) for f in fields)])
     for column in table.column_names:
         if sound_text(table[column].combine_chunks())[1] is not None:
             raise BadCatalogue(f"{path}: column '{column}' holds text that is not UTF-8; write it again")
@@ -128,6 +130,8 @@ def _check(config: DataConfig, field: FieldConfig, array: pa.Array, problem: _Pr
         at = int(np.flatnonzero(refused)[0])
         value, advice = array[at].as_py(), "or set the field's `missing: accept`"
         why = "is null" if value is None else "is not finite"
+        if isinstance(value, float) and isfinite(value):
+            why = f"is {value:g}, more than a float32 holds"
         if problem.wrong[at]:
             why, advice = f"has {len(value)} numbers", f"or give the length of the field, now `dim: {field.dim}`"
         raise BadCatalogue(

@@ -14,6 +14,7 @@ from recsys_kd.data.files import (
     NoChecksums,
     catalogue_files,
     has_checksums,
+    indispensable,
     list_files,
     open_parquet,
     partition_values,
@@ -47,7 +48,8 @@ def open_log(config: DataConfig, split: SplitConfig, extra: Mapping[str, str] | 
     """
     counts, rows = Counts(), 0
     files: list[LogFile] = []
-    catalogue = next((open_parquet(path).schema_arrow for path in catalogue_files(config.catalogue)), None)
+    with indispensable():
+        catalogue = next((open_parquet(path).schema_arrow for path in catalogue_files(config.catalogue)), None)
     for path in list_files(config.path):
         counts.files += 1
         file = _sound(config, path, counts)

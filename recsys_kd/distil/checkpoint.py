@@ -124,3 +124,10 @@ def restore_optimizers(optimizers: Sequence[torch.optim.Optimizer], tensors: Map
                 whole = isinstance(optimizer, torch.optim.SparseAdam) and name == "step"
                 states.setdefault(int(index), {})[name] = int(tensor) if whole else tensor
         optimizer.load_state_dict({"state": states, "param_groups": optimizer.state_dict()["param_groups"]})
+
+
+def resumed(name: str, done: int, row: int, over: bool) -> str:
+    """Return in words where a training of so many whole epochs stands, and a row of the next one."""
+    if over:
+        return f"{name}: nothing is left to do: a checkpoint holds all of its {done} epoch(s)"
+    return f"{name}: goes on from a checkpoint, in epoch {done + 1} at row {row:,}"

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from recsys_kd.batch import RankingModel
-from recsys_kd.distil.checkpoint import Resume, part
+from recsys_kd.distil.checkpoint import Resume, part, resumed
 from recsys_kd.distil.losses import hard_bce
 from recsys_kd.errors import InputError
 from recsys_kd.models.source import RowSource
@@ -225,7 +225,7 @@ def train(  # noqa: PLR0913 - one call site per model; a bag of options would on
     """
     at = _Standing() if resume is None else _Standing.load(model, resume)
     if at.done or at.batches:
-        progress.note(f"{name}: goes on from a checkpoint, in epoch {len(at.done) + 1} at row {at.seen:,}")
+        progress.note(resumed(name, len(at.done), at.seen, at.is_over(epochs, patience)))
     while not at.is_over(epochs, patience):
         index = len(at.done)
         loss, speed = _one_epoch(model, step, batches(index, at.batches), rows, progress, name, at, resume)

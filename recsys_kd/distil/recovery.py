@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from recsys_kd.distil.checkpoint import Checkpoints, Resume
+from recsys_kd.distil.checkpoint import Checkpoints, Resume, resumed
 from recsys_kd.distil.loop import NothingToTrainOn, auc
 from recsys_kd.distil.losses import hard_bce
 from recsys_kd.distil.objective import shuffled, terms_on_logits
@@ -102,7 +102,7 @@ class _Fitting:
         live = dict(self.module.named_parameters())
         resume = Resume(checkpoints, self.optimizers, lambda: live) if checkpoints else None
         if resume is not None and self._load(resume):
-            progress.note(f"{name}: goes on from a checkpoint, in epoch {self.epochs + 1} at row {self._in_epoch:,}")
+            progress.note(resumed(name, self.epochs, self._in_epoch, self.epochs >= self.config.epochs))
         while self.epochs < self.config.epochs:
             with progress.task(f"{name}, epoch {self.epochs + 1}", len(self.data.rows)) as task:
                 task.advance(self._in_epoch)

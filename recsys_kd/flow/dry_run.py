@@ -12,7 +12,7 @@ from recsys_kd.data.bounds import Bound, bounds
 from recsys_kd.data.counts import Counts
 from recsys_kd.data.doubles import doubles_told
 from recsys_kd.data.evidence import Evidence, Found, of_log
-from recsys_kd.data.files import BadFile
+from recsys_kd.data.files import BadFile, indispensable
 from recsys_kd.data.footer import BadFooter
 from recsys_kd.data.layout import column_of
 from recsys_kd.data.log import Log, open_log
@@ -191,7 +191,8 @@ def _rows(recipe: Recipe, log: Log, found: dict[str, Bound]) -> tuple[dict[str, 
     items = found[data.columns.item_id].distinct()
     most, least = {}, {}
     owned = [column_of(f) for f in log.layout.item_fields]
-    listed = _bounds([data.catalogue], data.catalogue.parent, owned) if data.catalogue else {}
+    with indispensable():
+        listed = _bounds([data.catalogue], data.catalogue.parent, owned) if data.catalogue else {}
 
     def add(name: str, bound: Bound, count: int, limit: int | None = None) -> None:
         most[name] = min(bound.distinct(count), bound.distinct(count) if limit is None else limit)

@@ -15,6 +15,7 @@ from recsys_kd.data.convert import TextKeys
 from recsys_kd.data.counts import Counts, NothingUsable
 from recsys_kd.data.encode import encode
 from recsys_kd.data.evidence import ConstantLabel
+from recsys_kd.data.files import BadFile
 from recsys_kd.data.items import BadCatalogue
 from recsys_kd.data.log import open_log
 from recsys_kd.data.ordered import sorted_set
@@ -251,3 +252,27 @@ def test_labels_between_0_and_1_are_counted(tmp_path):
     columns = log()
     columns["label"][:7] = 0.5
     assert reading(tmp_path, columns).counts.soft_labels == 7
+
+
+def test_a_catalogue_that_can_not_be_read_is_told_no_way_to_leave_it_out(tmp_path):
+    path = catalogue(tmp_path, [[1.0, 2.0]] * 9)
+    path.write_bytes(path.read_bytes()[:-20])
+    with pytest.raises(BadFile, match=r"items\.parquet: can't be read whole \(.*\); write it again from its source$"):
+        reading(tmp_path, log(), catalogue=path, fields=[IMAGE], on_bad_file="exclude")
+
+
+def test_numbers_beyond_float32_are_told_without_a_warning_of_numpys(tmp_path, recwarn):
+    text = ["1.0"] * 400
+    text[5] = "1e300"
+    vectors = [[1.0, 2.0]] * 399 + [[1e300, 1.0]]
+    own = {"name": "own", "side": "candidate", "kind": "vector", "dim": 2}
+    names = {"request_id": "request_id", "weight": "weight"}
+    table = {**log(), "own": vectors, "weight": text}
+    data = reading(tmp_path, table, fields=[own], columns=names, max_quarantine=0.1)
+    assert dict(data.counts.quarantined) == {"out_of_range": 1, "bad_vector": 1}
+    path = catalogue(tmp_path, [[1.0, 1.0]] * 9, [1.0] * 8 + [1e300])
+    with pytest.raises(
+        BadCatalogue, match=r"column 'price': 1 of 9 .* item 108, is 1e\+300, more than a float32 holds\)"
+    ):
+        reading(tmp_path, log(), catalogue=path, fields=[PRICE], max_quarantine=0.1)
+    assert [str(w.message) for w in recwarn.list if issubclass(w.category, RuntimeWarning)] == []

@@ -202,6 +202,15 @@ def test_bad_configuration_exits_with_2_and_says_what_to_do(shop, tmp_path, chan
     assert done.returncode == 2 and words in done.stderr and "Traceback" not in done.stderr
 
 
+@pytest.mark.parametrize("command", [("run",), ("run", "--dry-run"), ("plan",)])
+def test_what_is_wrong_with_a_recipes_keys_names_its_file(shop, command):
+    path = shop.folder / "no-column.yaml"
+    path.write_text(yaml.safe_dump({**yaml.safe_load(shop.recipe.read_text()), "teacher": {"kind": "precomputed"}}))
+    done = cli(command[0], str(path), *command[1:])
+    assert done.returncode == 2
+    assert f"recsys-kd: {path}: teacher.column: kind `precomputed` needs the log column" in done.stderr
+
+
 def test_registry_commands_show_and_roll_back(recipe, night):
     store = str(recipe.store)
     rows = json.loads(cli("registry", "list", "--store", store, "--json").stdout)
