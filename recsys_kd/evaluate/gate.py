@@ -12,6 +12,8 @@ from recsys_kd.settings import GateConfig
 
 __all__ = ["Check", "Subject", "Verdict", "calibrated", "decide", "metric_name", "not_worse", "verdict_of"]
 
+UNTAUGHT = "teacher"
+"""Name of the line that says why a night's student is the control; no other check is called so."""
 VALID_DAYS = 7
 """A verdict speaks for the night it was made on; after a week it must be made again."""
 

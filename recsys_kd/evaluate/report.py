@@ -11,6 +11,7 @@ from markupsafe import Markup
 
 from recsys_kd.errors import OutsideError
 from recsys_kd.evaluate.charts import calibration_plot, forest_plot, loss_curves
+from recsys_kd.evaluate.gate import UNTAUGHT
 
 STAGES = ("teacher", "control", "control served", "student", "pruned", "recovered", "served", "champion")
 _BEFORE = {
@@ -74,6 +75,11 @@ class Report:
         """Teacher bytes over artifact bytes, None without a teacher on disk."""
         teacher = self.sizes["teacher"].bytes
         return teacher / self.sizes["served"].bytes if teacher else None
+
+    @property
+    def taught(self) -> bool:
+        """Whether the student learned from the teacher; the first line of a verdict says why it did not."""
+        return all(check["name"] != UNTAUGHT for check in self.verdict["checks"])
 
     @property
     def speedup(self) -> float | None:

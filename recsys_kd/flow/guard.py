@@ -13,7 +13,7 @@ from recsys_kd.batch import RankingModel
 from recsys_kd.data.dataset import Dataset
 from recsys_kd.distil.loop import score_rows
 from recsys_kd.evaluate.evaluation import difference
-from recsys_kd.evaluate.gate import Check, Verdict
+from recsys_kd.evaluate.gate import UNTAUGHT, Check, Verdict
 from recsys_kd.evaluate.metrics import auc
 from recsys_kd.evaluate.sample import Sample
 from recsys_kd.settings import Recipe
@@ -104,7 +104,7 @@ def with_reason(verdict: Verdict, untaught: str | None) -> Verdict:
     """Return a verdict that tells first why the student is the control, which is not for the gate to judge."""
     if untaught is None:
         return verdict
-    return replace(verdict, checks=(Check("teacher", False, None, None, untaught, gates=False), *verdict.checks))
+    return replace(verdict, checks=(Check(UNTAUGHT, False, None, None, untaught, gates=False), *verdict.checks))
 
 
 def _rows(rows: range) -> NDArray[np.int64]:

@@ -10,7 +10,7 @@ import pytest
 from recsys_kd.data.counts import Counts, Varying
 from recsys_kd.evaluate.charts import ticks
 from recsys_kd.evaluate.evaluation import Interval, evaluate, measured_interval
-from recsys_kd.evaluate.gate import Subject, Verdict, calibrated, decide, not_worse
+from recsys_kd.evaluate.gate import UNTAUGHT, Subject, Verdict, calibrated, decide, not_worse
 from recsys_kd.evaluate.metrics import row_metrics
 from recsys_kd.evaluate.report import Report, Size, human_bytes, render, times, write_report
 from recsys_kd.evaluate.sample import Sample
@@ -211,3 +211,22 @@ def test_what_there_is_to_say_of_values_is_in_the_data_section():
     page = html.unescape(render(report(notes=[line])))
     assert f"<p>{line}.</p>" in page and page.index("<h2>Data</h2>") < page.index(line) < page.index("How to reproduce")
     assert "<p>labels" not in page
+
+
+def test_the_legend_knows_a_student_that_is_the_control():
+    taught = report()
+    untaught = {"name": UNTAUGHT, "passed": False, "sentence": "the student was trained as the control", "gates": False}
+    checks = [{**taught.verdict["checks"][0], **untaught}, *taught.verdict["checks"]]
+    page = render(dataclasses.replace(taught, verdict={**taught.verdict, "checks": checks}))
+    assert "student (with the teacher's term)" in render(taught) and "the control itself" not in render(taught)
+    assert "student (this night the control itself)" in page and "the teacher's term" not in page
+
+
+def test_numbers_of_the_stage_table_have_their_intervals_below_them():
+    rows = re.search(r'<table class="stages">(.*?)</table>', render(report()), re.S)[1]
+    auc = evaluation().metrics["teacher"]["auc"]
+    assert f'<td>{auc.value:.4f}<span class="soft">± {auc.high - auc.value:.4f}</span></td>' in rows
+    delta = evaluation().deltas["control - teacher"]["auc"]
+    told = f'<td>{delta.value:+.4f}<span class="soft">({delta.low:+.4f} to {delta.high:+.4f})</span>'
+    assert f'{told}<span class="soft">vs teacher</span></td>' in rows
+    assert "<th>normalized entropy</th>" in rows and "_" not in re.sub("<[^>]*>", "", rows)
