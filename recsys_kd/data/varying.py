@@ -21,7 +21,7 @@ def differ(one: RawField, other: RawField) -> Mask:
     """Return which cells [N] of two fields are not alike; missing numbers (NaN) are."""
     if isinstance(one, RawBag) and isinstance(other, RawBag):
         lengths = np.diff(one.offsets)
-        unlike = lengths != np.diff(other.offsets)
+        unlike: Mask = lengths != np.diff(other.offsets)
         cell = np.repeat(np.arange(len(lengths)), lengths)
         cell_too = np.repeat(np.arange(len(lengths)), np.diff(other.offsets))
         # Only cells of one length are compared, so both sides name them in the same order.
@@ -29,10 +29,10 @@ def differ(one: RawField, other: RawField) -> Mask:
         unlike[cell[same][one.values[same] != other.values[same_too]]] = True
         return unlike
     a, b = np.asarray(one), np.asarray(other)
-    unlike = a != b
+    apart: Mask = a != b
     if a.dtype.kind == "f":
-        unlike &= ~(np.isnan(a) & np.isnan(b))
-    return unlike if unlike.ndim == 1 else unlike.any(axis=1)
+        apart &= ~(np.isnan(a) & np.isnan(b))
+    return apart if apart.ndim == 1 else np.any(apart, axis=1)
 
 
 def varying(
