@@ -7,6 +7,7 @@ hundred test rows the spread of AUC was 0.3 to 0.9. So a margin that is less tha
 since only a student far better than its teacher could pass; one that leaves no room for a worse spread is warned of.
 """
 
+import datetime as dt
 from collections.abc import Iterator, Mapping
 from statistics import NormalDist
 
@@ -19,6 +20,8 @@ LEAST_OUTCOMES = 10
 """Positives, and negatives, of validation and test: with fewer, even an AUC of 0.7 is known to +-0.14 at best."""
 FEW_OUTCOMES, FEW_USERS = 100, 30
 """Under so many validation rows of one outcome, or users of the test days, a warning is due."""
+LOGS_MS = 631_152_000_000
+"""1990 in ms UTC: of earlier times a log of later ones has none."""
 SPREAD = {"auc": 0.045, "gauc": 0.05, "ndcg": 0.1, "hit_rate": 0.25}
 ROOM, HOPELESS = 4.0, 2.0
 """How many times wider than the best an interval often is where the days are few; best intervals over the margin from
@@ -77,7 +80,7 @@ def check_decidable(recipe: Recipe, splits: Mapping[str, Evidence]) -> list[str]
             "user, and intervals are clustered by user: there is none; give the log more users, or check "
             "data.columns.user_id"
         )
-    return [*_of_teacher(recipe, found), *_of_champion(recipe, found), *_few(recipe.split, splits)]
+    return [*_of_teacher(recipe, found), *_of_champion(recipe, found), *_few(recipe.split, splits), *_zero(splits)]
 
 
 def _of_teacher(recipe: Recipe, found: Evidence) -> Iterator[str]:
@@ -118,4 +121,15 @@ def _few(split: SplitConfig, splits: Mapping[str, Evidence]) -> Iterator[str]:
         yield (
             f"{rows_key(split, 'test')}: {splits['test'].users:,} users: intervals are clustered by user, and with "
             f"fewer than {FEW_USERS} they are too narrow to be trusted"
+        )
+
+
+def _zero(splits: Mapping[str, Evidence]) -> Iterator[str]:
+    """Yield a word on times such as 0, which stand for none, in a log of our days."""
+    first, last = min(found.first for found in splits.values()), max(found.last for found in splits.values())
+    if first < LOGS_MS <= last:
+        begins, ends = (dt.datetime.fromtimestamp(t / 1000, dt.UTC).date() for t in (first, last))
+        yield (
+            f"data.columns.timestamp: the log begins on {begins}, long before it ends on {ends}: is that a time, or 0 "
+            "where there is none? data.window.start puts rows before a day among the bad ones"
         )

@@ -36,7 +36,7 @@ def explain(error: ValidationError, where: str, model: type[BaseModel]) -> str:
         if item["type"] == "too_short" and any(_within(other["loc"], item["loc"]) for other in found):
             continue  # its elements are at fault, and told on their own
         spot = _Spot.at(model, item["loc"])
-        lines.setdefault(spot.path, f"{where}: {spot.path or '(the whole file)'}: {_fault(item, spot)}")
+        lines.setdefault(spot.path, f"{where}: {spot.path or '(the whole file)'}: {_fault(item, spot, model)}")
     return "\n".join(lines.values())
 
 
@@ -77,23 +77,36 @@ class _Spot:
         return False
 
 
-def _fault(item: Any, spot: _Spot) -> str:
+def _fault(item: Any, spot: _Spot, model: type[BaseModel]) -> str:
     kind, given = item["type"], item.get("input")
     if kind == "value_error":  # of our own validators, which say all that is needed (and keep passwords to themselves)
         return str(item["msg"]).removeprefix("Value error, ")
     if kind in ("extra_forbidden", "invalid_key") or item["loc"][-1:] == ("[key]",):
-        return _unknown(spot, given if kind == "extra_forbidden" else None)
+        return _unknown(spot, given if kind == "extra_forbidden" else None, model)
     if kind == "missing":
         return f"is missing; give {allowed(spot.kind)}"
     return f"got {_shown(given)}; give {allowed(spot.kind)}"
 
 
-def _unknown(spot: _Spot, given: Any) -> str:
+def _unknown(spot: _Spot, given: Any, model: type[BaseModel]) -> str:
     name = spot.path.rpartition(".")[2]
     near = get_close_matches(name, spot.beside, 1, 0.6)
     value = "" if given is None else f" (with the value {_shown(given)})"
+    inside = _sections(model, name) if spot.path == name else []
     advice = f"write '{near[0]}'" if near else f"remove it; known here are: {', '.join(spot.beside)}"
+    if inside and not near:
+        advice = f"write it inside of {' or '.join(f'`{section}`' for section in inside)}, where it is a key"
     return f"unknown key{value}; {advice}"
+
+
+def _sections(model: type[BaseModel], name: str) -> list[str]:
+    """Return the sections of a model that have a key of this name."""
+    return [
+        section
+        for section, info in model.model_fields.items()
+        for kind in _choices(info.annotation)
+        if isinstance(kind, type) and issubclass(kind, BaseModel) and name in kind.model_fields
+    ]
 
 
 def _shown(value: Any) -> str:

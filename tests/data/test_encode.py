@@ -16,10 +16,11 @@ from recsys_kd.data.counts import Counts, NothingUsable
 from recsys_kd.data.encode import encode
 from recsys_kd.data.evidence import ConstantLabel
 from recsys_kd.data.files import BadFile
-from recsys_kd.data.items import BadCatalogue
+from recsys_kd.data.items import BadCatalogue, RawBag
 from recsys_kd.data.log import open_log
 from recsys_kd.data.ordered import sorted_set
 from recsys_kd.data.read import scan, usable
+from recsys_kd.data.varying import differ
 from recsys_kd.data.vocabulary import EmptyVocabulary
 from recsys_kd.ids import hash_string, hash_strings
 from recsys_kd.progress import SILENT
@@ -276,3 +277,15 @@ def test_numbers_beyond_float32_are_told_without_a_warning_of_numpys(tmp_path, r
     ):
         reading(tmp_path, log(), catalogue=path, fields=[PRICE], max_quarantine=0.1)
     assert [str(w.message) for w in recwarn.list if issubclass(w.category, RuntimeWarning)] == []
+
+
+CELLS = st.lists(st.tuples(*[st.lists(st.integers(0, 2), max_size=3)] * 2), max_size=12)
+
+
+@given(CELLS)
+def test_lists_differ_where_pythons_do(cells):
+    one, other = (
+        RawBag(np.array([v for cell in lists for v in cell], dtype=np.int64), np.cumsum([0, *map(len, lists)]))
+        for lists in ([a for a, _ in cells], [b for _, b in cells])
+    )
+    assert differ(one, other).tolist() == [a != b for a, b in cells]

@@ -321,3 +321,8 @@ def test_what_is_wrong_with_a_table_of_text_is_told_with_its_place(tmp_path):
 def test_a_source_that_is_not_there_is_told_so(tmp_path, suffix):
     with pytest.raises(UnreadableTable, match=rf"a\.{suffix}: does not exist"):
         read_table(tmp_path / f"a.{suffix}")
+
+
+def test_a_key_that_stands_outside_of_its_section_is_told_which_one(tmp_path):
+    with pytest.raises(BadImport, match=r"unknown key \(with the value 'ms'\); write it inside of `columns`"):
+        prepare(tmp_path, purchases(), time_unit="ms")

@@ -372,3 +372,11 @@ def test_files_that_are_there_twice_are_told_and_whether_a_run_takes_them(tmp_pa
     assert "2 file(s)" in told and told.endswith("a run stops at data.max_duplicates 50% of all 1,600: remove them")
     with pytest.raises(TooManyDuplicates, match=r"800 of 1,600 rows"):
         run(recipe.model_copy(update={"work": tmp_path / "w"}), SILENT)
+
+
+def test_a_time_of_0_in_a_log_of_our_days_is_warned_of(tmp_path):
+    columns = log()
+    columns["timestamp"][3] = 0
+    last = plan(small(tmp_path, columns, gate={"teacher_margin": 0.2})).warnings[-1]
+    assert last.startswith("data.columns.timestamp: the log begins on 1970-01-01, long before it ends on 2023-11-2")
+    assert not any("begins on" in w for w in plan(small(tmp_path, gate={"teacher_margin": 0.2})).warnings)
