@@ -3,6 +3,8 @@
 import gc
 import json
 import logging
+import os
+import sys
 import time
 import weakref
 
@@ -79,6 +81,18 @@ def test_a_published_version_is_live_within_two_polls_without_being_asked_for(wo
     while number(watcher) != 2 and time.monotonic() < deadline:
         time.sleep(0.01)
     assert number(watcher) == 2
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="priorities of threads are Linux's")
+def test_requests_go_before_the_thread_that_verifies(world, watch):
+    world.publish(1)
+    here = os.getpriority(os.PRIO_PROCESS, 0)
+    watcher = watch(seconds=0.05)
+    polled = watcher.answered_at
+    while watcher.answered_at == polled:
+        time.sleep(0.01)
+    assert os.getpriority(os.PRIO_PROCESS, watcher._thread.native_id) == max(here, 10)
+    assert os.getpriority(os.PRIO_PROCESS, 0) == here
 
 
 def test_a_rollback_is_live_after_one_poll_without_reading_the_artifact_again(world, watch):
