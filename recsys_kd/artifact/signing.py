@@ -57,6 +57,11 @@ def _load(variable: str, private: bool) -> Any:
     return key
 
 
+def signature_bytes() -> int:
+    """Return how many bytes a signature adds to an artifact, 0 where no signing key is configured. Raises: BadKey."""
+    return 0 if _load(SIGNING_KEY, private=True) is None else SIZE
+
+
 def sign(manifest: bytes) -> bytes | None:
     """Return the signature [64 bytes] of a manifest, or None where no signing key is configured. Raises: BadKey."""
     key = _load(SIGNING_KEY, private=True)

@@ -35,17 +35,20 @@ def ab(  # noqa: PLR0913 - one per option
     html: Annotated[Path | None, typer.Option(help="Write the report to this file.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout.")] = False,
 ) -> None:
-    """Compare models offline on a log: paired, clustered by user, with margins, slices and power."""
+    """Compare models offline on a log: paired, clustered by user or request, with margins, slices and power."""
     from recsys_kd.evaluate.ab_report import write_page
     from recsys_kd.flow.ab import compare_log, today
     from recsys_kd.flow.ab_scores import parse_scores
     from recsys_kd.flow.outputs import check_outputs, inputs_of
+    from recsys_kd.registry.where import is_url
 
     kinds = parse_scores(scores or ())
-    check_outputs({"--html": html, "--quarantine": quarantine}, inputs_of(log, recipe, store))
+    check_outputs({"--html": html, "--quarantine": quarantine}, inputs_of(log, recipe, store, registry))
     found = compare_log(log, control, treatment, recipe, store, since, kinds, progress(), quarantine, registry)
     if html is not None:
-        again = command_of(control, treatment, {"log": log, "recipe": recipe, "store": store, "since": since}, scores)
+        where = None if registry is None or is_url(registry) else registry  # a URL may hold a password
+        named = {"log": log, "recipe": recipe, "store": store, "registry": where, "since": since}
+        again = command_of(control, treatment, named, scores)
         write_page(found.comparison, found.digests, today(), html, found.policies, again)
     if as_json:
         typer.echo(json.dumps(found.to_json()))

@@ -31,6 +31,7 @@ def gate(  # noqa: PLR0913 - one per option
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout.")] = False,
 ) -> None:
     """Judge an artifact by a policy; the verdict is bound to the artifact's and the log's digest, and expires."""
+    from recsys_kd.evaluate.judge import CANDIDATE
     from recsys_kd.evaluate.policy import load_policy
     from recsys_kd.flow.ab_scores import parse_scores
     from recsys_kd.flow.gate import gate as run_gate
@@ -42,7 +43,11 @@ def gate(  # noqa: PLR0913 - one per option
     pairs = [a.split("=", 1) for a in against]
     if any(len(p) != 2 for p in pairs):
         raise typer.BadParameter(f"--against is NAME=REF, got '{against[[len(p) for p in pairs].index(1)]}'")
-    check_outputs({"--out": out, "--quarantine": quarantine}, inputs_of(log, recipe, store, policy=policy))
+    for name in dict(pairs):
+        if name == CANDIDATE or [n for n, _ in pairs].count(name) > 1:
+            why = "is what is judged" if name == CANDIDATE else "stands twice"
+            raise typer.BadParameter(f"--against: '{name}' {why}; give every other model a name of its own")
+    check_outputs({"--out": out, "--quarantine": quarantine}, inputs_of(log, recipe, store, registry, policy=policy))
     asked, kind = load_policy(policy), parse_scores(scores or ())
     judged = run_gate(asked, log, candidate, dict(pairs), recipe, store, since, kind, progress(), quarantine, registry)
     write_verdict(judged.verdict, out)

@@ -155,6 +155,8 @@ class Found:
     splits: dict[str, Evidence]
     counts: Counts
     notes: list[str]
+    excluded: list[str]
+    """Files with a damaged page: left out whole."""
 
 
 def of_log(log: Log, split: SplitConfig, last: int | None, progress: Progress = SILENT) -> Found:
@@ -163,7 +165,7 @@ def of_log(log: Log, split: SplitConfig, last: int | None, progress: Progress = 
     last: when the log's last row is thought to be, ms UTC; another pass is made where it is not. Raises: BadFile,
     BadSplitValue, NothingUsable, and TooManyBadRows where these columns alone have more than the recipe allows.
     """
-    tally, counts, watched = _pass(log, split, last, progress)
+    tally, counts, watched, excluded = _pass(log, split, last, progress)
     if tally.seen == _NEVER[1]:
         raise NothingUsable(
             f"data.path: {log.config.path}: no row has a sound user, item, time and label; look at data.columns, "
@@ -171,13 +173,13 @@ def of_log(log: Log, split: SplitConfig, last: int | None, progress: Progress = 
         )
     counts.check_threshold(log.config.max_quarantine, None)
     if not split.column and tally.seen != last:
-        tally, counts, watched = _pass(log, split, tally.seen, progress)
-    return Found(tally.found(), counts, [line for one in watched if (line := one.line()) is not None])
+        tally, counts, watched, excluded = _pass(log, split, tally.seen, progress)
+    return Found(tally.found(), counts, [line for one in watched if (line := one.line()) is not None], excluded)
 
 
 def _pass(
     log: Log, split: SplitConfig, last: int | None, progress: Progress
-) -> tuple[_Tally, Counts, tuple[Watched, ...]]:
+) -> tuple[_Tally, Counts, tuple[Watched, ...], list[str]]:
     watched = watched_of(log.layout)
     layout = _narrow(log.layout)
     narrow = Log(log.config, _wider(layout, watched), log.files, log.rows, replace(log.counts, excluded_files=[]))
@@ -195,7 +197,7 @@ def _pass(
                 start += batch.num_rows
                 counts.read += batch.num_rows
                 task.advance(batch.num_rows)
-    return tally, counts, watched
+    return tally, counts, watched, narrow.counts.excluded_files
 
 
 def _wider(layout: Layout, watched: tuple[Watched, ...]) -> Layout:

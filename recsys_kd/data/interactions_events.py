@@ -133,7 +133,7 @@ def _times(rows: pd.DataFrame, names: SourceColumns, where: str) -> Ints:
     column = names.order or names.time or ""
     values, where = rows[column], f"{where}: columns.{'order' if names.order else 'time'} '{column}'"
     if pd.api.types.is_numeric_dtype(values) and names.time_format is None:
-        return _numeric_times(values, "s" if names.order else names.time_unit, where)
+        return _numeric_times(values, "s" if names.order else names.time_unit, where, _key(names))
     if names.order:
         raise BadImport(f"{where}: '{values.iloc[0] if len(values) else ''}' is no number; an order is a whole number")
     if names.time_format is not None:
@@ -148,31 +148,36 @@ def _times(rows: pd.DataFrame, names: SourceColumns, where: str) -> Ints:
     return parsed.to_numpy(dtype="datetime64[ms]").astype(np.int64)
 
 
-def _numeric_times(values: pd.Series, unit: str, where: str) -> Ints:
+def _key(names: SourceColumns) -> str:
+    """Return the key that a unit is named by: an order has none, a time has."""
+    return "columns.time in place of columns.order, and its columns.time_unit" if names.order else "columns.time_unit"
+
+
+def _numeric_times(values: pd.Series, unit: str, where: str, key: str) -> Ints:
     per_second = _PER_SECOND[unit]
     raw = values.to_numpy()
     low, high = (bound * per_second for bound in _CALENDAR)
     beyond = ~((raw >= max(low, -(2**63))) & (raw < min(high, 2**63)))
     if beyond.any():
         fitting = _fitting(raw)
-        advice = "name the unit in columns.time_unit (s, ms, us or ns), or drop such rows by a rule"
+        advice = f"name the unit (s, ms, us or ns) by {key}, or drop such rows by a rule"
         if fitting is not None:
-            advice = f"set columns.time_unit: {fitting[0]}, which makes the first {fitting[1]}"
+            advice = f"set {key}: {fitting[0]}, which makes the first {fitting[1]}"
         raise BadImport(f"{where}: {values[beyond].iloc[0]} `{unit}` lie outside of the years 1 to 9999; {advice}")
-    _check_unit(raw, unit, where)
+    _check_unit(raw, unit, where, key)
     if raw.dtype.kind == "f":
         return np.floor(raw * (1000 / per_second)).astype(np.int64)
     whole = raw.astype(np.int64)
     return whole * (1000 // per_second) if per_second <= 1000 else whole // (per_second // 1000)
 
 
-def _check_unit(raw: NDArray[Any], unit: str, where: str) -> None:
+def _check_unit(raw: NDArray[Any], unit: str, where: str, key: str) -> None:
     """Raise BadImport where all times lie before there were logs, and another unit has them all in our days."""
     fitting = _fitting(raw)
     if fitting is not None and raw.max() < _OURS[0] * _PER_SECOND[unit]:
         told = dt.datetime.fromtimestamp(raw[0] / _PER_SECOND[unit], dt.UTC).date()
         raise BadImport(
-            f"{where}: the first, {raw[0]}, would be of {told} in `{unit}`; set columns.time_unit: {fitting[0]}, which "
+            f"{where}: the first, {raw[0]}, would be of {told} in `{unit}`; set {key}: {fitting[0]}, which "
             f"makes it {fitting[1]}"
         )
 

@@ -20,7 +20,6 @@ from recsys_kd.settings import SoftLabelConfig
 
 Floats = NDArray[np.float32]
 Rows = NDArray[np.int64]
-Scorer = Callable[[Rows], Floats]
 FitAndScore = Callable[[Rows, Rows, str], tuple[Floats, str]]
 """(training rows, rows to score, what it is) -> (logits, digest of the teacher that gave them)."""
 

@@ -9,6 +9,7 @@ from recsys_kd.evaluate.gate import Check, Verdict, metric_name
 from recsys_kd.settings import Recipe
 
 NAME = "next step"
+_LESS = {"bytes": "fewer", "keep_rows": "a smaller share", "threshold": "a higher one"}
 SMALL_LOG = 400_000
 """Training rows under which more days, or a better start, are worth most."""
 
@@ -40,7 +41,17 @@ def _advice(verdict: Verdict, recipe: Recipe, evaluation: Evaluation, train_rows
                 "days are unlike them, gate.max_ece more room"
             )
         elif check.name == "size":
-            yield f"compress: {{ratio: {recipe.gate.min_ratio:g}}} asks for an artifact of that size"
+            yield _smaller(recipe)
+
+
+def _smaller(recipe: Recipe) -> str:
+    """Return what makes the artifact as small as the gate asks, in terms of the key that the recipe has."""
+    asked, given = recipe.gate.min_ratio, recipe.compress
+    for name in ("bytes", "keep_rows", "threshold"):
+        if getattr(given, name) is not None:
+            instead = f", or in its place ratio: {asked:g}" if asked > 1 else ""
+            return f"compress.{name}: {getattr(given, name)} leaves more than that: {_LESS[name]}{instead}"
+    return f"compress: {{ratio: {asked:g}}} asks for an artifact of that size" if asked > 1 else "fewer compress.bytes"
 
 
 def _of_teacher(recipe: Recipe, evaluation: Evaluation, metric: str, train_rows: int) -> Iterator[str]:

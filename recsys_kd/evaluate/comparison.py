@@ -90,7 +90,7 @@ def compare(
     level = Level(evaluate.confidence, config.power, sample.clusters, sample.by)
     models = {name: measure_model(z, sample, evaluate.k, evaluate.ece_bins) for name, z in given.items()}
     idle = uninformative(sample, evaluate.k)
-    config, left_out = _without_idle(config, idle)
+    config, left_out = _without_idle(_of_these_lists(config, evaluate.k), idle)
     _check_deciding(config, set(models[control].metrics), idle, sample.by)
     treatments = tuple(name for name in given if name != control)
     effects = decided(_effects(models, control, treatments, config, level), config, level)
@@ -120,6 +120,14 @@ def compare(
         uninformative=idle,
         doubts=dict(doubts or {}),
     )
+
+
+def _of_these_lists(config: AbConfig, ks: tuple[int, ...]) -> AbConfig:
+    """Return the recipe's metrics as they are; the default ones with NDCG at a k that is measured."""
+    if "decide" in config.model_fields_set or "ndcg@10" not in config.decide or 10 in ks:
+        return config
+    named = {f"ndcg@{ks[0]}" if metric == "ndcg@10" else metric: margin for metric, margin in config.decide.items()}
+    return config.model_copy(update={"decide": named})
 
 
 def _without_idle(config: AbConfig, idle: Mapping[str, str]) -> tuple[AbConfig, list[str]]:

@@ -72,7 +72,7 @@ def compare_log(  # noqa: PLR0913 - a log, its readers and its models
     Raises: InputError subclasses that name the file, column, row or model that is wrong.
     """
     _check_distinct(control, treatments)
-    check_outputs({"quarantine": quarantine}, inputs_of(log, recipe, store))
+    check_outputs({"quarantine": quarantine}, inputs_of(log, recipe, store, registry))
     loaded, ab, evaluate = settings_of(recipe)
     refs = resolve_all([control, *treatments], log, store, registry)
     reading = read_for(refs, log, loaded, since, scores, quarantine, progress)

@@ -1,6 +1,5 @@
 """The demo: a synthetic shop, its night, and how near the models come to what is possible."""
 
-import os
 import shutil
 from pathlib import Path
 
@@ -12,7 +11,8 @@ from recsys_kd.data.synth import Shop, synthesize
 from recsys_kd.data.synth_config import ShopConfig
 from recsys_kd.evaluate.metrics import auc
 from recsys_kd.flow.evaluation import test_sample
-from recsys_kd.flow.folders import FolderUnwritable, check_writable, require_empty
+from recsys_kd.flow.filling import Unfinished
+from recsys_kd.flow.folders import check_writable, require_empty
 from recsys_kd.flow.night import Night, run
 from recsys_kd.ids import mix
 from recsys_kd.progress import Progress
@@ -34,7 +34,8 @@ def oracle_auc(shop: Shop, dataset: Dataset) -> float:
 def demo(config: ShopConfig, folder: Path, progress: Progress) -> Night:
     """Make the shop under `folder` unless it is there, and run its night.
 
-    Raises FolderInUse where the folder holds files that no demo has made, FolderUnwritable where the disk refuses.
+    Raises FolderInUse where the folder holds files that no demo has made, FolderUnwritable or Unfinished where the disk
+    refuses.
     """
     check_writable("OUT", folder)
     marker = folder / "shop.json"
@@ -50,7 +51,7 @@ def demo(config: ShopConfig, folder: Path, progress: Progress) -> Night:
             shop = synthesize(config, folder, progress)
             marker.write_text(wanted)
         except OSError as error:
-            raise FolderUnwritable("OUT", folder, os.strerror(error.errno) if error.errno else str(error)) from None
+            raise Unfinished("OUT", folder, error) from None
     else:
         shop = Shop(folder, config.rows)
     recipe = load_recipe(shop.recipe)

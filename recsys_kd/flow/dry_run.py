@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 
 from recsys_kd.data.bounds import Bound, bounds
-from recsys_kd.data.counts import Counts
+from recsys_kd.data.counts import Counts, excluded_told
 from recsys_kd.data.doubles import doubles_told
 from recsys_kd.data.evidence import Evidence, Found, of_log
 from recsys_kd.data.files import BadFile, indispensable
@@ -63,6 +63,7 @@ class Plan:
             f"{self.rows:,} rows in {self.files} file(s), {self.empty_files} more without rows, "
             f"{len(self.excluded_files)} excluded, {self.files_without_checksums} without page checksums"
         ]
+        out += [excluded_told(self.excluded_files)] if self.excluded_files else []
         out += [
             f"field {f['name']}: {f['kind']}, {f['side']} side, column {f['column']}"
             + (f", rows of table {f['table']}" if f["table"] else "")
@@ -101,6 +102,7 @@ def plan(recipe: Recipe, progress: Progress = SILENT) -> Plan:
     passed = _splits(recipe, log, found[log.layout.columns["timestamp"]], progress)
     splits = passed.splits
     rows, soft = (sum(part) for part in zip(*((p.rows, p.soft) for p in splits.values()), strict=True))
+    excluded = [*log.counts.excluded_files, *passed.excluded]
     warnings = [*_unused(passed.counts), *doubles_told(log), *soft_labels(soft, rows), *passed.notes]
     warnings += check_decidable(recipe, splits)
     warnings += _check_budget(recipe, log, most, least)
@@ -109,7 +111,7 @@ def plan(recipe: Recipe, progress: Progress = SILENT) -> Plan:
         len(log.files),
         log.rows,
         log.counts.empty_files,
-        log.counts.excluded_files,
+        excluded,
         log.counts.files_without_checksums,
         _fields(recipe),
         tables,

@@ -6,15 +6,28 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from recsys_kd.flow.folders import FolderUnwritable, check_writable, require_empty
+from recsys_kd.errors import OutsideError
+from recsys_kd.flow.folders import check_writable, require_empty
+
+
+class Unfinished(OutsideError):
+    """A folder could be written, and then a disk was full, or a file could not be read."""
+
+    def __init__(self, key: str, folder: Path, error: OSError) -> None:
+        why = os.strerror(error.errno) if error.errno else str(error)
+        about = f"{error.filename}: " if error.filename else ""
+        super().__init__(
+            f"{key}: {folder} could not be filled ({about}{why}); what was written is taken out again: make room, or "
+            "mend that, and start anew"
+        )
 
 
 @contextmanager
 def filled(folder: Path, key: str = "OUT") -> Iterator[None]:
     """Fill a new or an empty folder; where that fails, everything is taken out again.
 
-    key: what named the folder. Raises: FolderInUse or FolderUnwritable before any work, FolderUnwritable where the
-    disk refuses later.
+    key: what named the folder. Raises: FolderInUse or FolderUnwritable before any work, Unfinished where the system
+    refuses something later.
     """
     check_writable(key, folder)
     require_empty(folder)
@@ -23,7 +36,7 @@ def filled(folder: Path, key: str = "OUT") -> Iterator[None]:
         yield
     except OSError as error:
         _empty(folder, there)
-        raise FolderUnwritable(key, folder, os.strerror(error.errno) if error.errno else str(error)) from None
+        raise Unfinished(key, folder, error) from None
     except BaseException:
         _empty(folder, there)
         raise

@@ -12,6 +12,7 @@ from recsys_kd.evaluate.comparison import Comparison, compare
 from recsys_kd.evaluate.gate import Verdict
 from recsys_kd.evaluate.judge import CANDIDATE, Facts, judge
 from recsys_kd.evaluate.policy import Policy
+from recsys_kd.evaluate.slices import slice_effects
 from recsys_kd.flow.ab_log import ScoredLog
 from recsys_kd.flow.ab_read import read_for, resolve_all, sample_of, settings_of
 from recsys_kd.flow.ab_refs import Ref
@@ -66,9 +67,9 @@ def gate(  # noqa: PLR0913 - a log, its readers and its models
     Prices and columns of slices are those of the recipe (`ab:`). Bad rows go where `flow.ab.compare_log` puts them.
     Raises: NotAnArtifact, and what `flow.ab.compare_log` raises.
     """
-    check_outputs({"quarantine": quarantine}, inputs_of(log, recipe, store))
+    check_outputs({"quarantine": quarantine}, inputs_of(log, recipe, store, registry))
     loaded, ab, evaluate = settings_of(recipe)
-    check_policy(policy, others, evaluate.k)
+    check_policy(policy, others, evaluate.k, ab.cluster)
     live = champions(store, registry)
     refs = {ref.name: ref for ref in resolve_all([candidate, *others.values()], log, store, registry)}
     subject = refs[candidate]
@@ -116,7 +117,13 @@ def _compare(
     scores = {name: log.scores[other.name], CANDIDATE: log.scores[subject.name]}
     wanted = policy.slices if policy.slices and policy.slices.against == name else None
     masks = {part: mask for part, mask in slices_of(log).items() if wanted.takes(part)} if wanted else None
-    return compare(scores, name, sample_of(log, ab)[0], config, evaluate, masks)
+    sample = sample_of(log, ab)[0]
+    found = compare(scores, name, sample, config, evaluate)
+    if not masks:
+        return found
+    # Intervals of slices hold for all that they tell of at once: of what the policy judges them by, and no more.
+    judged = config.model_copy(update={"decide": {policy.slice_metric: config.decide[policy.slice_metric]}})
+    return replace(found, slices=slice_effects(masks, scores, name, sample, judged, evaluate))
 
 
 def facts_of(subject: Ref, log: ScoredLog, policy: Policy) -> Facts:

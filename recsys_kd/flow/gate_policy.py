@@ -3,7 +3,9 @@
 from collections.abc import Iterable
 
 from recsys_kd.compress.plan import BadBudget, parse_bytes
+from recsys_kd.evaluate.inspect import NoInterval
 from recsys_kd.evaluate.policy import BadPolicy, Policy
+from recsys_kd.evaluate.sample import Unit
 
 _ROWS = ("auc", "gauc", "logloss", "normalized_entropy", "ece", "mrr")
 _LISTS = ("ndcg", "hit_rate", "revenue_ndcg", "corrected_dcg", "coverage", "popularity")
@@ -25,8 +27,11 @@ def largest_bytes(policy: Policy) -> int | None:
         ) from None
 
 
-def check_policy(policy: Policy, given: Iterable[str], ks: tuple[int, ...]) -> None:
-    """Raise BadPolicy for a size, a metric or a slices' model that can't be; `given`: the models that are measured."""
+def check_policy(policy: Policy, given: Iterable[str], ks: tuple[int, ...], cluster: Unit = "user") -> None:
+    """Raise BadPolicy for a size, a metric or a slices' model that can't be, NoInterval for one that can't decide.
+
+    given: the models that are measured; cluster: what intervals are clustered by.
+    """
     largest_bytes(policy)
     known = metrics_of(ks)
     for model in dict.fromkeys([*policy.against, *given]):
@@ -37,6 +42,8 @@ def check_policy(policy: Policy, given: Iterable[str], ks: tuple[int, ...]) -> N
                     f"{policy.file}: {where}: no metric '{metric}'; these are {', '.join(known)} (other k: evaluate.k "
                     "in the recipe)"
                 )
+            if metric == "gauc" and cluster == "request":
+                raise NoInterval(metric)
     named = list(dict.fromkeys([*policy.against, *given]))
     if policy.slices and policy.slices.against not in named:
         raise BadPolicy(

@@ -1,7 +1,10 @@
 """The limits that an artifact is to keep, the forms that it may have, and the plan as text."""
 
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal
+
+import yaml
 
 from recsys_kd.compress.activations import ActivationChoice
 
@@ -53,11 +56,12 @@ class Option:
         slow = wanted.p50_us is not None and self.p50_us > wanted.p50_us
         return f"takes {self.p50_us:.0f} us, more than {wanted.p50_us:g}" if slow else ""
 
-    def settings(self) -> str:
-        """Return what a recipe's `compress` needs to say, as YAML."""
-        units = f", units: {self.units:g}" if self.units < 1 else ""
-        form = f", activations: {self.activations.form}" if self.activations else ""
-        return f"bytes: {self.budget}, fold: {self.fold}{units}{'' if self.tiers else ', tiers: false'}{form}"
+    def settings(self) -> dict[str, Any]:
+        """Return what of a recipe's `compress` makes this form."""
+        found: dict[str, Any] = {"bytes": self.budget, "fold": self.fold}
+        found |= {"units": self.units} if self.units < 1 else {}
+        found |= {} if self.tiers else {"tiers": False}
+        return found | ({"activations": self.activations.form} if self.activations else {})
 
 
 @dataclass(frozen=True)
@@ -68,6 +72,13 @@ class Planned:
     chosen: Option
     student: float
     teacher_bytes: int
+    kept: Mapping[str, Any] = field(default_factory=dict)
+    """What of the recipe's `compress` the plan kept to and did not choose, where it is not the default."""
+
+    def settings(self) -> str:
+        """Return what the recipe's `compress` needs to say, as YAML of one line."""
+        whole = self.chosen.settings() | dict(self.kept)
+        return yaml.safe_dump(whole, default_flow_style=True, sort_keys=False, width=10_000).strip()
 
     def to_json(self) -> dict[str, Any]:
         """Return plain values for `--json`."""
@@ -92,4 +103,4 @@ class Planned:
             out.append(f"table {name}: {rows:,} rows of {shape}{hot}")
         if self.chosen.activations:
             out.append(self.chosen.activations.line())
-        return [*out, f"write into the recipe: compress: {{{self.chosen.settings()}}}"]
+        return [*out, f"write into the recipe: compress: {self.settings()}"]

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from recsys_kd.artifact.manifest import MANIFEST
 from recsys_kd.errors import InputError
-from recsys_kd.registry.where import SQLITE
+from recsys_kd.registry.where import sqlite_file
 from recsys_kd.settings import load_recipe
 
 Paths = Mapping[str, Path | None]
@@ -24,10 +24,12 @@ class BadOutput(InputError):
         super().__init__(f"{option}: {path} {why}; name another file")
 
 
-def inputs_of(log: Path, recipe: Path | None, store: Path, **more: Path) -> dict[str, Path | None]:
+def inputs_of(
+    log: Path, recipe: Path | None, store: Path, registry: str | None, **more: Path
+) -> dict[str, Path | None]:
     """Return what a comparison reads, by what it is. `more`: what else, by its option. Raises: BadRecipe."""
     catalogue = load_recipe(recipe).data.catalogue if recipe else None
-    return {"log": log, "recipe": recipe, "catalogue": catalogue, "registry": store / SQLITE, **more}
+    return {"log": log, "recipe": recipe, "catalogue": catalogue, "registry": sqlite_file(registry, store), **more}
 
 
 def check_outputs(outputs: Paths, inputs: Paths) -> None:

@@ -55,7 +55,8 @@ def plan(recipe: Recipe, wanted: Wanted, progress: Progress) -> Planned:
             best = max(good, key=lambda o: o.auc or 0.0)
             options = [_judged(o, best, wanted) for o in found]
             chosen = next(o for o in options if o.why.startswith(_CHOSEN))
-            return Planned(options, chosen, maker.student_auc, trained.teacher.bytes)
+            kept = recipe.compress.model_dump(include={"bits", "recovery"}, exclude_defaults=True, mode="json")
+            return Planned(options, chosen, maker.student_auc, trained.teacher.bytes, kept)
     raise BadBudget(
         _nearest(found, wanted) if found else "plan: the teacher is too small to take shares of; give --bytes"
     )

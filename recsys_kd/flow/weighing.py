@@ -3,6 +3,7 @@
 import dataclasses
 
 from recsys_kd.artifact.manifest import Lineage, Manifest, canonical
+from recsys_kd.artifact.signing import signature_bytes
 from recsys_kd.artifact.tensors import dump
 from recsys_kd.artifact.write import pack
 from recsys_kd.compress.activations import LONGEST as LONGEST_CHOICE
@@ -143,7 +144,7 @@ def weigh(student: CompiledStudent, dataset: Dataset, plan: CompressionPlan) -> 
     weights = len(dump(tensors))
     shape = student.schema, student.width, student.first, student.terms
     manifest = Manifest(*shape, entries, weights, "x" * 64, lineage, golden, activations="float32")
-    return weights + len(canonical(manifest.to_json()))
+    return weights + len(canonical(manifest.to_json())) + signature_bytes()
 
 
 def seen_days(dataset: Dataset) -> dict[str, int]:

@@ -155,7 +155,7 @@ def publish(
 
 def _outcome(state: State, version: Version, verdict: Verdict, night: str) -> Outcome:
     if not verdict.passed:
-        _check_subject(version, verdict)
+        _check_sound(version, verdict)
         return "held"
     check_verdict(version, verdict)
     newest = max((n for n, p in state.nights.items() if p.outcome == "live"), default="")
@@ -200,8 +200,7 @@ def check_verdict(version: Version, verdict: Verdict) -> None:
     """
     what = f"{version.model} version {version.number}"
     gating = [c for c in verdict.checks if c.gates]
-    if verdict.passed != all(c.passed for c in gating):
-        raise PromotionRefused(f"{what}: the verdict's checks do not say what it says; let the gate judge it again")
+    _check_sound(version, verdict)
     if not verdict.measured_on:
         raise PromotionRefused(f"{what}: the verdict names no log that it was measured on; let the gate judge it again")
     if not verdict.passed:
@@ -209,9 +208,6 @@ def check_verdict(version: Version, verdict: Verdict) -> None:
         raise PromotionRefused(f"{what}: the gate held it back: {failed}")
     if not gating:
         raise PromotionRefused(f"{what}: the verdict rests on no check that decides; let the gate judge it again")
-    _check_subject(version, verdict)
-    if fault := seal_fault(verdict):
-        raise PromotionRefused(f"{what}: the verdict can't be trusted: {fault}; let the gate judge it with that key")
     _check_expiry(what, verdict.expires)
 
 
@@ -234,6 +230,16 @@ def _check_expiry(what: str, expires: str) -> None:
             f"{what}: the verdict's expiry {expires} is more than {MOST_DAYS} days away, and no gate gives more; "
             "let the gate judge it again"
         )
+
+
+def _check_sound(version: Version, verdict: Verdict) -> None:
+    """Raise PromotionRefused for a verdict that contradicts itself, is about another artifact, or is not signed."""
+    what = f"{version.model} version {version.number}"
+    if verdict.passed != all(c.passed for c in verdict.checks if c.gates):
+        raise PromotionRefused(f"{what}: the verdict's checks do not say what it says; let the gate judge it again")
+    _check_subject(version, verdict)
+    if fault := seal_fault(verdict):
+        raise PromotionRefused(f"{what}: the verdict can't be trusted: {fault}; let the gate judge it with that key")
 
 
 def _check_subject(version: Version, verdict: Verdict) -> None:

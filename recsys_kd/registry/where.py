@@ -16,6 +16,13 @@ def is_url(where: str) -> bool:
     return where.startswith(_SCHEMES)
 
 
+def sqlite_file(where: str | None, store: Path) -> Path | None:
+    """Return the file that keeps the registry, the one in `store` where none is named; None where Redis does."""
+    if where is None:
+        return store / SQLITE
+    return None if is_url(where) else Path(where)
+
+
 class BadAddress(InputError):
     """A registry's address is a URL of something else."""
 
@@ -41,8 +48,8 @@ def open_registry(where: str | None, store: Path, *, create: bool = True) -> Reg
     Raises: BadAddress; RegistryMissing where there is no such file and none is to be created.
     """
     check_address(where)
-    if where is None or not is_url(where):
-        path = store / SQLITE if where is None else Path(where)
+    path = sqlite_file(where, store)
+    if path is not None:
         if not create and not path.is_file():
             raise RegistryMissing(
                 f"{path}: there is no registry; run a night, or name another by --store or --registry"
@@ -50,4 +57,4 @@ def open_registry(where: str | None, store: Path, *, create: bool = True) -> Reg
         return SqliteRegistry(path)
     from recsys_kd.registry.redis import RedisRegistry  # services with an embedded registry need no redis package
 
-    return RedisRegistry(where)
+    return RedisRegistry(str(where))

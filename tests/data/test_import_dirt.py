@@ -271,6 +271,14 @@ def test_libsvm_labels_of_0_are_no_events_that_nobody_asked_for(tmp_path):
     assert svm(tmp_path, [1] * 100).events == 100
 
 
+def test_an_order_that_is_a_time_is_told_to_be_one(tmp_path):
+    rows = purchases(when=[1_700_000_000_000 + i for i in range(100)])
+    columns = {"user": "who", "item": "what", "order": "when"}
+    said = r"set columns\.time in place of columns\.order, and its columns\.time_unit: ms"
+    with pytest.raises(BadImport, match=said):
+        imported(tmp_path, rows, columns=columns, split="leave_one_out")
+
+
 @pytest.mark.parametrize(
     ("unit", "factor", "told", "fits"),
     [("ms", 1, "1970-01-20", "s"), ("us", 1, "1970-01-01", "s"), ("us", 1000, "1970-01-20", "ms")],

@@ -76,6 +76,15 @@ def test_calibration_and_size_name_their_keys(tmp_path):
     assert "compress: {ratio: 50}" in advice(tmp_path, lost(0.001, 0.001), gate={"min_ratio": 50})
 
 
+def test_a_size_is_asked_for_by_the_key_that_the_recipe_has(tmp_path):
+    def said(**compress):
+        return advice(tmp_path, lost(0.001, 0.001), gate={"min_ratio": 50}, compress=compress)
+
+    assert "compress.bytes: 9KB leaves more than that: fewer, or in its place ratio: 50" in said(bytes="9KB")
+    assert "compress.keep_rows: 0.5 leaves more than that: a smaller share" in said(keep_rows=0.5)
+    assert "ratio" not in advice(tmp_path, lost(0.001, 0.001), ratio=0.5)
+
+
 def test_the_report_shows_the_next_step(tmp_path):
     verdict = judged(tmp_path, lost(0.03, 0.002))
     assert "next: the student itself loses most of it (0.0300)" in render(report(verdict=verdict.to_json()))

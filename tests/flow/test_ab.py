@@ -132,6 +132,13 @@ def test_metrics_that_say_nothing_are_marked_and_can_not_decide(tmp_path):
         compare_log(log, "old", ["new"], recipe(tmp_path, decide={"hit_rate@10": {}}))
 
 
+def test_where_the_recipe_measures_other_lists_the_default_metrics_follow(tmp_path):
+    path = recipe(tmp_path)
+    path.write_text(path.read_text() + "evaluate: {k: [3, 5]}\n")
+    found = compare_log(write(tmp_path), "old", ["new"], path).comparison
+    assert [e.metric for e in found.effects if e.margin is not None] == ["auc", "logloss", "ndcg@3"]
+
+
 def test_positions_and_probabilities_are_understood(tmp_path):
     p = {name: 1 / (1 + np.exp(-columns()[name])) for name in ("old", "new")}
     log = write(tmp_path, **p)

@@ -6,13 +6,13 @@ from pathlib import Path
 
 import pytest
 
-from recsys_kd.flow.filling import filled
+from recsys_kd.flow.filling import Unfinished, filled
 from recsys_kd.flow.folders import FolderInUse, FolderUnwritable
 
 
 def test_what_a_failed_command_has_begun_is_taken_out_so_that_the_next_try_is_not_refused(tmp_path):
     for out in (tmp_path / "new", tmp_path):
-        with pytest.raises(FolderUnwritable, match=f"^OUT: {out} can't be written .No space left"), filled(out):
+        with pytest.raises(Unfinished, match=f"^OUT: {out} could not be filled .No space left"), filled(out):
             (out / "log" / "day=1").mkdir(parents=True)
             (out / "log" / "day=1" / "half").write_text("x")
             raise OSError(28, "No space left on device")
@@ -42,5 +42,5 @@ def test_a_full_disk_is_told_as_one_and_leaves_no_half_of_a_shop(tmp_path):
         f"from recsys_kd.cli.main import main; sys.argv = ['recsys-kd', 'synth', {str(tmp_path / 'shop')!r}]; main()"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-    assert done.returncode == FolderUnwritable.exit_code and "Traceback" not in done.stderr
-    assert "shop can't be written (File too large" in done.stderr and not Path(tmp_path / "shop").exists()
+    assert done.returncode == Unfinished.exit_code == 3 and "Traceback" not in done.stderr
+    assert "shop could not be filled (File too large" in done.stderr and not Path(tmp_path / "shop").exists()

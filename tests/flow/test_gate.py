@@ -140,6 +140,12 @@ def test_slices_are_those_of_the_recipe_too_and_by_a_metric_that_is_measured(mod
     told = {c["name"]: c["sentence"] for c in checks if c["name"].startswith("slice")}
     assert {"slice device desktop", "slice device phone", "slice device tablet"} == set(told)
     assert all(": logloss " in sentence for sentence in told.values())
+    more = {**changes, "against": {"control": {"logloss": 0.5, "auc": 0.5, "mrr": 0.5}}, "metrics": ["logloss"]}
+    given = arguments(models, dataset, shop, log, tmp_path, **more)
+    given[given.index(str(shop.recipe))] = str(tmp_path / "slices.yaml")
+    checks = json.loads(CliRunner().invoke(app, [*given, "--json"]).stdout)["checks"]
+    # Other metrics of the policy do not widen the intervals that slices are judged by.
+    assert told == {c["name"]: c["sentence"] for c in checks if c["name"].startswith("slice")}
 
 
 def test_slices_that_can_not_be_measured_hold_back():

@@ -9,6 +9,7 @@ from typer.testing import CliRunner
 
 from recsys_kd.cli.main import app
 from recsys_kd.evaluate.gate import Verdict
+from recsys_kd.evaluate.inspect import NoInterval
 from recsys_kd.evaluate.judge import Facts, _of_artifact
 from recsys_kd.evaluate.measure import measure
 from recsys_kd.evaluate.policy import BadPolicy, Policy, load_policy
@@ -118,6 +119,20 @@ def test_a_policy_that_can_not_be_met_is_told_with_its_file_before_anything_is_m
     asked = load_policy(policy(tmp_path, **{"slices": None, **changes}))
     with pytest.raises(BadPolicy, match=f"{tmp_path}/policy.yaml: {words}"):
         check_policy(asked, (), (10,))
+
+
+def test_a_mean_over_users_is_refused_before_the_log_is_read_where_intervals_are_by_request(tmp_path):
+    asked = load_policy(policy(tmp_path, slices=None, metrics=["gauc"], against={"teacher": 0.1}))
+    check_policy(asked, (), (10,))
+    with pytest.raises(NoInterval, match="gauc can't decide"):
+        check_policy(asked, (), (10,), "request")
+
+
+@pytest.mark.parametrize(("twice", "why"), [("teacher=b", "stands twice"), ("candidate=b", "is what is judged")])
+def test_models_of_a_gate_have_names_of_their_own(tmp_path, twice, why):
+    given = ["gate", str(tmp_path / "p.yaml"), "--candidate", "a", "--log", "l", "--against", "teacher=a"]
+    done = CliRunner().invoke(app, [*given, "--against", twice])
+    assert done.exit_code == 2 and why in " ".join(done.stderr.split())
 
 
 def test_a_policy_may_name_every_metric_that_a_log_can_have():

@@ -35,7 +35,7 @@ def test_an_output_is_refused_where_it_is_an_input_lies_in_one_or_is_a_folder(tm
     artifact = tmp_path / "store" / "shop" / "abc"
     artifact.mkdir(parents=True)
     (artifact / MANIFEST).write_text("{}")
-    inputs = inputs_of(folder, asked, tmp_path / "store", policy=tmp_path / "policy.yaml")
+    inputs = inputs_of(folder, asked, tmp_path / "store", None, policy=tmp_path / "policy.yaml")
     for path, words in [
         (folder / "bad.parquet", f"lies in the log's folder {folder}, and would be read with it"),
         (asked, "is the recipe itself"),
@@ -47,7 +47,20 @@ def test_an_output_is_refused_where_it_is_an_input_lies_in_one_or_is_a_folder(tm
         with pytest.raises(BadOutput, match=words):
             check_outputs({"--out": path}, inputs)
     with pytest.raises(BadOutput, match="is the log itself"):
-        check_outputs({"--out": link}, inputs_of(log, None, tmp_path))
+        check_outputs({"--out": link}, inputs_of(log, None, tmp_path, None))
     with pytest.raises(BadOutput, match=r"--html: .*same is the file of --quarantine too"):
         check_outputs({"--html": tmp_path / "same", "--quarantine": tmp_path / "same"}, inputs)
     check_outputs({"--html": tmp_path / "a.html", "--quarantine": None, "--out": tmp_path / "v.json"}, inputs)
+
+
+@pytest.mark.parametrize("command", ["ab", "gate"])
+def test_a_registry_that_is_named_is_an_input_too(tmp_path, command):
+    log, where = write(tmp_path), tmp_path / "mine.sqlite"
+    where.write_text("the registry")
+    given = ["ab", "--control", "old", "--treatment", "new", "--html", str(where)]
+    if command == "gate":
+        given = ["gate", str(tmp_path / "policy.yaml"), "--candidate", "a", "--against", "b=old", "--out", str(where)]
+    done = CliRunner().invoke(app, [*given, "--log", str(log), "--registry", str(where)])
+    assert isinstance(done.exception, BadOutput) and where.read_text() == "the registry"
+    assert f"{where} is the registry itself" in str(done.exception)
+    assert inputs_of(log, None, tmp_path, "redis://127.0.0.1:1/0")["registry"] is None

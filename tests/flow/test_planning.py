@@ -42,14 +42,21 @@ def test_a_budget_of_bytes_is_filled_and_the_better_fold_is_chosen(recipe):
     assert all(0.97 * 12_000 <= o.bytes <= 12_000 and o.p50_us > 0 for o in found.options)
     assert found.chosen.auc == max(o.auc for o in found.options if o.auc is not None)
     assert found.chosen.loss == pytest.approx(found.student - found.chosen.auc)
-    settings = yaml.safe_load(f"{{{found.chosen.settings()}}}")
-    assert found.lines()[-1].endswith(f"compress: {{{found.chosen.settings()}}}") and settings["bytes"] == 12_000
+    settings = yaml.safe_load(found.settings())
+    assert found.lines()[-1].endswith(f"compress: {found.settings()}") and settings["bytes"] == 12_000
     activations = found.chosen.activations
     config = CompressConfig.model_validate(settings)
     assert (config.units, config.activations) == (found.chosen.units, activations.form)
     assert list(activations.loss) == ["15", "8"] and found.lines()[-2] == activations.line()
     assert abs(activations.loss["15"]) < 1e-7 and abs(activations.loss["8"]) < 1e-3
     assert found.chosen.why == "chosen: keeps all limits, and loses least in these bytes"
+
+
+def test_what_the_plan_kept_to_is_written_into_the_recipe_too():
+    option = Option("item", 0.5, False, 100, 90, {"item": 1}, {"item": 1}, {"item": 4}, {}, 0.1, 5.0, auc=0.7, loss=0.0)
+    told = Planned([option], option, 0.7, 1000, {"bits": [8], "recovery": {"epochs": 0}}).lines()[-1]
+    config = CompressConfig.model_validate(yaml.safe_load(told.partition("compress: ")[2]))
+    assert config == CompressConfig(bytes=100, units=0.5, tiers=False, bits=(8,), recovery={"epochs": 0})
 
 
 def test_a_loss_below_0_is_told_to_be_a_gain():

@@ -29,3 +29,18 @@ def test_a_verdict_that_the_judges_key_did_not_sign_promotes_nothing(tmp_path, m
         with pytest.raises(PromotionRefused, match=f"the verdict can't be trusted: {words}"):
             registry.promote("shop", 1, given, 0, "eve", "")
     assert registry.promote("shop", 1, sound, 0, "ann", "").number == 1
+
+
+def test_a_night_is_not_held_by_a_verdict_that_the_judge_did_not_sign_or_that_contradicts_itself(tmp_path, monkeypatch):
+    key, registry = ed25519.Ed25519PrivateKey.generate(), SqliteRegistry(tmp_path / "registry.sqlite")
+    add(registry, "a")
+    claim = registry.claim("shop", "2026-01-05")
+    passing = verdict("a")
+    monkeypatch.setenv(SIGNING_KEY, private_pem(key))
+    with pytest.raises(PromotionRefused, match="the verdict's checks do not say what it says"):
+        registry.publish("shop", 1, replace(passing, passed=False), 0, claim, "eve")
+    monkeypatch.setenv(PUBLIC_KEY, public_pem(key))
+    failed = replace(passing, passed=False, checks=(replace(passing.checks[0], passed=False),))
+    with pytest.raises(PromotionRefused, match="it is not signed"):
+        registry.publish("shop", 1, failed, 0, claim, "eve")
+    assert registry.publish("shop", 1, sealed(failed), 0, claim, "ann").outcome == "held"
