@@ -10,7 +10,7 @@ Rows = Annotated[int, typer.Option(min=1000, help="Log rows of the shop, about."
 Days = Annotated[int, typer.Option(min=4, help="Days of the shop's log.")]
 Users = Annotated[int, typer.Option(min=10, help="Users of the shop.")]
 Items = Annotated[int, typer.Option(min=50, help="Items of the shop.")]
-Seed = Annotated[int, typer.Option(min=0, help="What the shop is drawn from.")]
+Seed = Annotated[int, typer.Option(min=0, max=2**32 - 1, help="What the shop is drawn from.")]
 
 
 def simulate(  # noqa: PLR0913 - one per option
@@ -32,6 +32,7 @@ def simulate(  # noqa: PLR0913 - one per option
     import numpy as np
 
     from recsys_kd.data.synth_config import shop_config
+    from recsys_kd.evaluate.evaluation import Interval, plain_values
     from recsys_kd.flow.experiments import ab_test, interleave, ramp
     from recsys_kd.flow.online import OnlineShop
 
@@ -42,18 +43,21 @@ def simulate(  # noqa: PLR0913 - one per option
     climbed = ramp(shop, *pair, asked, seed=seed)
     if as_json:
         steps = [asdict(s) for s in climbed.steps]
-        typer.echo(json.dumps({"experiments": [asdict(f) for f in found], "ramp": steps, "ended": climbed.ended}))
+        whole = {"experiments": [asdict(f) for f in found], "ramp": steps, "ended": climbed.ended}
+        typer.echo(json.dumps(plain_values(whole)))
         return
+
+    def told(d: Interval) -> str:
+        known = f"{d.low:+.5f} .. {d.high:+.5f}" if np.isfinite(d.low) else "too few users for an interval"
+        return f"{d.value:+.5f} ({known})" if np.isfinite(d.value) else "not known: too few users"
+
     for one in found:
-        d = one.difference
         typer.echo(
-            f"{one.what:<24} {d.value:+.5f} ({d.low:+.5f} .. {d.high:+.5f}), truth {one.truth:+.5f}, "
+            f"{one.what:<24} {told(one.difference)}, truth {one.truth:+.5f}, "
             f"{one.users:,} users" + ("" if one.split_p is None else f", sample ratio p {one.split_p:.2g}")
         )
     for step in climbed.steps:
-        d = step.difference
         typer.echo(
-            f"ramp, {step.share:>4.0%} of {step.users:>6,} users {d.value:+.5f} ({d.low:+.5f} .. {d.high:+.5f}), truth "
-            f"{step.truth:+.5f}"
+            f"ramp, {step.share:>4.0%} of {step.users:>6,} users {told(step.difference)}, truth {step.truth:+.5f}"
         )
     typer.echo(f"ramp ended: {climbed.ended}")

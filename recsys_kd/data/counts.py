@@ -113,6 +113,8 @@ class Counts:
     """Items of the log that the catalogue does not have: known by their id and what the log says of them."""
     contradicting: int = 0
     """Duplicates whose label is another than that of the row that is kept."""
+    differing: int = 0
+    """Duplicates one of whose numbers (a score, a position, ..) is another than that of the row that is kept."""
     soft_labels: int = 0
     """Rows used whose label, as a share of data.label_max, lies strictly between 0 and 1."""
     varying: dict[str, Varying] = field(default_factory=dict)
@@ -179,6 +181,16 @@ class Counts:
                 "Write each event once, with its last label"
             )
 
+    def check_differences(self, limit: float, keys: Sequence[str]) -> None:
+        """Raise ContradictingDuplicates if more than `limit` of the rows read repeat an event with other numbers."""
+        if self.differing > limit * self.read:
+            raise ContradictingDuplicates(
+                f"{self.differing:,} of {self.deduplicated:,} duplicates have another score, position or propensity "
+                f"than the row that is kept, more than data.max_quarantine {limit:.2%} of the rows: "
+                f"{same_event(keys)}, so the order of reading would decide between models. Was an event "
+                "scored twice? Write each event once"
+            )
+
     def line(self) -> str:
         """Return the sum as one line."""
         return (
@@ -194,6 +206,7 @@ class Counts:
         lines = [f"{what}: {', '.join(f'{name} {n:,}' for name, n in found)}" for what, found in named.items() if found]
         counted = {
             "duplicates have another label than the row that is kept": self.contradicting,
+            "duplicates have another number (a score, a position, ..) than the row that is kept": self.differing,
             "items of the log are not in the catalogue": self.missing_items,
             "file(s) hold no rows": self.empty_files,
             "file(s) have no page checksums: flipped bytes would go unseen": self.files_without_checksums,
@@ -220,6 +233,7 @@ class Counts:
             "bad_items": dict(self.bad_items),
             "missing_items": self.missing_items,
             "contradicting": self.contradicting,
+            "differing": self.differing,
             "soft_labels": self.soft_labels,
             "varying": {name: asdict(found) for name, found in self.varying.items()},
         }

@@ -7,6 +7,7 @@ that occur twice are few. Pass 2 keeps the exact keys of those few only, so equa
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from types import TracebackType
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -101,40 +102,43 @@ class Deduplicator:
         """Per key column, the key of the first event of every hash."""
         self.others: set[tuple[int, ...]] = set()
         """Keys of events whose hash is that of a different event, 2^-64 a pair."""
-        self.label = np.zeros(len(hashes), dtype=np.float32)
-        self.dropped, self.contradicting = 0, 0
-        """Rows that repeat an event, and those of them whose label is another than the one that stays."""
+        self.said: list[NDArray[np.generic]] = []
+        """What the first event of every hash says, per column that is compared."""
+        self.dropped, self.contradicting = 0, [0, 0]
+        """Rows that repeat an event, and those of them that say otherwise than the one that stays, per such column."""
 
     def duplicates(
-        self, hashes: Keys, key_columns: tuple[Keys, ...], label: NDArray[np.float32] | None = None
+        self, hashes: Keys, key_columns: tuple[Keys, ...], said: tuple[NDArray[Any], ...] = ()
     ) -> NDArray[np.bool_]:
-        """Return a mask [N] of later occurrences; the first stays. label [N], to count those that contradict it."""
+        """Return a mask [N] of later occurrences; the first stays. said: columns [N] that should not contradict it."""
         mask = np.zeros(len(hashes), dtype=bool)
         if len(self.hashes) == 0:
             return mask
         at = np.searchsorted(self.hashes, hashes).clip(max=len(self.hashes) - 1)
         rows = np.flatnonzero(self.hashes[at] == hashes)
-        labels = np.zeros(len(rows), dtype=np.float32) if label is None else label[rows]
-        mask[rows] = self._again(at[rows], [column[rows] for column in key_columns], labels)
+        mask[rows] = self._again(at[rows], [c[rows] for c in key_columns], [c[rows] for c in said])
         self.dropped += int(mask.sum())
         return mask
 
-    def _again(self, at: NDArray[np.intp], keys: list[Keys], label: NDArray[np.float32]) -> NDArray[np.bool_]:
+    def _again(self, at: NDArray[np.intp], keys: list[Keys], said: list[NDArray[Any]]) -> NDArray[np.bool_]:
         """Return which events [n], with hashes `self.hashes[at]`, came before."""
         self.first = self.first or [np.zeros(len(self.hashes), dtype=np.int64) for _ in keys]
+        self.said = self.said or [np.zeros(len(self.hashes), dtype=column.dtype) for column in said]
         slots, position = np.unique(at, return_index=True)
         new = ~self.known[slots]
         slots, position = slots[new], position[new]
         for first, key in zip(self.first, keys, strict=True):
             first[slots] = key[position]
         self.known[slots] = True
-        self.label[slots] = label[position]
+        for known, column in zip(self.said, said, strict=True):
+            known[slots] = column[position]
         again = np.ones(len(at), dtype=bool)
         again[position] = False
         different = np.zeros(len(at), dtype=bool)
         for first, key in zip(self.first, keys, strict=True):
             different |= first[at] != key
-        self.contradicting += int((again & ~different & (label != self.label[at])).sum())
+        for i, (known, column) in enumerate(zip(self.said, said, strict=True)):
+            self.contradicting[i] += int((again & ~different & (column != known[at])).sum())
         for i in np.flatnonzero(different):
             event = tuple(int(key[i]) for key in keys)
             again[i] = event in self.others

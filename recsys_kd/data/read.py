@@ -19,6 +19,7 @@ from recsys_kd.data.counts import Counts
 from recsys_kd.data.dedup import Deduplicator, HashSpill
 from recsys_kd.data.log import Log, file_batches, whole_batches
 from recsys_kd.data.quarantine import Quarantine
+from recsys_kd.ids import mix
 from recsys_kd.progress import SILENT, Progress
 
 
@@ -132,7 +133,7 @@ def usable(found: Scan, progress: Progress = SILENT) -> Iterator[tuple[pa.Record
     """Second pass: yield the rows that are neither bad nor duplicates, in the same order.
 
     At its end `deduplicated` is what this pass has dropped by exact key (`scan` can only count equal hashes), and
-    `contradicting` what of it had another label.
+    `contradicting` what of it had another label, `differing` another number (a score, a position, ..).
     """
     log, seen = found.log, Deduplicator(found.repeated)
     checker = RowChecker(log.config, log.layout, dict(found.text))
@@ -146,7 +147,8 @@ def usable(found: Scan, progress: Progress = SILENT) -> Iterator[tuple[pa.Record
                     (batch, rows) if keep is None else (batch.take(pa.array(np.flatnonzero(keep))), select(rows, keep))
                 )
                 task.advance(batch.num_rows)
-    found.counts.deduplicated, found.counts.contradicting = seen.dropped, seen.contradicting
+    found.counts.deduplicated = seen.dropped
+    found.counts.contradicting, found.counts.differing = seen.contradicting
 
 
 def _kept(rows: Canonical, seen: Deduplicator) -> NDArray[np.bool_] | None:
@@ -155,10 +157,18 @@ def _kept(rows: Canonical, seen: Deduplicator) -> NDArray[np.bool_] | None:
     if len(seen.hashes) == 0:
         return good
     index = np.arange(len(rows.user)) if good is None else np.flatnonzero(good)
-    again = seen.duplicates(rows.hashes()[index], tuple(c[index] for c in rows.event_keys), rows.label[index])
+    said = rows.label[index], _numbers(rows, index)
+    again = seen.duplicates(rows.hashes()[index], tuple(c[index] for c in rows.event_keys), said)
     keep = np.ones(len(rows.user), dtype=bool) if good is None else good
     keep[index[again]] = False
     return keep
+
+
+def _numbers(rows: Canonical, index: NDArray[np.intp]) -> NDArray[np.int64]:
+    """Return a hash of all numbers of some rows: equal where they are."""
+    columns = [np.zeros(len(index), dtype=np.int64)]
+    columns += [values[index].astype(np.float64).view(np.int64) for values in rows.numbers.values()]
+    return mix(*columns)
 
 
 def select(rows: Canonical, keep: NDArray[np.bool_]) -> Canonical:

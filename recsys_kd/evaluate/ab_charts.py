@@ -59,9 +59,11 @@ def forest(bars: Sequence[Bar], unit: str, marks: Mapping[float, str] | None = N
     pad = (max(ends) - min(ends)) * 0.05 or 1e-6
     x = Scale(min(ends) - pad, max(ends) + pad, 14 + (60 if marks else 0), WIDTH - RIGHT)
     body = _grid(x, top, height, marks or {})
-    y = float(top)
+    y, left = float(top), 14.0
+    if x(0.0) < left + 30:  # the line at 0 would run through the first letters
+        left = x(0.0) + 6
     for group in groups:
-        body += f"<g><title>{escape(group)}</title>{words('tick over', 14, y + 11, 'start', fitted(group))}</g>"
+        body += f"<g><title>{escape(group)}</title>{words('tick over', left, y + 11, 'start', fitted(group))}</g>"
         y += 16
         for bar in (b for b in known if b.group == group):
             body += _bar(bar, x, y + row / 2)

@@ -65,15 +65,17 @@ def _slices(policy: Policy, found: Mapping[str, Comparison]) -> list[Check]:
         if part.metric != policy.slice_metric or not wanted.takes(part.slice):
             continue
         sign = direction(part.metric)
-        best = max(sign * part.difference.low, sign * part.difference.high)
-        # A slice is small: it is held back where it is shown to lose, not where nothing can be shown.
-        passed = bool(best > -wanted.margin)
-        words = "no loss beyond" if passed else "a loss beyond"
+        worst, best = sorted((sign * part.difference.low, sign * part.difference.high))
+        # A slice is small: unless more is asked, it is held back where it is shown to lose, not where nothing is shown.
+        end = worst if wanted.strict else best
+        words = "loses more than" if best <= -wanted.margin else "loses no more than"
+        if worst <= -wanted.margin < best:
+            words = "is not known to lose no more than"
         sentence = (
             f"{part.slice}: {part.metric} {part.difference.value:+.4f} ({part.difference.low:+.4f} to "
-            f"{part.difference.high:+.4f}) from the {wanted.against} shows {words} {wanted.margin:g}"
+            f"{part.difference.high:+.4f}) from the {wanted.against} {words} {wanted.margin:g}"
         )
-        checks.append(Check(f"slice {part.slice}", passed, float(best), -wanted.margin, sentence))
+        checks.append(Check(f"slice {part.slice}", bool(end > -wanted.margin), float(end), -wanted.margin, sentence))
     missing = [n for n in wanted.names if not any(c.name.startswith(f"slice {n}") for c in checks)]
     checks += [Check(f"slice {n}", False, None, None, f"no slice '{n}' could be measured") for n in missing]
     # Slices that were asked for and are too small, all of them, have not been shown to lose nothing.

@@ -202,10 +202,10 @@ def summarize(found: Mapping[str, Measured], logged: Measured, weight: Floats, c
 def doubt_of(found: OffPolicy) -> str:
     """Return what a policy's values say against it: that all of them are below what the log earned.
 
-    "" where they do not say so, or where weights do not average 1: none of them is to be relied on then.
+    Those that are off, for their weights do not average 1, say nothing; "" where the others do not say so.
     """
-    lifts = {n: lift for n, lift in found.lift.items() if np.isfinite(lift.high)}
-    if not lifts or not found.overlap.whole or max(lift.high for lift in lifts.values()) >= 0:
+    lifts = {n: lift for n, lift in found.lift.items() if np.isfinite(lift.high) and n not in found.off}
+    if not lifts or max(lift.high for lift in lifts.values()) >= 0:
         return ""
     name = next((n for n in ("DR", "SNIPS") if n in lifts), next(iter(lifts)))
     lift, share = lifts[name], lifts[name].value / found.logged.value

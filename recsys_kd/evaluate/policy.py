@@ -22,6 +22,7 @@ from pydantic import Field, PrivateAttr, ValidationError
 from recsys_kd.errors import InputError
 from recsys_kd.evaluate.verdict import MOST_DAYS
 from recsys_kd.settings import StrictConfig, explain, load_yaml
+from recsys_kd.settings.gate import idle_margin
 
 NOT_JUDGED = 0.002
 """Margin of a model that the policy names nowhere in `against`: a comparison needs one, and no check reads it."""
@@ -45,6 +46,8 @@ class SlicePolicy(StrictConfig):
     against: str = "champion"
     names: tuple[str, ...] = ()
     """Slices whose names start so; all of them where none is given."""
+    strict: bool = False
+    """Hold back where a slice may lose more, too; else only where it is shown to: small slices rarely show anything."""
 
     def takes(self, name: str) -> bool:
         """Return whether a slice is one of these."""
@@ -99,6 +102,8 @@ def load_policy(path: Path) -> Policy:
     policy._file = str(path)
     for model in policy.against:
         for metric, margin in policy.margins(model).items():
-            if margin <= 0:
+            if not margin > 0:
                 raise BadPolicy(f"{path}: against.{model}.{metric}: margin {margin:g}; margins are above 0")
+            if why := idle_margin(metric, margin):
+                raise BadPolicy(f"{path}: against.{model}.{metric}: {why}; give a smaller margin")
     return policy

@@ -16,7 +16,7 @@ from recsys_kd.evaluate.offpolicy import OffPolicy
 from recsys_kd.flow.ab_log import ScoredLog
 from recsys_kd.flow.ab_policy import doubts_of, policy_values
 from recsys_kd.flow.ab_read import read_for, resolve_all, sample_of, settings_of
-from recsys_kd.flow.ab_refs import Ref
+from recsys_kd.flow.ab_refs import same_artifacts
 from recsys_kd.flow.ab_scores import Declared
 from recsys_kd.flow.ab_slices import day_note, slices_of
 from recsys_kd.flow.ab_split import GroupShares, group_shares
@@ -85,7 +85,7 @@ def compare_log(  # noqa: PLR0913 - a log, its readers and its models
     split = [shares.sentence] if shares and shares.broken else []
     doubted = [f"{name}: {doubt}; whatever its metrics say" for name, doubt in doubts.items()]
     values = [f"off-policy, {name}: {w}" for name, p in policies.items() for w in p.warnings]
-    read = (*split, *reading.notes, *_alike(refs), *day_note(found))
+    read = (*split, *reading.notes, *same_artifacts(refs), *day_note(found))
     told = (*read, *comparison.warnings, *missing, *doubted, *values, *([corrected] if corrected else []))
     comparison = replace(comparison, warnings=told, **(_undecided(comparison, shares) if split and shares else {}))
     digests = {"log": found.digest, **{r.name: r.digest for r in refs if r.digest}}
@@ -100,13 +100,6 @@ def _undecided(found: Comparison, shares: GroupShares) -> dict[str, Any]:
 def _check_distinct(control: str, treatments: list[str]) -> None:
     if control in treatments:
         raise SameModel(f"--control and --treatment are both '{control}': name two models to compare")
-
-
-def _alike(refs: tuple[Ref, ...]) -> list[str]:
-    """Return notes on names that stand for one artifact."""
-    first: dict[str, str] = {}
-    pairs = [(first.setdefault(r.digest, r.name), r.name) for r in refs if r.digest]
-    return [f"'{a}' and '{b}' are the same artifact: they can't differ" for a, b in pairs if a != b]
 
 
 def today() -> str:

@@ -118,6 +118,7 @@ def read_scored(config: DataConfig, wanted: Wanted, progress: Progress = SILENT)
         for batch, canonical in usable(found, progress):
             rows.take(batch, canonical)
     found.counts.check_contradictions(config.max_quarantine, found.event_columns)
+    found.counts.check_differences(config.max_quarantine, found.event_columns)
     scored = rows.finish(log_digest(config), found, _left_out(found, kept))
     scored.smallest_propensity = _smallest_propensity(found, kept)
     return scored

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from recsys_kd.data.layout import MissingColumn
+from recsys_kd.errors import InputError
 from recsys_kd.evaluate.sample import Sample
 from recsys_kd.flow.ab_columns import data_config, names_in
 from recsys_kd.flow.ab_log import ScoredLog, Wanted, read_scored
@@ -16,6 +17,10 @@ from recsys_kd.flow.ab_slices import catalogue_column, catalogue_numbers
 from recsys_kd.flow.lineage import check_unseen, instant
 from recsys_kd.progress import SILENT, Progress
 from recsys_kd.settings import AbConfig, DataConfig, EvaluateConfig, Recipe, load_recipe
+
+
+class BadAbColumn(InputError):
+    """A column of a comparison is one that it must not be."""
 
 
 @dataclass(frozen=True)
@@ -60,6 +65,9 @@ def read_for(
     data, columns = data_config(log, recipe), names_in(log)
     group = _group_column(ab, columns)
     targets = target_columns([r.name for r in refs], columns)
+    if data.columns.label in (ab.price, *ab.slices):
+        key = "price" if data.columns.label == ab.price else "slices"
+        raise BadAbColumn(f"ab.{key}: '{data.columns.label}' is the log's label; a price or a slice must not know it")
     check_columns(refs, data, scores, taken_columns(ab.price, group, ab.slices, targets.values()))
     numbers = (ab.price,) if ab.price and ab.price in columns else ()
     in_log = dict.fromkeys([*(name for name in ab.slices if name in columns), *([group] if group else [])])

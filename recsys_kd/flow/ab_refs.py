@@ -1,6 +1,7 @@
 """What `--control` and `--treatment` name: a column of logged scores, an artifact, or a version in the registry."""
 
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -72,6 +73,13 @@ def registered(model: str, which: str, store: Path, where: str | None = None) ->
         there = "the registry" if where else store
         raise UnknownRef(f"'{model}@{which}': nothing is registered by that name in {there}; aliases there: {known}")
     return folder(registry.version(model, pointer.number))
+
+
+def same_artifacts(refs: Iterable[Ref]) -> list[str]:
+    """Return notes on names that stand for one artifact."""
+    first: dict[str, str] = {}
+    pairs = [(first.setdefault(r.digest, r.name), r.name) for r in refs if r.digest]
+    return [f"'{a}' and '{b}' are the same artifact: they can't differ" for a, b in pairs if a != b]
 
 
 def _artifact(name: str, path: Path) -> Ref:

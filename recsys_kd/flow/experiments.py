@@ -124,7 +124,7 @@ def _expected(requests: Requests, shown: Ints, by_b: NDArray[np.bool_]) -> float
 
 @dataclass(frozen=True)
 class Ramp:
-    """The steps taken, and why it ended: `full`, `harm` or `broken split`."""
+    """The steps taken, and why it ended: `full`, `harm`, `broken split` or `too few users`."""
 
     steps: tuple[Found, ...]
     ended: str
@@ -138,9 +138,10 @@ def ramp(
     seed: int = 0,
     steps: tuple[float, ...] = STEPS,
 ) -> Ramp:
-    """Give the treatment a growing share, part after part of the requests; stop at shown harm or a broken split.
+    """Give the treatment a growing share, part after part of the requests; stop at harm, a broken split, or no answer.
 
-    Every look may stop the ramp, so intervals hold for all looks at once (Bonferroni).
+    Every look may stop the ramp, so intervals hold for all looks at once (Bonferroni). A look at too few users for an
+    interval is no answer.
     """
     parts = np.array_split(np.arange(len(requests)), len(steps))
     found: list[Found] = []
@@ -151,4 +152,6 @@ def ramp(
             return Ramp(tuple(found), "broken split")
         if found[-1].difference.high < 0:
             return Ramp(tuple(found), "harm")
+        if not np.isfinite(found[-1].difference.high):
+            return Ramp(tuple(found), "too few users")
     return Ramp(tuple(found), "full")

@@ -15,7 +15,7 @@ from recsys_kd.evaluate.policy import Policy
 from recsys_kd.evaluate.slices import slice_effects
 from recsys_kd.flow.ab_log import ScoredLog
 from recsys_kd.flow.ab_read import read_for, resolve_all, sample_of, settings_of
-from recsys_kd.flow.ab_refs import Ref
+from recsys_kd.flow.ab_refs import Ref, same_artifacts
 from recsys_kd.flow.ab_scores import Declared
 from recsys_kd.flow.ab_slices import slices_of
 from recsys_kd.flow.gate_policy import check_policy, largest_bytes
@@ -47,6 +47,8 @@ class Judged:
     """The registry's epoch before the models were read: a champion of later is not the one that was compared with."""
     notes: tuple[str, ...] = ()
     """Rows that are left out, and models whose training days are not known, or that are not what they are called."""
+    rivals: frozenset[str] = frozenset()
+    """Digests of the artifacts that the policy had it compared with."""
 
 
 def gate(  # noqa: PLR0913 - a log, its readers and its models
@@ -78,14 +80,15 @@ def gate(  # noqa: PLR0913 - a log, its readers and its models
             f"'{candidate}' is a log column; a verdict is about an artifact: give its folder or version"
         )
     reading = read_for(tuple(refs.values()), log, loaded, since, scores, quarantine, progress)
-    compared = {
-        name: _compare(reading.log, subject, refs[ref], policy, name, ab, evaluate) for name, ref in others.items()
-    }
+    both = {name: _compare(reading.log, subject, refs[ref], policy, name, ab, evaluate) for name, ref in others.items()}
+    compared = {name: found for name, (found, _) in both.items()}
     verdict = judge(policy, compared, facts_of(subject, reading.log, policy))
     verdict = sealed(replace(verdict, compared={name: refs[ref].told for name, ref in others.items()}))
     today = live.get(subject.manifest.lineage.name)
-    notes = (*reading.notes, *_not_the_champion(others, refs, today))
-    return Judged(verdict, compared, subject, today.epoch if today else 0, notes)
+    told = dict.fromkeys(w for found, notes in both.values() for w in (*found.warnings, *notes))
+    notes = (*reading.notes, *same_artifacts(refs.values()), *_not_the_champion(others, refs, today), *told)
+    judged_by = frozenset(refs[ref].digest or "" for name, ref in others.items() if name in policy.against)
+    return Judged(verdict, compared, subject, today.epoch if today else 0, notes, judged_by)
 
 
 def champions(store: Path, registry: str | None) -> dict[str, Pointer]:
@@ -111,7 +114,8 @@ def _not_the_champion(others: Mapping[str, str], refs: Mapping[str, Ref], live: 
 
 def _compare(
     log: ScoredLog, subject: Ref, other: Ref, policy: Policy, name: str, ab: AbConfig, evaluate: EvaluateConfig
-) -> Comparison:
+) -> tuple[Comparison, list[str]]:
+    """Return the comparison, with the slices that the policy asks for, and notes on those that have no interval."""
     margins = policy.margins(name)
     config = ab.model_copy(update={"decide": {m: Margin(not_worse=margin) for m, margin in margins.items()}})
     scores = {name: log.scores[other.name], CANDIDATE: log.scores[subject.name]}
@@ -120,10 +124,13 @@ def _compare(
     sample = sample_of(log, ab)[0]
     found = compare(scores, name, sample, config, evaluate)
     if not masks:
-        return found
+        return found, []
     # Intervals of slices hold for all that they tell of at once: of what the policy judges them by, and no more.
     judged = config.model_copy(update={"decide": {policy.slice_metric: config.decide[policy.slice_metric]}})
-    return replace(found, slices=slice_effects(masks, scores, name, sample, judged, evaluate))
+    parts = slice_effects(masks, scores, name, sample, judged, evaluate)
+    unknown = [part for part in masks if part not in {effect.slice for effect in parts}]
+    notes = [f"slices too small to measure, or of one outcome: {', '.join(unknown)}"] if unknown else []
+    return replace(found, slices=parts), notes
 
 
 def facts_of(subject: Ref, log: ScoredLog, policy: Policy) -> Facts:
@@ -162,6 +169,12 @@ def promote(judged: Judged, store: Path, who: str, registry: str | None = None) 
     opened = open_registry(registry, store, create=False)
     assert judged.candidate.manifest is not None
     model = judged.candidate.manifest.lineage.name
+    live = opened.pointer(model, "champion")
+    if live is not None and live.epoch <= judged.seen and live.digest not in {*judged.rivals, judged.candidate.digest}:
+        raise PromotionRefused(
+            f"{model}: version {live.number} is live, and the policy did not compare it; give champion a margin in the "
+            f"policy's `against`, and --against champion={model}@champion"
+        )
     for version in opened.versions(model):
         if version.digest == judged.candidate.digest:
             why = f"the gate passed it on log {judged.verdict.measured_on[:12]}"

@@ -14,6 +14,13 @@ class EvaluateConfig(StrictConfig):
     confidence: float = Field(0.95, gt=0.5, lt=1)
     ece_bins: int = Field(20, ge=2)
 
+    @field_validator("k")
+    @classmethod
+    def _once(cls, value: tuple[int, ...]) -> tuple[int, ...]:
+        if len(set(value)) < len(value):
+            raise ValueError(f"got {list(value)}; give every k once")
+        return value
+
 
 class Margin(StrictConfig):
     """What one metric must show, in the metric's own units."""
@@ -22,6 +29,16 @@ class Margin(StrictConfig):
     """A treatment may lose this much and still count as no worse (non-inferiority)."""
     better_by: float = Field(0.0, ge=0)
     """A treatment must gain more than this to count as better (superiority)."""
+
+
+UNBOUNDED = ("logloss", "normalized_entropy", "corrected_dcg", "popularity")
+
+
+def idle_margin(metric: str, margin: float) -> str:
+    """Return why a margin asks for nothing, "" where it does ask: most metrics lie between 0 and 1."""
+    if margin < 1 or metric.startswith(UNBOUNDED):
+        return ""
+    return f"a loss of {margin:g} {metric} is allowed, and it lies between 0 and 1: nothing would be asked for"
 
 
 class GroupsConfig(StrictConfig):
@@ -48,10 +65,19 @@ class AbConfig(StrictConfig):
         default={"auc": Margin(), "ndcg@10": Margin(not_worse=0.003), "logloss": Margin()}, min_length=1
     )
     """Metrics that decide; Holm keeps the error of all of them, over all treatments, at 1 - confidence."""
+
+    @field_validator("decide")
+    @classmethod
+    def _asks(cls, value: dict[str, Margin]) -> dict[str, Margin]:
+        for metric, margin in value.items():
+            if why := idle_margin(metric, margin.not_worse):
+                raise ValueError(f"{why}; give a smaller not_worse")
+        return value
+
     power: float = Field(0.8, gt=0.5, lt=1)
     replicates: int = Field(1000, ge=100, le=10_000)
     """Of the bootstrap; every processor holds 8 KB for each."""
-    seed: int = 7
+    seed: int = Field(7, ge=0, le=2**32 - 1)
     cluster: Literal["user", "request"] = "user"
     """What is independent of what. Where users come back, their requests are not: by user is the safe choice."""
     price: str | None = None

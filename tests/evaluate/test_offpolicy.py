@@ -256,7 +256,10 @@ def test_a_policy_whose_every_value_lies_below_the_logs_is_doubted():
     reward = np.tile([1.0, 0.0, 0.0, 1.0], 100)
     worse = Logged(reward, np.full(400, 0.5), np.where(reward == 1, 0.2, 0.8), np.arange(400))
     assert doubt_of(off_policy(worse)).startswith("off-policy its policy is worth 60% less than the log's (SNIPS 0.2 ")
-    wrong = Logged(reward, np.full(400, 1.0), worse.target, np.arange(400))
-    assert doubt_of(off_policy(wrong)) == ""
+    # Weights that all lack the same factor: what is self-normalized says the same, and nothing else is listened to.
+    wrong = off_policy(Logged(reward, np.full(400, 1.0), worse.target, np.arange(400)))
+    assert set(wrong.off) == {"IPS", "clipped IPS"} and "(SNIPS 0.2 " in doubt_of(wrong)
+    less = off_policy(Logged(reward, np.full(400, 0.5), np.where(reward == 1, 0.1, 0.1), np.arange(400)))
+    assert less.lift["IPS"].high < 0 and doubt_of(less) == ""
     same = Logged(reward, np.full(400, 0.5), np.full(400, 0.5), np.arange(400))
     assert doubt_of(off_policy(same)) == ""

@@ -16,6 +16,7 @@ from typer.testing import CliRunner
 from recsys_kd.artifact.write import write_artifact
 from recsys_kd.cli.main import app
 from recsys_kd.data.counts import ContradictingDuplicates, TooManyBadRows, TooManyDuplicates
+from recsys_kd.errors import InputError
 from recsys_kd.evaluate.inspect import IdleMetric, OneClass, RepeatedCandidate
 from recsys_kd.flow.ab import SameModel, compare_log
 from recsys_kd.flow.ab_log import NothingLeft
@@ -130,6 +131,39 @@ def test_metrics_that_say_nothing_are_marked_and_can_not_decide(tmp_path):
     assert np.isnan(found.effect("new", "hit_rate@10").detectable) and "ndcg@10" not in found.uninformative
     with pytest.raises(IdleMetric, match=r"hit_rate@10 can't decide: .* take a smaller k \(evaluate.k\)"):
         compare_log(log, "old", ["new"], recipe(tmp_path, decide={"hit_rate@10": {}}))
+
+
+def test_duplicates_that_were_scored_otherwise_stop_the_comparison(tmp_path):
+    base = {name: np.asarray(column) for name, column in columns().items()}
+    twice = {n: np.concatenate([np.full(100, 0.5, v.dtype) if n == "new" else v[:100], v]) for n, v in base.items()}
+    log = tmp_path / "log.parquet"
+    pq.write_table(pa.table({n: pa.array(v) for n, v in twice.items()}), log, write_page_checksum=True)
+    with pytest.raises(ContradictingDuplicates, match="100 of 100 duplicates have another score, position"):
+        compare_log(log, "old", ["new"], recipe(tmp_path))
+    same = {n: np.concatenate([v[:100], v]) for n, v in base.items()}
+    pq.write_table(pa.table({n: pa.array(v) for n, v in same.items()}), log, write_page_checksum=True)
+    assert compare_log(log, "old", ["new"], recipe(tmp_path)).comparison.rows == 2400
+
+
+@pytest.mark.parametrize(
+    ("ab", "words"),
+    [
+        ({"price": "label"}, "ab.price: 'label' is the log's label"),
+        ({"slices": ["label"]}, "ab.slices: 'label' is the log's label"),
+        ({"decide": {"auc": {"not_worse": 5}}}, "a loss of 5 auc is allowed, and it lies between 0 and 1"),
+        ({"seed": -1}, "ab.seed: got -1"),
+    ],
+)
+def test_what_asks_for_nothing_or_knows_the_answer_is_refused(tmp_path, ab, words):
+    with pytest.raises(InputError, match=words):
+        compare_log(write(tmp_path), "old", ["new"], recipe(tmp_path, **ab))
+
+
+def test_every_k_is_given_once(tmp_path):
+    path = recipe(tmp_path)
+    path.write_text(path.read_text() + "evaluate: {k: [10, 10]}\n")
+    with pytest.raises(InputError, match=r"evaluate\.k.*give every k once"):
+        compare_log(write(tmp_path), "old", ["new"], path)
 
 
 def test_where_the_recipe_measures_other_lists_the_default_metrics_follow(tmp_path):

@@ -100,3 +100,13 @@ def test_the_command_tells_share_and_truth_of_every_step_in_a_shop_of_any_size()
     steps = [line for line in shown if line.startswith("ramp, ")]
     assert [s["share"] for s in found["ramp"]] == [0.01, 0.05, 0.25, 0.5] and len(steps) == 4
     assert steps[1].startswith("ramp,   5% of") and f", truth {found['ramp'][1]['truth']:+.5f}" in steps[1]
+
+
+def test_experiments_with_too_few_users_say_so_in_words_and_in_json_that_can_be_read():
+    given = ["simulate", "--control", "popular", "--treatment", "random", "--rows", "2000", "--requests", "100"]
+    given += ["--candidates", "2", "--users", "10", "--items", "50"]
+    shown = CliRunner().invoke(app, given).stdout
+    assert "ramp ended: too few users" in shown and "nan" not in shown
+    assert "too few users for an interval" in shown or "not known: too few users" in shown
+    found = json.loads(CliRunner().invoke(app, [*given, "--json"]).stdout, parse_constant=pytest.fail)
+    assert found["ended"] == "too few users" and found["ramp"][-1]["difference"]["low"] is None

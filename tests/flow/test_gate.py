@@ -1,7 +1,9 @@
 """`recsys-kd gate`: a policy file, an artifact and a log make a verdict, and the registry takes no other."""
 
+import dataclasses
 import json
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -12,10 +14,12 @@ from typer.testing import CliRunner
 
 from recsys_kd.cli.main import app
 from recsys_kd.evaluate.comparison import compare
+from recsys_kd.evaluate.evaluation import Interval
 from recsys_kd.evaluate.gate import Verdict
 from recsys_kd.evaluate.judge import Facts, judge
 from recsys_kd.evaluate.policy import BadPolicy, Policy, SlicePolicy, load_policy
 from recsys_kd.evaluate.sample import Sample
+from recsys_kd.evaluate.slices import SliceEffect
 from recsys_kd.flow.gate import NotAnArtifact, gate
 from recsys_kd.registry.protocol import PromotionRefused
 from recsys_kd.registry.rules import check_verdict
@@ -158,6 +162,62 @@ def test_slices_that_can_not_be_measured_hold_back():
     asked = Policy(name="strict", against={"champion": 0.1}, slices=SlicePolicy())
     (check,) = (c for c in judge(asked, {"champion": few}, facts).checks if c.name == "slices")
     assert not check.passed and check.sentence == "no slice could be measured, and the policy asks that none loses 0.02"
+
+
+def judged(difference, **slices):
+    label = np.tile([1, 0], 50).astype(np.float32)
+    sample = Sample(label, np.ones(100, np.float32), np.arange(100) // 4, np.arange(100) // 4)
+    score = np.random.default_rng(0).normal(size=100).astype(np.float32)
+    found = compare({"champion": score, "candidate": score}, "champion", sample, AbConfig(decide={"auc": Margin()}))
+    part = SliceEffect("tail items", 50, 12, "candidate", "auc", Interval(*difference), 1.0)
+    facts = Facts("a" * 64, "d" * 64, "l" * 64, 1, None, 1.0, 1.0, None, 0)
+    asked = Policy(name="p", against={"champion": 0.1}, slices=SlicePolicy(**slices))
+    verdict = judge(asked, {"champion": dataclasses.replace(found, slices=(part,))}, facts)
+    return next(c for c in verdict.checks if c.name == "slice tail items")
+
+
+@pytest.mark.parametrize(
+    ("difference", "words", "passes", "passes_strictly"),
+    [
+        ((0.001, -0.01, 0.012), "loses no more than 0.02", True, True),
+        ((-0.13, -0.38, 0.11), "is not known to lose no more than 0.02", True, False),
+        ((-0.13, -0.2, -0.05), "loses more than 0.02", False, False),
+    ],
+)
+def test_a_slice_is_held_back_where_it_is_shown_to_lose_or_strictly_where_it_may(
+    difference, words, passes, passes_strictly
+):
+    for strict, expected in ((False, passes), (True, passes_strictly)):
+        check = judged(difference, strict=strict)
+        assert check.passed == expected and check.sentence.endswith(f"from the champion {words}")
+        assert check.measured == difference[1 if strict else 2]
+
+
+def test_what_ab_would_warn_of_is_told_by_the_gate(models, dataset, shop, log, tmp_path):
+    given = arguments(models, dataset, shop, log, tmp_path, against={"teacher": 0.5, "control": 0.5})
+    given[given.index("control=synthetic-shop@2")] = "control=synthetic-shop@1"
+    notes = json.loads(CliRunner().invoke(app, [*given, "--json"]).stdout)["warnings"]
+    assert any("are the same artifact: they can't differ" in note for note in notes)
+
+
+def test_the_live_champion_is_not_replaced_by_what_was_not_compared_with_it(models, dataset, shop, log, tmp_path):
+    store, _ = models
+    registry, known = SqliteRegistry(tmp_path / "own.sqlite"), SqliteRegistry(store / "registry.sqlite")
+    for version in known.versions("synthetic-shop")[:2]:
+        registry.register("synthetic-shop", version.digest, Path(version.path), {}, "ann")
+    given = arguments(models, dataset, shop, log, tmp_path, against={"teacher": 0.5}, metrics=["auc"], slices=None)
+    given += ["--registry", str(tmp_path / "own.sqlite"), "--promote"]
+    assert CliRunner().invoke(app, given).exit_code == 0  # nothing was live
+    live = registry.pointer("synthetic-shop", "champion")
+    given[given.index("--candidate") + 1] = "synthetic-shop@2"
+    done = CliRunner().invoke(app, given)
+    assert live.number == 1 and isinstance(done.exception, PromotionRefused)
+    assert "version 1 is live, and the policy did not compare it; give champion a margin" in str(done.exception)
+    assert registry.pointer("synthetic-shop", "champion") == live
+    compared = policy(tmp_path, against={"teacher": 0.5, "champion": 0.5}, metrics=["auc"], slices=None)
+    given[1:2] = [str(compared), "--against", "champion=synthetic-shop@champion"]
+    assert CliRunner().invoke(app, given).exit_code == 0
+    assert registry.pointer("synthetic-shop", "champion").number == 2
 
 
 def test_a_column_of_scores_can_not_be_judged(shop, log, tmp_path):
