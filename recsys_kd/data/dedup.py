@@ -137,8 +137,8 @@ class Deduplicator:
         different = np.zeros(len(at), dtype=bool)
         for first, key in zip(self.first, keys, strict=True):
             different |= first[at] != key
-        for i, (known, column) in enumerate(zip(self.said, said, strict=True)):
-            self.contradicting[i] += int((again & ~different & (column != known[at])).sum())
+        for place, (known, column) in enumerate(zip(self.said, said, strict=True)):
+            self.contradicting[place] += int((again & ~different & (column != known[at])).sum())
         for i in np.flatnonzero(different):
             event = tuple(int(key[i]) for key in keys)
             again[i] = event in self.others

@@ -4,6 +4,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+import pyarrow as pa
+
+from recsys_kd.data.files import first_with_rows, open_parquet
 from recsys_kd.data.layout import MissingColumn
 from recsys_kd.errors import InputError
 from recsys_kd.evaluate.sample import Sample
@@ -65,9 +68,7 @@ def read_for(
     data, columns = data_config(log, recipe), names_in(log)
     group = _group_column(ab, columns)
     targets = target_columns([r.name for r in refs], columns)
-    if data.columns.label in (ab.price, *ab.slices):
-        key = "price" if data.columns.label == ab.price else "slices"
-        raise BadAbColumn(f"ab.{key}: '{data.columns.label}' is the log's label; a price or a slice must not know it")
+    _check_own_columns(ab, data)
     check_columns(refs, data, scores, taken_columns(ab.price, group, ab.slices, targets.values()))
     numbers = (ab.price,) if ab.price and ab.price in columns else ()
     in_log = dict.fromkeys([*(name for name in ab.slices if name in columns), *([group] if group else [])])
@@ -78,6 +79,20 @@ def read_for(
     check_owners(found, data)
     _add_catalogue(found, data, ab, columns)
     return Reading(found, targets, (*found.notes, *unknown))
+
+
+def _check_own_columns(ab: AbConfig, data: DataConfig) -> None:
+    """Raise BadAbColumn where a price or slices would be the label, or slices fractions."""
+    schema = open_parquet(first_with_rows(data.path)).schema_arrow
+    asked = [("ab.slices", name) for name in ab.slices] + ([("ab.price", ab.price)] if ab.price else [])
+    for key, name in asked:
+        if name == data.columns.label:
+            raise BadAbColumn(f"{key}: '{name}' is the log's label; a price or a slice must not know it")
+        if key == "ab.slices" and name in schema.names and pa.types.is_floating(schema.field(name).type):
+            raise BadAbColumn(
+                f"{key}: column '{name}' is {schema.field(name).type}; a slice is a whole number or text: write its "
+                "ranges as such"
+            )
 
 
 def _group_column(ab: AbConfig, columns: list[str]) -> str | None:

@@ -19,7 +19,7 @@ _DAY_MS, _TAIL = 86_400_000, 0.2
 
 def catalogue_column(config: DataConfig, name: str, items: NDArray[np.int64]) -> tuple[NDArray[np.int64], Names]:
     """Return a catalogue column's keys for every item key [N], -1 where it has none, and their names."""
-    keys, table = _catalogue(config, name)
+    keys, table = _catalogue(config, name, "ab.slices")
     names = Names()
     values = names.keys(table)
     return _by_item(keys, values, items, -1), names
@@ -27,22 +27,22 @@ def catalogue_column(config: DataConfig, name: str, items: NDArray[np.int64]) ->
 
 def catalogue_numbers(config: DataConfig, name: str, items: NDArray[np.int64]) -> NDArray[np.float32]:
     """Return a catalogue column's numbers for every item key [N], 0 where it has none."""
-    keys, table = _catalogue(config, name)
+    keys, table = _catalogue(config, name, "ab.price")
     values = table.cast("float64").to_numpy(zero_copy_only=False).astype(np.float32)
     found: NDArray[np.float32] = np.nan_to_num(_by_item(keys, values, items, 0.0))
     return found
 
 
-def _catalogue(config: DataConfig, name: str):  # type: ignore[no-untyped-def]
+def _catalogue(config: DataConfig, name: str, asked: str):  # type: ignore[no-untyped-def]
     key = config.columns.item_id
     if config.catalogue is None:
         raise MissingColumn(
-            f"no column '{name}' in the log {config.path}, and no catalogue: give a recipe that names one"
+            f"{asked}: no column '{name}' in the log {config.path}, and no catalogue: give a recipe that names one"
         )
     held = open_parquet(config.catalogue).schema_arrow.names
     if name not in held:
         raise MissingColumn(
-            f"ab.slices, ab.price: no column '{name}' in the log {config.path}, nor in the catalogue "
+            f"{asked}: no column '{name}' in the log {config.path}, nor in the catalogue "
             f"{config.catalogue}, which has {', '.join(held)}; name a column that is there"
         )
     table = read_table(config.catalogue, [key, name])

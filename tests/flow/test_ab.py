@@ -150,6 +150,8 @@ def test_duplicates_that_were_scored_otherwise_stop_the_comparison(tmp_path):
     [
         ({"price": "label"}, "ab.price: 'label' is the log's label"),
         ({"slices": ["label"]}, "ab.slices: 'label' is the log's label"),
+        ({"slices": ["old"]}, "ab.slices: column 'old' is float; a slice is a whole number or text"),
+        ({"price": "nosuch"}, "ab.price: no column 'nosuch' in the log"),
         ({"decide": {"auc": {"not_worse": 5}}}, "a loss of 5 auc is allowed, and it lies between 0 and 1"),
         ({"seed": -1}, "ab.seed: got -1"),
     ],
