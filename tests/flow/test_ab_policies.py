@@ -25,7 +25,7 @@ def test_a_policy_that_looks_at_nothing_is_valued_by_a_reward_model_too_in_json_
     # A uniform target over 50 items that all clicks depend on by chance: every estimator tells the click rate.
     logged = found["logged"]["value"]
     assert all(found["estimates"][name]["value"] == pytest.approx(logged, abs=0.01) for name in ("SNIPS", *MODELLED))
-    assert all(f"<td>{name}</td>" in page.read_text() for name in MODELLED)
+    assert all(f'<td class="of">{name}' in page.read_text() for name in MODELLED)
 
 
 def test_where_no_reward_model_is_possible_the_reason_is_told(tmp_path):
