@@ -20,6 +20,7 @@ from jobs.board import Board
 from jobs.config import JobsConfig, from_environment
 from jobs.desk import DEAD, Desk, Wanted
 from jobs.machine import Night
+from jobs.places import registry_of
 from recsys_kd.errors import InputError, OutsideError
 from recsys_kd.registry.protocol import Publication
 from recsys_kd.settings import Recipe as Loaded
@@ -61,7 +62,7 @@ def _want(config: JobsConfig, recipe: Path, nights: list[dt.date]) -> list[str]:
 def _recorded(config: JobsConfig, recipe: Loaded) -> dict[str, Publication]:
     """Return the nights that the registry has recorded; none where it is away: workers ask it again."""
     try:
-        return reconcile.registry_of(config, recipe).state(recipe.name).nights
+        return registry_of(config, recipe, recipe.name).state(recipe.name).nights
     except OutsideError:
         return {}
 
@@ -184,7 +185,7 @@ def cancel(run: Run) -> None:
     _step(run, lambda n, now: machine.cancel(n, now, getpass.getuser()))
     night = _existing(Board(config.state), run)
     with suppress(InputError):  # a recipe that can't be read publishes nothing
-        registry = reconcile.registry_of(config, load_recipe(Path(night.recipe)))
+        registry = registry_of(config, load_recipe(Path(night.recipe)), night.model)
         registry.claim(night.model, night.night)  # makes the publisher's claim void
 
 

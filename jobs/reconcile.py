@@ -8,18 +8,17 @@ import datetime as dt
 import logging
 import time
 from collections.abc import Callable, Iterator
-from pathlib import Path
 
 from jobs import cleanup, machine, stages
 from jobs.board import Board
 from jobs.config import JobsConfig
-from jobs.desk import DEAD, RECIPE, Desk, Wanted
+from jobs.desk import DEAD, Desk, Wanted
 from jobs.machine import Night
+from jobs.places import recipe_of, registry_of
 from recsys_kd.errors import InputError, RecsysKdError
-from recsys_kd.registry import where
-from recsys_kd.registry.protocol import Publication, Registry, State
+from recsys_kd.registry.protocol import Publication, State
 from recsys_kd.registry.store import keep_copy, read_copy, rebuild
-from recsys_kd.settings import Recipe, load_recipe
+from recsys_kd.settings import load_recipe
 
 log = logging.getLogger("recsys_kd.jobs")
 Send = Callable[[Night], None]
@@ -109,8 +108,8 @@ def published(config: JobsConfig, want: Wanted) -> State:
 
     Raises: BadRecipe, RegistryUnreachable, OutsideError where the store is away.
     """
-    recipe = _recipe(config, want)
-    registry = registry_of(config, recipe)
+    recipe = recipe_of(config, want.model, want.night, want.recipe)
+    registry = registry_of(config, recipe, want.model)
     state = registry.state(want.model)
     if state.versions:
         keep_copy(registry, state, recipe.store, want.model)
@@ -119,17 +118,6 @@ def published(config: JobsConfig, want: Wanted) -> State:
         log.error("the registry had lost %s: %d versions restored from the store", want.model, found.versions)
         state = registry.state(want.model)
     return state
-
-
-def _recipe(config: JobsConfig, want: Wanted) -> Recipe:
-    """Return a recipe that says where the model is published: its own, or what a night froze of it."""
-    frozen = Desk(config.desk).night_folder(want.model, want.night) / RECIPE
-    return load_recipe(frozen if frozen.exists() else Path(want.recipe))
-
-
-def registry_of(config: JobsConfig, recipe: Recipe) -> Registry:
-    """Return where a recipe's nights are published."""
-    return where.open_registry(config.registry or recipe.registry, recipe.store)
 
 
 def start_next(config: JobsConfig, model: str, send: Send) -> list[str]:

@@ -22,6 +22,7 @@ from jobs.cleanup import bury
 from jobs.config import JobsConfig
 from jobs.desk import Desk
 from jobs.machine import Night, NotYours
+from jobs.places import recipe_of, registry_of
 from recsys_kd.artifact.errors import ArtifactRefused
 from recsys_kd.artifact.read import open_artifact
 from recsys_kd.errors import InputError, OutsideError, RecsysKdError
@@ -92,12 +93,12 @@ class Work:
         return load_recipe(self.folder / desks.RECIPE)
 
     def registry(self) -> Registry:
-        """Return where the night publishes. Raises: RecipeAway, BadRecipe."""
+        """Return where the night publishes. Raises: RecipeAway, BadRecipe, StoreAway."""
         frozen, given = self.folder / desks.RECIPE, Path(self.night.recipe)
         if not frozen.exists() and not given.exists():
             raise RecipeAway(f"recipe {given} is not there; is its share mounted on {socket.gethostname()}?")
-        recipe = load_recipe(frozen if frozen.exists() else given)
-        return where.open_registry(self.config.registry or recipe.registry, recipe.store)
+        recipe = recipe_of(self.config, self.night.model, self.night.night, self.night.recipe)
+        return registry_of(self.config, recipe, self.night.model)
 
     def renew(self, lines: list[str]) -> None:
         """Stay the owner and pass the subprocess's lines on. Raises: NotYours.

@@ -12,8 +12,10 @@ import yaml
 from jobs import machine, reconcile, stages
 from jobs.config import JobsConfig, Scheduled
 from jobs.desk import Desk, Wanted
+from jobs.places import StoreAway
 from recsys_kd.registry.sqlite import SqliteRegistry
 from recsys_kd.registry.store import write_copy
+from tests.chaos.faults import unmounted
 from tests.registry.test_registry import add, verdict
 
 DATES = ("2026-01-05", "2026-01-06", "2026-01-07")
@@ -90,6 +92,40 @@ def test_a_lost_registry_is_restored_before_anything_is_started(config, board, t
     assert go(config) == []
     registry = SqliteRegistry(tmp_path / "store" / "registry.sqlite")
     assert sorted(registry.state("shop").nights) == list(DATES[:2]) and registry.epoch("shop") == 2
+
+
+@pytest.mark.parametrize("redis", [False, True])
+def test_a_store_whose_share_is_not_mounted_loses_no_night(config, board, redis_server, tmp_path, caplog, redis):
+    limits = config.limits.model_copy(update={"keep_versions": 1})
+    registry = redis_server.url(2) if redis else None
+    config = config.model_copy(update={"limits": limits, "registry": registry})
+    want(config, tmp_path, dates=DATES[:2])
+    for date in DATES[:2]:
+        publish(tmp_path, date)
+    if redis:  # lost as well, and restored from the store
+        assert go(config) == []
+        redis_server.client(2).flushdb()
+    assert go(config) == [] and phases(board) == {f"shop@{DATES[1]}": "published"}
+    store = tmp_path / "store"
+    with unmounted(store, "folder"):
+        if redis:
+            redis_server.client(2).flushdb()
+        assert go(config) == [] and phases(board) == {f"shop@{DATES[1]}": "published"}
+        assert list(store.iterdir()) == []
+        assert f"store: {store / 'shop'} lacks what was published of shop; is its share mounted?" in caplog.text
+    assert go(config) == [] and phases(board) == {f"shop@{DATES[1]}": "published"}
+
+
+def test_a_night_does_not_begin_while_the_store_of_those_before_is_not_mounted(config, board, tmp_path):
+    path = want(config, tmp_path, dates=DATES[:2])
+    publish(tmp_path, DATES[0])
+    (run,) = go(config)
+    with unmounted(tmp_path / "store", "folder"):
+        with pytest.raises(StoreAway):
+            stages.perform(config, run, "prepare")
+        assert list((tmp_path / "store").iterdir()) == []
+    night = board.get(run)
+    assert (night.phase, night.attempts) == ("waiting", 0) and night.waited > 0 and night.recipe == str(path)
 
 
 def test_a_rollback_outlives_the_registry(config, board, tmp_path):
