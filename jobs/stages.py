@@ -46,7 +46,7 @@ class RecipeAway(OutsideError):
 
 
 class OutsideAway(OutsideError):
-    """A stage's subprocess found something outside away: the store, the registry, the disk."""
+    """A stage found something outside away: the store, the registry, the disk."""
 
 
 class NightRefused(InputError):
@@ -196,6 +196,9 @@ def publish(work: Work) -> str:
         assert work.claim is not None  # perform claims before any stage
         record = registry.publish(work.night.model, version.number, verdict, found["seen"], work.claim, work.owner)
     except (InputError, ArtifactRefused, StaleEpoch, OSError) as error:
+        if not os.access(recipe.store / work.night.model, os.F_OK):
+            what = f"store: {recipe.store / work.night.model} is no longer there; is its share mounted?"
+            raise OutsideAway(what) from None  # the result is good when it is back
         # A champion that is no longer live, an old verdict, lost files: the next attempt judges (and makes) it again.
         result.unlink(missing_ok=True)
         raise StageFailed(f"{error} (the night is judged again)") from None
