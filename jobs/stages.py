@@ -9,6 +9,7 @@ import os
 import socket
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -239,7 +240,8 @@ def perform(config: JobsConfig, run: str, stage: str) -> Night:
         raise
     seconds = time.monotonic() - work.began
     after = _hand_over(work, seconds, outcome if stage == "publish" else None)
-    board.count(**{f"{stage}_done": 1, f"{stage}_seconds": seconds})
+    with suppress(BoardUnreachable):  # raised, it would end the chain of a stage that is done
+        board.count(**{f"{stage}_done": 1, f"{stage}_seconds": seconds})
     return after
 
 
@@ -277,7 +279,8 @@ def _give_up(work: Work, error: Exception) -> None:
         return machine.failed(night, now, work.owner, reason, again, limits.attempts, limits.backoff)
 
     night = work.board.change(work.night.run, step)
-    work.board.say(work.night.run, stage=work.night.stage, line=reason)
-    work.board.count(**{f"{work.night.stage}_failed": 1})
-    if night.phase == "dead":
-        bury(work.config, night)
+    with suppress(BoardUnreachable):  # the letter first: it outlives Redis, and these lines do not
+        if night.phase == "dead":
+            bury(work.config, night)
+        work.board.say(work.night.run, stage=work.night.stage, line=reason)
+        work.board.count(**{f"{work.night.stage}_failed": 1})

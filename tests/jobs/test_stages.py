@@ -6,10 +6,12 @@ import pytest
 import yaml
 
 from jobs import machine
+from jobs.board import Board, BoardUnreachable
 from jobs.config import JobsConfig, Limits
-from jobs.desk import RECIPE, RESULT, Desk
+from jobs.desk import DEAD, RECIPE, RESULT, Desk
 from jobs.stages import OutsideAway, StageFailed, _said, perform
 from jobs.supervise import Ended
+from recsys_kd.settings import BadRecipe
 from tests.chaos.faults import unmounted
 
 
@@ -84,3 +86,33 @@ def test_an_artifact_that_is_lost_from_a_store_that_is_there_is_made_again_and_a
         perform(config, "shop@2026-01-09", "publish")
     night = board.get("shop@2026-01-09")
     assert (night.phase, night.attempts) == ("waiting", 1) and not (trained / RESULT).exists()
+
+
+@pytest.fixture
+def no_talk(monkeypatch):
+    """Let Redis be lost for what a stage tells after its end."""
+
+    def lost(*_, **__):
+        raise BoardUnreachable("redis is gone")
+
+    for name in ("say", "count"):
+        monkeypatch.setattr(Board, name, lost)
+
+
+@pytest.mark.usefixtures("no_talk")
+def test_a_dead_night_has_its_letter_though_redis_is_lost_just_then(config, board, tmp_path):
+    (tmp_path / "recipe.yaml").write_text("name: shop\nseeds: 1\n")
+    run = board.want("shop", "2026-01-09", str(tmp_path / "recipe.yaml")).run
+    board.change(run, lambda night, now: machine.queue(night, now, 100))
+    with pytest.raises(BadRecipe):
+        perform(config, run, "prepare")
+    letter = json.loads((Desk(config.desk).night_folder("shop", "2026-01-09") / DEAD).read_text())
+    assert letter["night"]["phase"] == "dead" and "seeds" in letter["night"]["reason"]
+
+
+@pytest.mark.usefixtures("no_talk", "trained")
+def test_a_stage_that_is_done_goes_on_though_it_could_not_be_counted(config, board):
+    run = "shop@2026-01-09"
+    board.change(run, lambda night, now: night.moved(now, stage="train"))
+    after = perform(config, run, "train")  # has its result
+    assert (after.phase, after.stage) == ("queued", "publish")
