@@ -51,7 +51,7 @@ def _want(config: JobsConfig, recipe: Path, nights: list[dt.date]) -> list[str]:
         record = records.get(wanted.night)
         if record is None:
             desk.want(wanted)
-        run = board.want(wanted.model, wanted.night, wanted.recipe).run
+        run = reconcile.remember(board, desk, wanted).run
         if record is not None:
             board.change(run, partial(_is_published, outcome=record.outcome))
         runs.append(run)
@@ -182,8 +182,12 @@ def show(run: Run) -> None:
 def cancel(run: Run) -> None:
     """Stop a night for good; its process ends, and whatever it had to publish is refused."""
     config = from_environment()
-    _step(run, lambda n, now: machine.cancel(n, now, getpass.getuser()))
-    night = _existing(Board(config.state), run)
+    night, who = _existing(Board(config.state), run), getpass.getuser()
+    machine.cancel(night, 0.0, who)  # raises where it can't be
+    Desk(config.desk).cancel(
+        night.model, night.night, who
+    )  # of one that is published meanwhile the registry's word counts
+    _step(run, lambda n, now: machine.cancel(n, now, who))
     with suppress(InputError):  # a recipe that can't be read publishes nothing
         registry = registry_of(config, load_recipe(Path(night.recipe)), night.model)
         registry.claim(night.model, night.night)  # makes the publisher's claim void

@@ -23,6 +23,7 @@ from recsys_kd.errors import InputError, OutsideError
 from recsys_kd.settings import Recipe, load_recipe
 
 RECIPE, RESULT, ERRORS, DEAD = "recipe.yaml", "result.json", "attempts.log", "dead.json"
+CANCELLED = "cancelled.json"
 
 
 class DeskUnwritable(OutsideError):
@@ -104,9 +105,13 @@ class Desk:
         """Return whether a night knows its recipe, and has what it reads or no longer needs it."""
         return (folder / RECIPE).exists() and ((folder / "log").exists() or (folder / RESULT).exists())
 
+    def cancel(self, model: str, night: str, who: str) -> None:
+        """Record that a night is stopped for good: Redis may be lost."""
+        write_whole(self.night_folder(model, night) / CANCELLED, json.dumps({"who": who}))
+
     def thaw(self, model: str, night: str) -> None:
         """Let a night that is retried by hand read its recipe and log anew: somebody may have mended them."""
-        for name in (RECIPE, RESULT, DEAD):
+        for name in (RECIPE, RESULT, DEAD, CANCELLED):
             (self.night_folder(model, night) / name).unlink(missing_ok=True)
 
     def tidy(self, model: str, night: str) -> None:

@@ -8,11 +8,12 @@ import datetime as dt
 import logging
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 
 from jobs import cleanup, machine, stages
 from jobs.board import Board
 from jobs.config import JobsConfig
-from jobs.desk import DEAD, Desk, Wanted
+from jobs.desk import CANCELLED, DEAD, Desk, Wanted
 from jobs.machine import Night
 from jobs.places import recipe_of, registry_of
 from recsys_kd.errors import InputError, RecsysKdError
@@ -64,14 +65,14 @@ def _align(config: JobsConfig, board: Board, desk: Desk, wanted: list[Wanted], k
     except InputError:  # the recipe can't be used: its nights' first stage says so, and they are dead letters
         for want in wanted:
             if machine.run_id(want.model, want.night) not in known:
-                _remember(board, desk, want)
+                remember(board, desk, want)
         return
     forgotten = set(sorted(records)[: -config.limits.keep_versions])
     for want in wanted:
         night = known.get(machine.run_id(want.model, want.night))
         if night is None and want.night in forgotten:
             continue  # over for so long that the board forgot it: see `cleanup.tidy`
-        _correct(config, board, desk, night or _remember(board, desk, want), records.get(want.night))
+        _correct(config, board, desk, night or remember(board, desk, want), records.get(want.night))
 
 
 def _correct(config: JobsConfig, board: Board, desk: Desk, night: Night, record: Publication | None) -> None:
@@ -88,14 +89,20 @@ def _correct(config: JobsConfig, board: Board, desk: Desk, night: Night, record:
         board.change(night.run, lambda n, now: _release(n, now, night.owner))
 
 
-def _remember(board: Board, desk: Desk, want: Wanted) -> Night:
-    """Put a night on the board; one that was given up before Redis lost it stays given up."""
-    night = board.want(want.model, want.night, want.recipe)
-    if (desk.night_folder(want.model, want.night) / DEAD).exists():
+def remember(board: Board, desk: Desk, want: Wanted) -> Night:
+    """Put a night on the board; one that was cancelled or given up before Redis lost it stays so."""
+    night, folder = board.want(want.model, want.night, want.recipe), desk.night_folder(want.model, want.night)
+    if (folder / CANCELLED).exists():
         return board.change(
-            night.run, lambda n, now: n.moved(now, phase="dead", reason="given up earlier; see its dead.json")
+            night.run, partial(_is_over, phase="cancelled", why=f"cancelled earlier; see its {CANCELLED}")
         )
+    if (folder / DEAD).exists():
+        return board.change(night.run, partial(_is_over, phase="dead", why=f"given up earlier; see its {DEAD}"))
     return night
+
+
+def _is_over(night: Night, now: float, phase: machine.Phase, why: str) -> Night:
+    return night.moved(now, phase=phase, reason=why) if night.phase == "waiting" else night
 
 
 def _release(night: Night, now: float, owner: str | None) -> Night:

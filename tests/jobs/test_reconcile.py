@@ -8,8 +8,10 @@ import sys
 import psutil
 import pytest
 import yaml
+from typer.testing import CliRunner
 
 from jobs import machine, reconcile, stages
+from jobs.cli import app
 from jobs.config import JobsConfig, Scheduled
 from jobs.desk import Desk, Wanted
 from jobs.places import StoreAway
@@ -71,6 +73,28 @@ def test_nights_come_back_when_redis_was_emptied_and_dead_ones_stay_dead(config,
     board.redis.flushall()
     assert go(config) == ["shop@2026-01-07"]
     assert list(phases(board).values()) == ["published", "dead", "queued"]
+
+
+def command(monkeypatch, config, *arguments):
+    """Run `recsys-kd jobs ...` with a configuration; what it would start is not sent."""
+    monkeypatch.setattr("jobs.cli.from_environment", lambda: config)
+    monkeypatch.setattr("jobs.tasks.send", lambda night: None)
+    return CliRunner().invoke(app, arguments, catch_exceptions=False)
+
+
+def test_a_cancelled_night_stays_so_when_redis_was_emptied_until_it_is_retried(config, board, tmp_path, monkeypatch):
+    path = want(config, tmp_path, dates=DATES[:1])
+    (run,) = go(config)
+    assert "cancelled by" in command(monkeypatch, config, "cancel", run).stdout
+    for _ in range(2):
+        board.redis.flushall()
+        assert go(config) == [] and phases(board) == {run: "cancelled"}
+    board.redis.flushall()
+    command(monkeypatch, config, "backfill", str(path), "--from", DATES[0], "--to", DATES[0])
+    assert phases(board) == {run: "cancelled"}
+    assert "waiting" in command(monkeypatch, config, "retry", run).stdout
+    board.redis.flushall()
+    assert go(config) == [run]
 
 
 def test_a_night_that_the_board_has_forgotten_is_not_started_again(config, board, tmp_path):
