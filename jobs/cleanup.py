@@ -44,11 +44,15 @@ def shed(config: JobsConfig, model: str) -> None:
     What tells why, and the record that they are over, stays; `retry` makes the rest again.
     """
     board, desk = Board(config.state), Desk(config.desk)
-    over = [n for n in board.all() if n.model == model and n.phase in ("dead", "cancelled")]
-    old = over[: -config.limits.keep_versions]
-    for night in old:
-        desk.tidy(model, night.night)
-    board.forget_lines([night.run for night in old])
+    over = [n for n in board.all() if n.model == model and _is_given_up(n)]
+    for night in over[: -config.limits.keep_versions]:
+        if _is_given_up(board.get(night.run)):  # still: else somebody has retried it, and it needs what it has
+            desk.tidy(model, night.night)
+            board.forget_lines([night.run])
+
+
+def _is_given_up(night: Night | None) -> bool:
+    return night is not None and night.phase in ("dead", "cancelled")
 
 
 def bury(config: JobsConfig, night: Night) -> None:

@@ -96,6 +96,8 @@ class Desk:
     def check_there(self, model: str, night: str) -> None:
         """Raise LogAway where something that a prepared night reads is no longer there: it may be on another disk."""
         folder = self.night_folder(model, night)
+        if not (folder / "log").exists():
+            raise LogAway(f"{folder / 'log'} is no longer there; the next attempt links it anew")
         links = (path for path in (folder / "log").rglob("*") if path.is_symlink())
         for path in (*links, load_recipe(folder / RECIPE).data.catalogue):
             if path is not None and not path.exists():
