@@ -20,7 +20,7 @@ from jobs.board import Board
 from jobs.config import JobsConfig, from_environment
 from jobs.desk import DEAD, Desk, Wanted
 from jobs.machine import Night
-from jobs.places import registry_of
+from jobs.places import recipe_of, registry_of
 from recsys_kd.errors import InputError, OutsideError
 from recsys_kd.registry.protocol import Publication
 from recsys_kd.settings import Recipe as Loaded
@@ -189,7 +189,8 @@ def cancel(run: Run) -> None:
     )  # of one that is published meanwhile the registry's word counts
     _step(run, lambda n, now: machine.cancel(n, now, who))
     with suppress(InputError):  # a recipe that can't be read publishes nothing
-        registry = registry_of(config, load_recipe(Path(night.recipe)), night.model)
+        recipe = recipe_of(config, night.model, night.night, night.recipe)  # its worker publishes by this one too
+        registry = registry_of(config, recipe, night.model)
         registry.claim(night.model, night.night)  # makes the publisher's claim void
 
 

@@ -13,8 +13,9 @@ from typer.testing import CliRunner
 from jobs import machine, reconcile, stages
 from jobs.cli import app
 from jobs.config import JobsConfig, Scheduled
-from jobs.desk import Desk, Wanted
+from jobs.desk import Desk, Wanted, write_whole
 from jobs.places import StoreAway
+from recsys_kd.registry.protocol import StalePublisher
 from recsys_kd.registry.sqlite import SqliteRegistry
 from recsys_kd.registry.store import write_copy
 from tests.chaos.faults import unmounted
@@ -95,6 +96,24 @@ def test_a_cancelled_night_stays_so_when_redis_was_emptied_until_it_is_retried(c
     assert "waiting" in command(monkeypatch, config, "retry", run).stdout
     board.redis.flushall()
     assert go(config) == [run]
+
+
+@pytest.mark.parametrize("given", ["moved away", "edited"])
+def test_a_cancelled_night_can_not_be_published_whatever_became_of_its_recipe(
+    config, board, tmp_path, monkeypatch, given
+):
+    path = want(config, tmp_path, dates=DATES[:1])
+    (run,) = go(config)
+    registry = SqliteRegistry(tmp_path / "store" / "registry.sqlite")
+    claim, version = registry.claim("shop", DATES[0]), add(registry, "artifact")
+    frozen = yaml.safe_load(path.read_text()) | {"store": str(tmp_path / "store")}
+    write_whole(Desk(config.desk).night_folder("shop", DATES[0]) / "recipe.yaml", yaml.safe_dump(frozen))
+    path.unlink()
+    if given == "edited":
+        path.write_text(yaml.safe_dump(frozen | {"store": str(tmp_path / "other")}))
+    assert command(monkeypatch, config, "cancel", run).exit_code == 0
+    with pytest.raises(StalePublisher):
+        registry.publish("shop", version.number, verdict(version.digest), 0, claim, "ann")
 
 
 def test_a_night_that_the_board_has_forgotten_is_not_started_again(config, board, tmp_path):
