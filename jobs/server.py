@@ -8,6 +8,7 @@ import os
 import sys
 import time
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 from jobs.config import JobsConfig, from_environment
@@ -29,12 +30,28 @@ def recipes(config: JobsConfig) -> Iterator[Recipe]:
             continue  # the night that needs it says so
 
 
-def command(config: JobsConfig) -> list[str] | None:
+@dataclass(frozen=True)
+class Command:
+    """What serves; the registry's address, which may hold a password, is for the environment: `ps` shows arguments."""
+
+    arguments: list[str]
+    registry: str
+
+    def environment(self) -> dict[str, str]:
+        """Return this process's environment with the registry."""
+        return {**os.environ, where.VARIABLE: self.registry}
+
+
+def address(config: JobsConfig, recipe: Recipe) -> str:
+    """Return a recipe's registry, of an SQLite file its whole path."""
+    named = config.registry or recipe.registry or str(recipe.store / where.SQLITE)
+    return named if where.is_url(named) else str(Path(named).resolve())
+
+
+def command(config: JobsConfig) -> Command | None:
     """Return what serves now; None while no model has a champion."""
     for recipe in recipes(config):
-        named = config.registry or recipe.registry or str(recipe.store / where.SQLITE)
-        if not where.is_url(named):
-            named = str(Path(named).resolve())
+        named = address(config, recipe)
         try:
             registry = where.open_registry(named, recipe.store, create=False)
             live = [m for m in registry.models() if registry.pointer(m, "champion") is not None]
@@ -44,7 +61,7 @@ def command(config: JobsConfig) -> list[str] | None:
             models = [argument for model in live for argument in ("--model", model)]
             ports = ["--port", str(config.server_port), "--grpc-port", str(config.server_grpc_port)]
             more = ["--config", str(config.server_config)] if config.server_config else []
-            return [sys.executable, "-m", "recsys_kd", "serve", *models, "--registry", named, *ports, *more]
+            return Command([sys.executable, "-m", "recsys_kd", "serve", *models, *ports, *more], named)
     return None
 
 
@@ -55,7 +72,7 @@ def main() -> None:
     while (found := command(config)) is None:
         time.sleep(_LOOK_SECONDS)  # a registry tells nobody of its first champion
     os.chdir(folder)
-    os.execv(found[0], found)
+    os.execve(found.arguments[0], found.arguments, found.environment())
 
 
 if __name__ == "__main__":
