@@ -162,7 +162,10 @@ def files_until(recipe: Recipe, night: str) -> list[Path]:
     if len(days) == len(files) and night not in days:
         if night < days[0]:
             raise NoDataForNight(f"{source}: no file up to {night}; the log begins on {days[0]}")
-        raise LogAway(f"data.path: {source} has nothing of {night}, its last day is {days[-1]}; has that day arrived?")
+        what, last = f"data.path: {source} has nothing of {night}", days[-1]
+        if night < last:
+            raise LogAway(f"{what} though it has later days, up to {last}; add that day, or cancel this night")
+        raise LogAway(f"{what}, its last day is {last}; has that day arrived?")
     return [file for file, day in dated.items() if day is None or day <= night]
 
 
