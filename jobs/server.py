@@ -1,9 +1,10 @@
 """The server beside the workers: `python -m jobs.server FOLDER` waits for a champion, then becomes `recsys-kd serve`.
 
 It serves every model of that registry that has a champion by then; later champions of these are taken over as ever. In
-FOLDER it keeps what it served last.
+FOLDER it keeps what it served last. A server has one registry: models of others are named in its log.
 """
 
+import logging
 import os
 import sys
 import time
@@ -13,10 +14,13 @@ from pathlib import Path
 
 from jobs.config import JobsConfig, from_environment
 from jobs.desk import Desk
+from jobs.logs import configure_logging
 from recsys_kd.errors import RecsysKdError
 from recsys_kd.registry import where
+from recsys_kd.registry.redis import masked
 from recsys_kd.settings import Recipe, load_recipe
 
+log = logging.getLogger("recsys_kd.jobs")
 _LOOK_SECONDS = 2.0
 
 
@@ -65,15 +69,28 @@ def command(config: JobsConfig) -> Command | None:
     return None
 
 
+def left_out(config: JobsConfig, registry: str) -> list[str]:
+    """Return a sentence for every model that is published in another registry than the one that is served."""
+    elsewhere = {recipe.name: named for recipe in recipes(config) if (named := address(config, recipe)) != registry}
+    return [
+        f"{model} is not served here: it is published in {masked(named)}, this server follows {masked(registry)}; give "
+        "all models one `registry` in the jobs configuration, or serve that one by `recsys-kd serve`"
+        for model, named in elsewhere.items()
+    ]
+
+
 def main() -> None:
     """Wait, then serve."""
     folder, config = Path(sys.argv[1]), from_environment()
     folder.mkdir(parents=True, exist_ok=True)
     while (found := command(config)) is None:
         time.sleep(_LOOK_SECONDS)  # a registry tells nobody of its first champion
+    for sentence in left_out(config, found.registry):
+        log.warning(sentence)
     os.chdir(folder)
     os.execve(found.arguments[0], found.arguments, found.environment())
 
 
 if __name__ == "__main__":
+    configure_logging("INFO")
     main()

@@ -67,3 +67,25 @@ def test_a_registrys_password_is_no_argument_which_everybody_on_the_machine_may_
         redis.stop()
     assert arguments[3:] == ["serve", "--model", "shop", "--port", "8090", "--grpc-port", "8091"]
     assert environment == os.environ | {"RECSYS_KD_REGISTRY": url}
+
+
+def test_models_of_other_registries_are_named_since_they_are_not_served(config, tmp_path, become, caplog):
+    for model, store in (("shop", "store"), ("toys", "store"), ("books", "other")):
+        live(config, tmp_path, model, store)
+    arguments, environment = become(config)
+    assert arguments[3:6] == ["serve", "--model", "books"] and "shop" not in arguments  # by name, books is the first
+    assert environment["RECSYS_KD_REGISTRY"] == str(tmp_path / "other" / "registry.sqlite")
+    assert [r.getMessage() for r in caplog.records if r.name == "recsys_kd.jobs"] == [
+        f"{model} is not served here: it is published in {tmp_path}/store/registry.sqlite, this server follows "
+        f"{tmp_path}/other/registry.sqlite; give all models one `registry` in the jobs configuration, or serve that "
+        "one by `recsys-kd serve`"
+        for model in ("shop", "toys")
+    ]
+
+
+def test_with_one_registry_for_all_nothing_is_left_out(config, tmp_path, become, caplog):
+    config = config.model_copy(update={"registry": str(tmp_path / "all.sqlite")})
+    for model in ("shop", "toys"):
+        live(config, tmp_path, model, store=model)
+    arguments, _ = become(config)
+    assert arguments[4:8] == ["--model", "shop", "--model", "toys"] and caplog.records == []
