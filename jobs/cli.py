@@ -196,7 +196,7 @@ def cancel(run: Run) -> None:
 
 @app.command()
 def retry(run: Run) -> None:
-    """Start a dead or cancelled night again, with all its attempts."""
+    """Start a dead or cancelled night again, or one that waits at once, with all its attempts."""
     from jobs.tasks import send
 
     config = from_environment()
