@@ -30,7 +30,6 @@ app = typer.Typer(no_args_is_help=True, help="Nights on Celery workers.")
 Recipe = Annotated[Path, typer.Argument(help="YAML recipe; workers must see it under the same path.")]
 Run = Annotated[str, typer.Argument(help="A night as MODEL@DATE, e.g. my-shop@2026-01-05.")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout.")]
-Day = Annotated[dt.datetime, typer.Option(formats=["%Y-%m-%d"])]
 _FOLLOW_SECONDS = 1.0
 
 
