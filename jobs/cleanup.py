@@ -1,8 +1,8 @@
 """What a night leaves: tidied once it is published, kept for a look where it was given up, and in the end forgotten.
 
 What grows with every published night is its record in the registry alone; everything else, on disk and in Redis, is
-there for the newest `limits.keep_versions` of them. A night that was given up or cancelled keeps what says so for good: its
-state on the board, and on the desk its record as wanted and its letter. Without them it would be wanted anew, and run.
+there for the newest `limits.keep_versions` of them. A night that was given up or cancelled keeps for good what says so:
+its state on the board, and on the desk its record as wanted and its letter. Without them it would run again.
 """
 
 import json
