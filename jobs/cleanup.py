@@ -1,7 +1,8 @@
 """What a night leaves: tidied once it is published, kept for a look where it was given up, and in the end forgotten.
 
-What grows with every night is its record in the registry alone. Everything else, on disk and in Redis, is there for
-the nights that are open and for the newest `limits.keep_versions` that are over.
+What grows with every published night is its record in the registry alone; everything else, on disk and in Redis, is
+there for the newest `limits.keep_versions` of them. A night that was given up or cancelled keeps for good what says so:
+its state on the board, and on the desk its record as wanted and its letter. Without them it would run again.
 """
 
 import json
@@ -17,7 +18,7 @@ from jobs.board import Board
 from jobs.config import JobsConfig
 from jobs.desk import Desk
 from jobs.machine import Night
-from recsys_kd.registry import where
+from jobs.places import registry_of
 from recsys_kd.registry.store import collect
 from recsys_kd.settings import load_recipe
 
@@ -26,7 +27,7 @@ def tidy(config: JobsConfig, night: Night) -> None:
     """Remove what a published night no longer needs: its intermediate results, and old artifacts that nobody uses."""
     desk, limits = Desk(config.desk), config.limits
     recipe = load_recipe(desk.night_folder(night.model, night.night) / desks.RECIPE)
-    registry = where.open_registry(config.registry or recipe.registry, recipe.store)
+    registry = registry_of(config, recipe, night.model)
     who = f"{socket.gethostname()}:{os.getpid()}"
     collect(registry, recipe.store, night.model, limits.keep_versions, limits.keep_seconds, who)
     desk.tidy(night.model, night.night)
@@ -44,11 +45,15 @@ def shed(config: JobsConfig, model: str) -> None:
     What tells why, and the record that they are over, stays; `retry` makes the rest again.
     """
     board, desk = Board(config.state), Desk(config.desk)
-    over = [n for n in board.all() if n.model == model and n.phase in ("dead", "cancelled")]
-    old = over[: -config.limits.keep_versions]
-    for night in old:
-        desk.tidy(model, night.night)
-    board.forget_lines([night.run for night in old])
+    over = [n for n in board.all() if n.model == model and _is_given_up(n)]
+    for night in over[: -config.limits.keep_versions]:
+        if _is_given_up(board.get(night.run)):  # still: else somebody has retried it, and it needs what it has
+            desk.tidy(model, night.night)
+            board.forget_lines([night.run])
+
+
+def _is_given_up(night: Night | None) -> bool:
+    return night is not None and night.phase in ("dead", "cancelled")
 
 
 def bury(config: JobsConfig, night: Night) -> None:

@@ -20,6 +20,7 @@ from jobs.board import Board
 from jobs.config import JobsConfig, from_environment
 from jobs.desk import DEAD, Desk, Wanted
 from jobs.machine import Night
+from jobs.places import recipe_of, registry_of
 from recsys_kd.errors import InputError, OutsideError
 from recsys_kd.registry.protocol import Publication
 from recsys_kd.settings import Recipe as Loaded
@@ -29,7 +30,6 @@ app = typer.Typer(no_args_is_help=True, help="Nights on Celery workers.")
 Recipe = Annotated[Path, typer.Argument(help="YAML recipe; workers must see it under the same path.")]
 Run = Annotated[str, typer.Argument(help="A night as MODEL@DATE, e.g. my-shop@2026-01-05.")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout.")]
-Day = Annotated[dt.datetime, typer.Option(formats=["%Y-%m-%d"])]
 _FOLLOW_SECONDS = 1.0
 
 
@@ -50,7 +50,7 @@ def _want(config: JobsConfig, recipe: Path, nights: list[dt.date]) -> list[str]:
         record = records.get(wanted.night)
         if record is None:
             desk.want(wanted)
-        run = board.want(wanted.model, wanted.night, wanted.recipe).run
+        run = reconcile.remember(board, desk, wanted).run
         if record is not None:
             board.change(run, partial(_is_published, outcome=record.outcome))
         runs.append(run)
@@ -61,7 +61,7 @@ def _want(config: JobsConfig, recipe: Path, nights: list[dt.date]) -> list[str]:
 def _recorded(config: JobsConfig, recipe: Loaded) -> dict[str, Publication]:
     """Return the nights that the registry has recorded; none where it is away: workers ask it again."""
     try:
-        return reconcile.registry_of(config, recipe).state(recipe.name).nights
+        return registry_of(config, recipe, recipe.name).state(recipe.name).nights
     except OutsideError:
         return {}
 
@@ -181,16 +181,21 @@ def show(run: Run) -> None:
 def cancel(run: Run) -> None:
     """Stop a night for good; its process ends, and whatever it had to publish is refused."""
     config = from_environment()
-    _step(run, lambda n, now: machine.cancel(n, now, getpass.getuser()))
-    night = _existing(Board(config.state), run)
+    night, who = _existing(Board(config.state), run), getpass.getuser()
+    machine.cancel(night, 0.0, who)  # raises where it can't be
+    Desk(config.desk).cancel(
+        night.model, night.night, who
+    )  # of one that is published meanwhile the registry's word counts
+    _step(run, lambda n, now: machine.cancel(n, now, who))
     with suppress(InputError):  # a recipe that can't be read publishes nothing
-        registry = reconcile.registry_of(config, load_recipe(Path(night.recipe)))
+        recipe = recipe_of(config, night.model, night.night, night.recipe)  # its worker publishes by this one too
+        registry = registry_of(config, recipe, night.model)
         registry.claim(night.model, night.night)  # makes the publisher's claim void
 
 
 @app.command()
 def retry(run: Run) -> None:
-    """Start a dead or cancelled night again, with all its attempts."""
+    """Start a dead or cancelled night again, or one that waits at once, with all its attempts."""
     from jobs.tasks import send
 
     config = from_environment()

@@ -23,6 +23,7 @@ from recsys_kd.errors import InputError, OutsideError
 from recsys_kd.settings import Recipe, load_recipe
 
 RECIPE, RESULT, ERRORS, DEAD = "recipe.yaml", "result.json", "attempts.log", "dead.json"
+CANCELLED = "cancelled.json"
 
 
 class DeskUnwritable(OutsideError):
@@ -95,6 +96,8 @@ class Desk:
     def check_there(self, model: str, night: str) -> None:
         """Raise LogAway where something that a prepared night reads is no longer there: it may be on another disk."""
         folder = self.night_folder(model, night)
+        if not (folder / "log").exists():
+            raise LogAway(f"{folder / 'log'} is no longer there; the next attempt links it anew")
         links = (path for path in (folder / "log").rglob("*") if path.is_symlink())
         for path in (*links, load_recipe(folder / RECIPE).data.catalogue):
             if path is not None and not path.exists():
@@ -104,9 +107,13 @@ class Desk:
         """Return whether a night knows its recipe, and has what it reads or no longer needs it."""
         return (folder / RECIPE).exists() and ((folder / "log").exists() or (folder / RESULT).exists())
 
+    def cancel(self, model: str, night: str, who: str) -> None:
+        """Record that a night is stopped for good: Redis may be lost."""
+        write_whole(self.night_folder(model, night) / CANCELLED, json.dumps({"who": who}))
+
     def thaw(self, model: str, night: str) -> None:
         """Let a night that is retried by hand read its recipe and log anew: somebody may have mended them."""
-        for name in (RECIPE, RESULT, DEAD):
+        for name in (RECIPE, RESULT, DEAD, CANCELLED):
             (self.night_folder(model, night) / name).unlink(missing_ok=True)
 
     def tidy(self, model: str, night: str) -> None:
@@ -155,7 +162,10 @@ def files_until(recipe: Recipe, night: str) -> list[Path]:
     if len(days) == len(files) and night not in days:
         if night < days[0]:
             raise NoDataForNight(f"{source}: no file up to {night}; the log begins on {days[0]}")
-        raise LogAway(f"data.path: {source} has nothing of {night}, its last day is {days[-1]}; has that day arrived?")
+        what, last = f"data.path: {source} has nothing of {night}", days[-1]
+        if night < last:
+            raise LogAway(f"{what} though it has later days, up to {last}; add that day, or cancel this night")
+        raise LogAway(f"{what}, its last day is {last}; has that day arrived?")
     return [file for file, day in dated.items() if day is None or day <= night]
 
 

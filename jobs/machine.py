@@ -2,7 +2,7 @@
 
 waiting -> queued -> running -> (queued for its next stage) -> published
                         |-> waiting (failed; again later) -> ... -> dead (out of attempts or patience, or bad input)
-cancelled from anywhere before published; retry takes dead and cancelled back to waiting.
+cancelled from anywhere before published; retry takes dead and cancelled back to waiting, and frees what waits.
 
 A worker owns a night by a lease that it renews. Attempts are counted when a worker takes a night, before it does
 anything: an attempt that takes the worker with it is counted too. What is away (the log, the store, the registry) is no

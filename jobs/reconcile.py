@@ -8,18 +8,18 @@ import datetime as dt
 import logging
 import time
 from collections.abc import Callable, Iterator
-from pathlib import Path
+from functools import partial
 
 from jobs import cleanup, machine, stages
 from jobs.board import Board
 from jobs.config import JobsConfig
-from jobs.desk import DEAD, RECIPE, Desk, Wanted
+from jobs.desk import CANCELLED, DEAD, Desk, Wanted
 from jobs.machine import Night
+from jobs.places import recipe_of, registry_of
 from recsys_kd.errors import InputError, RecsysKdError
-from recsys_kd.registry import where
-from recsys_kd.registry.protocol import Publication, Registry, State
+from recsys_kd.registry.protocol import Publication, State
 from recsys_kd.registry.store import keep_copy, read_copy, rebuild
-from recsys_kd.settings import Recipe, load_recipe
+from recsys_kd.settings import load_recipe
 
 log = logging.getLogger("recsys_kd.jobs")
 Send = Callable[[Night], None]
@@ -65,14 +65,14 @@ def _align(config: JobsConfig, board: Board, desk: Desk, wanted: list[Wanted], k
     except InputError:  # the recipe can't be used: its nights' first stage says so, and they are dead letters
         for want in wanted:
             if machine.run_id(want.model, want.night) not in known:
-                _remember(board, desk, want)
+                remember(board, desk, want)
         return
     forgotten = set(sorted(records)[: -config.limits.keep_versions])
     for want in wanted:
         night = known.get(machine.run_id(want.model, want.night))
         if night is None and want.night in forgotten:
             continue  # over for so long that the board forgot it: see `cleanup.tidy`
-        _correct(config, board, desk, night or _remember(board, desk, want), records.get(want.night))
+        _correct(config, board, desk, night or remember(board, desk, want), records.get(want.night))
 
 
 def _correct(config: JobsConfig, board: Board, desk: Desk, night: Night, record: Publication | None) -> None:
@@ -89,14 +89,20 @@ def _correct(config: JobsConfig, board: Board, desk: Desk, night: Night, record:
         board.change(night.run, lambda n, now: _release(n, now, night.owner))
 
 
-def _remember(board: Board, desk: Desk, want: Wanted) -> Night:
-    """Put a night on the board; one that was given up before Redis lost it stays given up."""
-    night = board.want(want.model, want.night, want.recipe)
-    if (desk.night_folder(want.model, want.night) / DEAD).exists():
+def remember(board: Board, desk: Desk, want: Wanted) -> Night:
+    """Put a night on the board; one that was cancelled or given up before Redis lost it stays so."""
+    night, folder = board.want(want.model, want.night, want.recipe), desk.night_folder(want.model, want.night)
+    if (folder / CANCELLED).exists():
         return board.change(
-            night.run, lambda n, now: n.moved(now, phase="dead", reason="given up earlier; see its dead.json")
+            night.run, partial(_is_over, phase="cancelled", why=f"cancelled earlier; see its {CANCELLED}")
         )
+    if (folder / DEAD).exists():
+        return board.change(night.run, partial(_is_over, phase="dead", why=f"given up earlier; see its {DEAD}"))
     return night
+
+
+def _is_over(night: Night, now: float, phase: machine.Phase, why: str) -> Night:
+    return night.moved(now, phase=phase, reason=why) if night.phase == "waiting" else night
 
 
 def _release(night: Night, now: float, owner: str | None) -> Night:
@@ -109,8 +115,8 @@ def published(config: JobsConfig, want: Wanted) -> State:
 
     Raises: BadRecipe, RegistryUnreachable, OutsideError where the store is away.
     """
-    recipe = _recipe(config, want)
-    registry = registry_of(config, recipe)
+    recipe = recipe_of(config, want.model, want.night, want.recipe)
+    registry = registry_of(config, recipe, want.model)
     state = registry.state(want.model)
     if state.versions:
         keep_copy(registry, state, recipe.store, want.model)
@@ -119,17 +125,6 @@ def published(config: JobsConfig, want: Wanted) -> State:
         log.error("the registry had lost %s: %d versions restored from the store", want.model, found.versions)
         state = registry.state(want.model)
     return state
-
-
-def _recipe(config: JobsConfig, want: Wanted) -> Recipe:
-    """Return a recipe that says where the model is published: its own, or what a night froze of it."""
-    frozen = Desk(config.desk).night_folder(want.model, want.night) / RECIPE
-    return load_recipe(frozen if frozen.exists() else Path(want.recipe))
-
-
-def registry_of(config: JobsConfig, recipe: Recipe) -> Registry:
-    """Return where a recipe's nights are published."""
-    return where.open_registry(config.registry or recipe.registry, recipe.store)
 
 
 def start_next(config: JobsConfig, model: str, send: Send) -> list[str]:

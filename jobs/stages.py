@@ -9,6 +9,7 @@ import os
 import socket
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ from jobs.cleanup import bury
 from jobs.config import JobsConfig
 from jobs.desk import Desk
 from jobs.machine import Night, NotYours
+from jobs.places import recipe_of, registry_of
 from recsys_kd.artifact.errors import ArtifactRefused
 from recsys_kd.artifact.read import open_artifact
 from recsys_kd.errors import InputError, OutsideError, RecsysKdError
@@ -45,7 +47,7 @@ class RecipeAway(OutsideError):
 
 
 class OutsideAway(OutsideError):
-    """A stage's subprocess found something outside away: the store, the registry, the disk."""
+    """A stage found something outside away: the store, the registry, the disk."""
 
 
 class NightRefused(InputError):
@@ -92,12 +94,12 @@ class Work:
         return load_recipe(self.folder / desks.RECIPE)
 
     def registry(self) -> Registry:
-        """Return where the night publishes. Raises: RecipeAway, BadRecipe."""
+        """Return where the night publishes. Raises: RecipeAway, BadRecipe, StoreAway."""
         frozen, given = self.folder / desks.RECIPE, Path(self.night.recipe)
         if not frozen.exists() and not given.exists():
             raise RecipeAway(f"recipe {given} is not there; is its share mounted on {socket.gethostname()}?")
-        recipe = load_recipe(frozen if frozen.exists() else given)
-        return where.open_registry(self.config.registry or recipe.registry, recipe.store)
+        recipe = recipe_of(self.config, self.night.model, self.night.night, self.night.recipe)
+        return registry_of(self.config, recipe, self.night.model)
 
     def renew(self, lines: list[str]) -> None:
         """Stay the owner and pass the subprocess's lines on. Raises: NotYours.
@@ -195,6 +197,9 @@ def publish(work: Work) -> str:
         assert work.claim is not None  # perform claims before any stage
         record = registry.publish(work.night.model, version.number, verdict, found["seen"], work.claim, work.owner)
     except (InputError, ArtifactRefused, StaleEpoch, OSError) as error:
+        if not os.access(recipe.store / work.night.model, os.F_OK):
+            what = f"store: {recipe.store / work.night.model} is no longer there; is its share mounted?"
+            raise OutsideAway(what) from None  # the result is good when it is back
         # A champion that is no longer live, an old verdict, lost files: the next attempt judges (and makes) it again.
         result.unlink(missing_ok=True)
         raise StageFailed(f"{error} (the night is judged again)") from None
@@ -235,7 +240,8 @@ def perform(config: JobsConfig, run: str, stage: str) -> Night:
         raise
     seconds = time.monotonic() - work.began
     after = _hand_over(work, seconds, outcome if stage == "publish" else None)
-    board.count(**{f"{stage}_done": 1, f"{stage}_seconds": seconds})
+    with suppress(BoardUnreachable):  # raised, it would end the chain of a stage that is done
+        board.count(**{f"{stage}_done": 1, f"{stage}_seconds": seconds})
     return after
 
 
@@ -273,7 +279,8 @@ def _give_up(work: Work, error: Exception) -> None:
         return machine.failed(night, now, work.owner, reason, again, limits.attempts, limits.backoff)
 
     night = work.board.change(work.night.run, step)
-    work.board.say(work.night.run, stage=work.night.stage, line=reason)
-    work.board.count(**{f"{work.night.stage}_failed": 1})
-    if night.phase == "dead":
-        bury(work.config, night)
+    with suppress(BoardUnreachable):  # the letter first: it outlives Redis, and these lines do not
+        if night.phase == "dead":
+            bury(work.config, night)
+        work.board.say(work.night.run, stage=work.night.stage, line=reason)
+        work.board.count(**{f"{work.night.stage}_failed": 1})

@@ -51,15 +51,20 @@ class SqliteRegistry(RuledRegistry):
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        with self._open() as connection:
+        with self._open(create=True) as connection:
             connection.executescript(_TABLES)
 
     @contextmanager
-    def _open(self, begin: str = "") -> Iterator[sqlite3.Connection]:
-        """Open a connection for one transaction: all of it happens or none."""
+    def _open(self, begin: str = "", create: bool = False) -> Iterator[sqlite3.Connection]:
+        """Open a connection for one transaction: all of it happens or none.
+
+        A file that goes later, with its share, is not made anew: it would be empty.
+        """
+        address = f"{self.path.absolute().as_uri()}?mode={'rwc' if create else 'rw'}"
         try:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            connection = sqlite3.connect(self.path, timeout=30, isolation_level=None)
+            if create:
+                self.path.parent.mkdir(parents=True, exist_ok=True)
+            connection = sqlite3.connect(address, timeout=30, isolation_level=None, uri=True)
         except (sqlite3.Error, OSError) as error:
             raise RegistryUnreachable(f"{self.path}: {error}; point `store` at a folder that can be written") from None
         try:

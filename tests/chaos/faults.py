@@ -10,9 +10,10 @@ import signal
 import subprocess
 import threading
 import time
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from pathlib import Path
 
 import psutil
 
@@ -36,6 +37,30 @@ class Struck:
     """Of the night that was struck; empty where none ran."""
     run: str
     at: float
+
+
+@contextmanager
+def unmounted(folder: Path, left: str) -> Iterator[None]:
+    """Take a folder away and bring it back; `left` in its place is nothing, a file, or an empty folder.
+
+    A file keeps everybody from making the folder anew; what is written into an empty one is lost.
+    """
+    away = folder.rename(folder.with_name(f"{folder.name}.away"))
+    if left == "file":
+        folder.write_text("")
+    elif left == "folder":
+        folder.mkdir()
+    yield
+    while True:
+        try:
+            folder.unlink(missing_ok=True)
+        except (IsADirectoryError, PermissionError):
+            shutil.rmtree(folder, ignore_errors=True)
+        try:
+            away.rename(folder)
+        except OSError:
+            continue  # somebody has written there just now
+        return
 
 
 class Faults:
@@ -220,17 +245,19 @@ class Faults:
         return night
 
     def take_away(self, aim: str, name: str) -> Night | None:
-        """Take the store or the log away, as an unmounted share is; nobody can make a store anew meanwhile."""
+        """Take the store or the log away, as an unmounted share is.
+
+        In the store's place is a file, or the empty folder that a share is mounted on; not before all models have a
+        night, since nobody can tell an unmounted store from a new one then.
+        """
         night, folder = self.aim.night(aim), self.world.shop / name
         with self.busy:
             if not folder.is_dir():
                 return None
-            away = folder.rename(folder.with_name(f"{name}.away"))
-            if name == "store":
-                folder.write_text("")
-            time.sleep(2.0)
-            folder.unlink(missing_ok=True)
-            away.rename(folder)
+            began = {run.partition("@")[0] for run in self.world.seen.digests}
+            forms = ["file", "folder"] if began >= set(self.world.models) else ["file"]
+            with unmounted(folder, self.random.choice(forms) if name == "store" else "nothing"):
+                time.sleep(2.0)
         return night
 
     def clock_jump(self, aim: str) -> Night | None:

@@ -9,6 +9,7 @@ import psutil
 import pytest
 
 from tests.chaos.aim import worker_of
+from tests.chaos.faults import unmounted
 from tests.chaos.run import share
 from tests.chaos.world import MARK, is_ours
 
@@ -54,3 +55,15 @@ def test_another_runs_process_is_not_this_runs(start, tmp_path):
 def test_faults_are_spread_evenly_over_the_nights():
     assert [share(300, 30, 3, published) for published in (0, 1, 13, 27, 30)] == [30, 40, 160, 300, 300]
     assert share(7, 30, 3, 0) == 1
+
+
+@pytest.mark.parametrize("left", ["nothing", "file", "folder"])
+def test_an_unmounted_store_comes_back_as_it_was_whatever_was_written_in_its_place(tmp_path, left):
+    store = tmp_path / "store"
+    store.mkdir()
+    (store / "artifact").write_text("kept")
+    with unmounted(store, left):
+        assert (store.is_file(), store.is_dir()) == (left == "file", left == "folder")
+        if left == "folder":
+            (store / "shop").mkdir()
+    assert [p.read_text() for p in store.iterdir()] == ["kept"] and list(tmp_path.iterdir()) == [store]

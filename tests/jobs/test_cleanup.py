@@ -5,6 +5,7 @@ import json
 import pytest
 
 from jobs import cleanup
+from jobs.board import Board
 from jobs.config import JobsConfig, Limits
 from jobs.desk import DEAD, Desk
 
@@ -40,3 +41,15 @@ def test_of_nights_given_up_only_the_newest_keep_their_results_and_all_keep_thei
     assert (newest / "work").exists() and len(board.lines(f"shop@{DATES[2]}")) == 1
     assert json.loads((dead / DEAD).read_text())["last_lines"] == ["first line", "last words"]
     assert [n.phase for n in board.all()] == ["dead", "cancelled", "dead"]  # else the schedule would start them again
+
+
+def test_a_night_that_is_retried_while_others_are_shed_keeps_what_it_needs(config, board, monkeypatch):
+    retried, _ = (give_up(config, board, date, "cancelled") for date in DATES[:2])
+    before = board.all()
+    monkeypatch.setattr(Board, "all", lambda _: before)  # read just before
+    board.change(f"shop@{DATES[0]}", lambda n, now: n.moved(now, phase="queued"))
+    cleanup.shed(config, "shop")
+    assert (retried / "log").exists() and (retried / "work").exists() and board.lines(f"shop@{DATES[0]}")
+    board.change(f"shop@{DATES[0]}", lambda n, now: n.moved(now, phase="cancelled"))
+    cleanup.shed(config, "shop")
+    assert not (retried / "log").exists() and not board.lines(f"shop@{DATES[0]}")

@@ -106,3 +106,24 @@ def test_a_tidied_night_keeps_its_recipe_and_result(recipe, tmp_path):
     assert not (path.parent / "log").exists()
     (path.parent / "result.json").unlink()  # to be judged again: it reads anew
     assert (desk.prepare("shop", "2026-01-08", recipe).parent / "log").exists()
+
+
+def test_a_night_whose_links_were_removed_is_linked_anew(recipe, tmp_path):
+    desk = Desk(tmp_path / "desk")
+    desk.prepare("shop", "2026-01-08", recipe)
+    desk.tidy("shop", "2026-01-08")
+    with pytest.raises(LogAway, match="2026-01-08/log is no longer there; the next attempt links it anew"):
+        desk.check_there("shop", "2026-01-08")
+    desk.prepare("shop", "2026-01-08", recipe)
+    desk.check_there("shop", "2026-01-08")
+
+
+def test_a_day_that_is_missing_between_others_is_told_as_a_gap(recipe, tmp_path):
+    shutil.rmtree(tmp_path / "log" / "day=2026-01-08")
+    with pytest.raises(LogAway) as error:
+        Desk(tmp_path / "desk").prepare("shop", "2026-01-08", recipe)
+    log = tmp_path / "log"
+    assert str(error.value) == (
+        f"data.path: {log} has nothing of 2026-01-08 though it has later days, up to 2026-01-10; add that day, or "
+        "cancel this night"
+    )

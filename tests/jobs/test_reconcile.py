@@ -8,12 +8,17 @@ import sys
 import psutil
 import pytest
 import yaml
+from typer.testing import CliRunner
 
 from jobs import machine, reconcile, stages
+from jobs.cli import app
 from jobs.config import JobsConfig, Scheduled
-from jobs.desk import Desk, Wanted
+from jobs.desk import Desk, Wanted, write_whole
+from jobs.places import StoreAway
+from recsys_kd.registry.protocol import StalePublisher
 from recsys_kd.registry.sqlite import SqliteRegistry
 from recsys_kd.registry.store import write_copy
+from tests.chaos.faults import unmounted
 from tests.registry.test_registry import add, verdict
 
 DATES = ("2026-01-05", "2026-01-06", "2026-01-07")
@@ -71,6 +76,46 @@ def test_nights_come_back_when_redis_was_emptied_and_dead_ones_stay_dead(config,
     assert list(phases(board).values()) == ["published", "dead", "queued"]
 
 
+def command(monkeypatch, config, *arguments):
+    """Run `recsys-kd jobs ...` with a configuration; what it would start is not sent."""
+    monkeypatch.setattr("jobs.cli.from_environment", lambda: config)
+    monkeypatch.setattr("jobs.tasks.send", lambda night: None)
+    return CliRunner().invoke(app, arguments, catch_exceptions=False)
+
+
+def test_a_cancelled_night_stays_so_when_redis_was_emptied_until_it_is_retried(config, board, tmp_path, monkeypatch):
+    path = want(config, tmp_path, dates=DATES[:1])
+    (run,) = go(config)
+    assert "cancelled by" in command(monkeypatch, config, "cancel", run).stdout
+    for _ in range(2):
+        board.redis.flushall()
+        assert go(config) == [] and phases(board) == {run: "cancelled"}
+    board.redis.flushall()
+    command(monkeypatch, config, "backfill", str(path), "--from", DATES[0], "--to", DATES[0])
+    assert phases(board) == {run: "cancelled"}
+    assert "waiting" in command(monkeypatch, config, "retry", run).stdout
+    board.redis.flushall()
+    assert go(config) == [run]
+
+
+@pytest.mark.parametrize("given", ["moved away", "edited"])
+def test_a_cancelled_night_can_not_be_published_whatever_became_of_its_recipe(
+    config, board, tmp_path, monkeypatch, given
+):
+    path = want(config, tmp_path, dates=DATES[:1])
+    (run,) = go(config)
+    registry = SqliteRegistry(tmp_path / "store" / "registry.sqlite")
+    claim, version = registry.claim("shop", DATES[0]), add(registry, "artifact")
+    frozen = yaml.safe_load(path.read_text()) | {"store": str(tmp_path / "store")}
+    write_whole(Desk(config.desk).night_folder("shop", DATES[0]) / "recipe.yaml", yaml.safe_dump(frozen))
+    path.unlink()
+    if given == "edited":
+        path.write_text(yaml.safe_dump(frozen | {"store": str(tmp_path / "other")}))
+    assert command(monkeypatch, config, "cancel", run).exit_code == 0
+    with pytest.raises(StalePublisher):
+        registry.publish("shop", version.number, verdict(version.digest), 0, claim, "ann")
+
+
 def test_a_night_that_the_board_has_forgotten_is_not_started_again(config, board, tmp_path):
     config = config.model_copy(update={"limits": config.limits.model_copy(update={"keep_versions": 1})})
     want(config, tmp_path)
@@ -90,6 +135,40 @@ def test_a_lost_registry_is_restored_before_anything_is_started(config, board, t
     assert go(config) == []
     registry = SqliteRegistry(tmp_path / "store" / "registry.sqlite")
     assert sorted(registry.state("shop").nights) == list(DATES[:2]) and registry.epoch("shop") == 2
+
+
+@pytest.mark.parametrize("redis", [False, True])
+def test_a_store_whose_share_is_not_mounted_loses_no_night(config, board, redis_server, tmp_path, caplog, redis):
+    limits = config.limits.model_copy(update={"keep_versions": 1})
+    registry = redis_server.url(2) if redis else None
+    config = config.model_copy(update={"limits": limits, "registry": registry})
+    want(config, tmp_path, dates=DATES[:2])
+    for date in DATES[:2]:
+        publish(tmp_path, date)
+    if redis:  # lost as well, and restored from the store
+        assert go(config) == []
+        redis_server.client(2).flushdb()
+    assert go(config) == [] and phases(board) == {f"shop@{DATES[1]}": "published"}
+    store = tmp_path / "store"
+    with unmounted(store, "folder"):
+        if redis:
+            redis_server.client(2).flushdb()
+        assert go(config) == [] and phases(board) == {f"shop@{DATES[1]}": "published"}
+        assert list(store.iterdir()) == []
+        assert f"store: {store / 'shop'} lacks what was published of shop; is its share mounted?" in caplog.text
+    assert go(config) == [] and phases(board) == {f"shop@{DATES[1]}": "published"}
+
+
+def test_a_night_does_not_begin_while_the_store_of_those_before_is_not_mounted(config, board, tmp_path):
+    path = want(config, tmp_path, dates=DATES[:2])
+    publish(tmp_path, DATES[0])
+    (run,) = go(config)
+    with unmounted(tmp_path / "store", "folder"):
+        with pytest.raises(StoreAway):
+            stages.perform(config, run, "prepare")
+        assert list((tmp_path / "store").iterdir()) == []
+    night = board.get(run)
+    assert (night.phase, night.attempts) == ("waiting", 0) and night.waited > 0 and night.recipe == str(path)
 
 
 def test_a_rollback_outlives_the_registry(config, board, tmp_path):

@@ -1,0 +1,52 @@
+"""Where a model's nights are published, and whether that place is there: of an unmounted share an empty folder is left.
+
+A registry made anew in such a folder knows no night, and all of them would run again.
+"""
+
+import os
+from pathlib import Path
+
+from jobs.board import Board
+from jobs.config import JobsConfig
+from jobs.desk import RECIPE, Desk
+from recsys_kd.errors import OutsideError
+from recsys_kd.registry import where
+from recsys_kd.registry.protocol import Registry
+from recsys_kd.registry.store import COPY
+from recsys_kd.settings import Recipe, load_recipe
+
+
+class StoreAway(OutsideError):
+    """Nights of a model were published, and its store holds none of them."""
+
+    def __init__(self, store: Path, model: str) -> None:
+        super().__init__(
+            f"store: {store / model} lacks what was published of {model}; is its share mounted? If it is lost for "
+            f"good, make that folder, then `recsys-kd registry rebuild {model}`, or empty the Redis database `state`"
+        )
+
+
+def recipe_of(config: JobsConfig, model: str, night: str, given: str) -> Recipe:
+    """Return a recipe that says where a night is published: what it froze, or the one that it was `given`."""
+    frozen = Desk(config.desk).night_folder(model, night) / RECIPE
+    return load_recipe(frozen if frozen.exists() else Path(given))
+
+
+def registry_of(config: JobsConfig, recipe: Recipe, model: str) -> Registry:
+    """Return where a model's nights are published; it is made where none was published yet, or to be restored.
+
+    Raises: StoreAway, RegistryUnreachable, BoardUnreachable.
+    """
+    address, folder = config.registry or recipe.registry, recipe.store / model
+    if not os.access(folder / COPY, os.F_OK) and _was_published(config, model):
+        try:
+            registry = where.open_registry(address, recipe.store, create=False)
+        except where.RegistryMissing:
+            raise StoreAway(recipe.store, model) from None
+        if not any((folder / v.digest).is_dir() for v in registry.versions(model)):
+            raise StoreAway(recipe.store, model)
+    return where.open_registry(address, recipe.store)
+
+
+def _was_published(config: JobsConfig, model: str) -> bool:
+    return any(n.model == model and n.phase == "published" for n in Board(config.state).all())
