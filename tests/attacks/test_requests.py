@@ -124,6 +124,22 @@ def test_candidate_side_values_are_checked_row_by_row(use):
 
 
 @kernels
+def test_a_finite_number_is_scored_finitely_or_refused_by_name_and_never_becomes_nan(use):
+    ranker = Ranker(student(Shape(dense=True, candidate=True))[0], use=use)
+    good = {"position": [0, 1], "seller": [5, 6], "affinity": [0.5, 0.6], "image": [[0.1, 0.2, 0.3]] * 2}
+    for power in range(-40, 39):
+        for number in (10.0**power, -(10.0**power)):
+            age = judged("'age'", lambda n=number: ranker.score(GOOD | {"age": n}, [1, 2], good))
+            mood = judged("'mood'", lambda n=number: ranker.score(GOOD | {"mood": [n] * 4}, [1, 2], good))
+            own = {"affinity": [0.5, number]}
+            affinity = judged("'affinity'", lambda own=own: ranker.score(GOOD, [1, 2], good | own))
+            own = {"image": [[number] * 3, [0.1, 0.2, 0.3]]}
+            image = judged("'image'", lambda own=own: ranker.score(GOOD, [1, 2], good | own))
+            assert [s is not None for s in (age, mood, affinity, image)] == [power <= 9] * 4, number
+            assert all(np.isfinite(s).all() for s in (age, mood, affinity, image) if s is not None), number
+
+
+@kernels
 def test_a_candidate_that_is_there_twice_gets_its_score_twice(use):
     ranker = Ranker(student(Shape(dense=True))[0], use=use)
     one, two = ranker.score(GOOD, [7]), ranker.score(GOOD, [7] * 100)

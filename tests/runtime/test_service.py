@@ -121,6 +121,15 @@ def test_a_histogram_counts_up_to_and_with_each_bound():
     assert list(SHARES) == sorted(SHARES)
 
 
+def test_a_histogram_leaves_out_what_is_not_finite_and_its_sum_stays_a_number():
+    made = Histogram((0.1, 0.2))
+    made.add(float("nan"))
+    made.add(float("inf"))
+    made.add_many(np.array([np.nan, 0.15, -np.inf], np.float32))
+    made.add_many(np.array([0.15], np.float32))
+    assert made.cumulative() == [("0.1", 0.0), ("0.2", 2.0), ("+Inf", 2.0)] and made.sum == pytest.approx(0.3)
+
+
 def test_a_shadow_compares_and_never_touches_the_answer(world, serve):
     kept = []
     shadow = Shadow(1.0, kept.extend)

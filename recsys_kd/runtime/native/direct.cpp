@@ -75,7 +75,7 @@ inline bool read_number(void* value, const rk_field& field, float* number) {
   if (!value || !(is(value, PyFloat_Type) || is(value, PyLong_Type))) return false;
   const float raw = static_cast<float>(PyFloat_AsDouble(value));
   *number = (raw - field.mean) / field.std;
-  return std::isfinite(raw) && !PyErr_Occurred();
+  return std::fabs(*number) <= RK_LARGEST && !PyErr_Occurred();  // of NaN and of what is infinite this is false
 }
 
 inline bool read_vector(void* value, const rk_field& field, float* numbers) {
