@@ -5,6 +5,7 @@ the same, bit for bit, whatever others are in the request; with the twin within 
 differently by shape).
 """
 
+import copy
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -68,6 +69,12 @@ class Ranker:
             ranker._check_golden(path, i, golden)
         ranker.fallback_counts.clear()
         return ranker
+
+    def apart(self) -> "Ranker":
+        """Return the same model with counts of its own, for what is scored beside the answers."""
+        other = copy.copy(self)
+        other.fallback_counts = Counter()
+        return other
 
     def _check_golden(self, path: Path, number: int, golden: Golden) -> None:
         try:

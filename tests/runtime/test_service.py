@@ -149,6 +149,19 @@ def test_a_shadow_compares_and_never_touches_the_answer(world, serve):
         assert row.max_difference == pytest.approx(difference.max()) and row.challenger_seconds > 0
 
 
+def test_what_a_shadow_looks_up_is_not_counted_among_what_was_answered(world, serve):
+    service = serve(canary=0.25, shadow=Shadow(1.0))
+    unknown = [0, 1001, 1002, 1003]  # three of four have no row of their own
+    for user in range(40):
+        service.score(REQUEST | {"user_id": user}, unknown, FEATURES)
+    service.stop()
+    assert service.shadow.compared == service.stats.versions[2].requests > 20
+    for live in service.watcher.serving.resident():
+        if live.number in (2, 3):
+            candidates = service.stats.versions[live.number].candidates
+            assert live.ranker.fallback_counts["item_id"] == 0.75 * candidates > 0, live.number
+
+
 def test_a_shadow_that_is_too_slow_drops_requests_and_counts_them(world, serve, monkeypatch):
     shadow, go = Shadow(1.0, waiting=2), threading.Event()
     service = serve(shadow=shadow)
