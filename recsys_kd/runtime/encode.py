@@ -2,7 +2,7 @@
 
 Missing values: a category that is None, never seen or pruned uses the fallback row; an absent history is empty; a
 missing number is refused, unless the recipe said `missing: accept`: then it is the mean (of a vector, zeros), as in
-training.
+training. True and False are the numbers 1 and 0, as a log's columns of them are, and no ids.
 """
 
 from array import array
@@ -26,6 +26,7 @@ from recsys_kd.runtime.values import (
     largest,
     numbers,
     plain,
+    refuse_hidden,
     shown,
     standardized,
 )
@@ -165,6 +166,7 @@ class Encoder:
     def _keys(self, field: Field, values: Any) -> Keys:
         strings = self._strings[field.name]
         if isinstance(values, np.ndarray):
+            refuse_hidden(field, values)
             if values.dtype.kind in "iu" and values.ndim == 1 and not strings:
                 return int_array(field, values)
             values = values.tolist()
@@ -202,9 +204,14 @@ class Encoder:
         return found
 
     def _usual_numbers(self, given: Mapping[str, Any]) -> Floats | None:
-        """Return all numbers of a request at once, unchecked; None where any is unusual."""
+        """Return all numbers of a request at once, unchecked; None where any is unusual, or a vector."""
+        if len(self._mean) > len(self.request_slots.numbers):
+            return None
         try:
-            raw = plain(np.array([given[f.name] for f in self.request_slots.numbers]))
+            values = [given[f.name] for f in self.request_slots.numbers]
+            if any(isinstance(v, np.ndarray) and type(v) is not np.ndarray for v in values):
+                return None  # it may hide some of its numbers
+            raw = plain(np.array(values))
         except (KeyError, TypeError, ValueError, OverflowError):
             return None
         if raw.shape != self._mean.shape:

@@ -23,7 +23,7 @@ from recsys_kd.runtime.grid import on_grid
 from recsys_kd.runtime.library import Kernel, kernel
 from recsys_kd.runtime.native_scorer import NativeScorer, can_score
 from recsys_kd.runtime.twin import NumpyScorer, probabilities
-from recsys_kd.runtime.values import Keys
+from recsys_kd.runtime.values import Keys, whole
 from recsys_kd.tables import CompiledStudent
 
 __all__ = ["BadRequest", "Ranker", "decode_golden"]
@@ -120,7 +120,11 @@ class Ranker:
         k: int,
         candidate_features: Mapping[str, Any] | None = None,
     ) -> tuple[list[Any], Floats]:
-        """Return the k best candidates, best first, with their probabilities; ties keep the order given."""
+        """Return the k best candidates, best first, with their probabilities; ties keep the order given.
+
+        Raises: BadRequest.
+        """
+        k = whole("k", k)
         scores = self.score(request, candidate_ids, candidate_features, logits=True)
         best = np.argsort(-scores, kind="stable")[: max(k, 0)]
         return [candidate_ids[int(i)] for i in best], self.probabilities(scores[best])

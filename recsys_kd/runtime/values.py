@@ -38,11 +38,26 @@ def shown(value: Any) -> str:
     return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}..."
 
 
+def whole(name: str, value: Any) -> int:
+    """Return a whole number. Raises: BadRequest for anything else."""
+    try:
+        return index(value)
+    except Exception:  # noqa: BLE001 - an odd object's own
+        raise BadRequest(f"{name}: a whole number is expected, got {shown(value)}") from None
+
+
 def is_list(values: Any) -> bool:
     """Return whether values are a list of some kind; texts and bytes are none."""
     return isinstance(values, list | np.ndarray | tuple) or (
         isinstance(values, Sequence) and not isinstance(values, str | bytes)
     )
+
+
+def refuse_hidden(field: Field, values: Any) -> None:
+    """Raise BadRequest for a masked array that hides values: NumPy hands them out as if they were there."""
+    if isinstance(values, np.ndarray) and type(values) is not np.ndarray and np.any(getattr(values, "mask", False)):
+        text = "a masked array that hides values is given; give `compressed()`, or `filled` with what they stand for"
+        raise BadRequest(f"field '{field.name}': {text}")
 
 
 def int_array(field: Field, values: NDArray[Any]) -> Keys:
@@ -91,6 +106,8 @@ def numbers(field: Field, value: Any, rows: int) -> Floats:
 
     Whether they are finite, `standardized` checks. Raises: BadRequest.
     """
+    for each in value if type(value) is list and (rows == 1 or field.dim > 1) else [value]:
+        refuse_hidden(field, each)
     if field.missing == "accept":
         value = _filled(field, value, rows)
     try:
