@@ -148,5 +148,11 @@ def rebuild(model: Model, store: Store = STORE, registry: Where = None, as_json:
         return
     champion = found.champion[:12] if found.champion else "none: promote one by running its night"
     typer.echo(f"{model}: {found.versions} versions, {found.nights} nights, champion {champion}")
+    if found.versions:
+        typer.echo(
+            f"services that have seen a later champion serve it until the next promotion or rollback, which is epoch "
+            f"{found.next_epoch}; to let one follow this registry at once, remove its last known good version (the "
+            f"file {model}.json in its `state` folder) and restart it"
+        )
     for line in found.refused:
         typer.echo(f"refused: {line}")

@@ -45,6 +45,27 @@ def test_a_lost_registry_comes_back_from_the_store_with_numbers_aliases_and_nigh
         rebuild(lost, tmp_path, "shop", "ann")
 
 
+@pytest.mark.parametrize("copied", [True, False], ids=["with a copy", "from the artifacts alone"])
+def test_the_champion_after_a_rebuild_has_an_epoch_above_any_of_the_registry_that_was_lost(
+    registry, dataset, tmp_path, copied
+):
+    publish(registry, dataset, tmp_path, 0, "2026-01-05")
+    if copied:
+        write_copy(registry, tmp_path, "shop")
+    for seed, night in ((1, "2026-01-06"), (2, "2026-01-07")):  # the store's copy knows nothing of these
+        last = publish(registry, dataset, tmp_path, seed, night)
+    assert registry.epoch("shop") == 3
+    lost, began = SqliteRegistry(tmp_path / "new.sqlite"), time.time_ns() // 1_000_000
+    found = rebuild(lost, tmp_path, "shop", "ann")
+    assert lost.epoch("shop") == (1 if copied else 0) and began < found.next_epoch <= time.time_ns() // 1_000_000 + 1
+    number = next(v.number for v in lost.versions("shop") if v.digest == last.digest)
+    pointer = lost.promote("shop", number, verdict(last.digest), lost.epoch("shop"), "ann", "")
+    assert pointer.epoch == lost.epoch("shop") == found.next_epoch
+    write_copy(lost, tmp_path, "shop")
+    again = SqliteRegistry(tmp_path / "again.sqlite")
+    assert rebuild(again, tmp_path, "shop", "ann").next_epoch > pointer.epoch
+
+
 def test_what_was_collected_after_the_copy_does_not_come_back(registry, dataset, tmp_path):
     for n in range(4):
         publish(registry, dataset, tmp_path, n, f"2026-01-0{n + 5}")
