@@ -92,17 +92,23 @@ def challenge(
     model: Model, version: Number, why: Why, store: Store = STORE, registry: Where = None, as_json: Json = False
 ) -> None:
     """Let `challenger` name a version."""
-    pointer = _open(store, registry).name(model, "challenger", version, getpass.getuser(), why)
+    from recsys_kd.registry import store as stores
+
+    opened = _open(store, registry)
+    pointer = opened.name(model, "challenger", version, getpass.getuser(), why)
+    stores.copy_beside(opened, store, model)
     _print([asdict(pointer)], as_json, ("alias", "number", "digest", "epoch"))
 
 
 @app.command()
 def rollback(model: Model, why: Why, store: Store = STORE, registry: Where = None, as_json: Json = False) -> None:
     """Make the previous champion live again, after checking that it loads."""
+    from recsys_kd.registry import store as stores
     from recsys_kd.runtime.versions import load
 
     opened = _open(store, registry)
     pointer = opened.rollback(model, lambda path: load(model, 0, path.name, path), getpass.getuser(), why)
+    stores.copy_beside(opened, store, model)
     _print([asdict(pointer)], as_json, ("alias", "number", "digest", "epoch"))
 
 

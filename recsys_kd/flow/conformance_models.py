@@ -15,7 +15,7 @@ from recsys_kd.index import KeyIndex
 from recsys_kd.registry.protocol import Registry
 from recsys_kd.registry.seal import sealed
 from recsys_kd.runtime.ranker import Ranker, decode_golden
-from recsys_kd.schema import Field, Schema, Vocabulary
+from recsys_kd.schema import Field, KeyKind, Schema, Vocabulary
 from recsys_kd.tables import CodedRows, CompiledStudent, Term
 
 MODEL = "conformance"
@@ -67,10 +67,9 @@ def student(seed: int, *, shelves: bool = False) -> CompiledStudent:
     if shelves:
         arrays |= {"first.discount": _weights(rng, _FIRST, 1), "linear.discount": _weights(rng, 1)}
         terms += Term("shelf", "shelf", "candidate", "row", "shelf", "shelf", "folded"), _DISCOUNT
-    kinds = {"user_id": "int64", "item_id": "int64", "device": "string"} | ({"shelf": "int64"} if shelves else {})
-    schema = Schema(
-        FIELDS + (SHELF if shelves else ()), {name: Vocabulary(name, 1, kind) for name, kind in kinds.items()}
-    )  # type: ignore[arg-type]
+    kinds: dict[str, KeyKind] = {"user_id": "int64", "item_id": "int64", "device": "string"}
+    kinds |= {"shelf": "int64"} if shelves else {}
+    schema = Schema(FIELDS + (SHELF if shelves else ()), {name: Vocabulary(name, 1, k) for name, k in kinds.items()})
     return CompiledStudent(schema, _WIDTH, _FIRST, terms, tables, indexes, arrays, {})
 
 
@@ -81,7 +80,7 @@ def _weights(rng: np.random.Generator, *shape: int) -> np.ndarray[Any, np.dtype[
 def write_model(store: Path, seed: int, name: str = MODEL, *, shelves: bool = False) -> Path:
     """Write a model's artifact with a golden query; return its folder."""
     model = student(seed, shelves=shelves)
-    own = {"shelf": [0, 7, 9], "discount": [[0.0], [1.0], [-1.0]]} if shelves else {}
+    own: dict[str, list[Any]] = {"shelf": [0, 7, 9], "discount": [[0.0], [1.0], [-1.0]]} if shelves else {}
     query = Golden({"user_id": 3, "device": int(_KEYS["device"][0])}, {"history": [1, 2]}, {}, [0, 50, 999], own, [])
     logits = [float(x) for x in Ranker(model).score_encoded(*decode_golden(model, query))]
     query = Golden(query.ids, query.bags, query.dense, query.candidates, query.features, logits)

@@ -1,7 +1,8 @@
 """The artifact store as the registry's truth: its copy beside the artifacts, rebuilding from it, and collecting.
 
-`<store>/<model>/registry.json` is a copy of a model's whole state, written after every publication. A registry that
-was lost is restored from it; artifacts that it does not name yet are registered again from their manifests.
+`<store>/<model>/registry.json` is a copy of a model's whole state, written after every change of champion that is made
+where the store is. A registry that was lost is restored from it; artifacts that it does not name yet are registered
+again from their manifests.
 """
 
 import json
@@ -69,6 +70,13 @@ def keep_copy(registry: Registry, state: State, store: Path, model: str) -> None
     """Write the copy where the store's is older than `state`: a rollback, say, was made on a machine without it."""
     known = read_copy(store, model)
     if known is None or _age(known) < _age(state):
+        write_copy(registry, store, model)
+
+
+def copy_beside(registry: Registry, store: Path, model: str) -> None:
+    """Write the copy where the store is the one that holds the champion; elsewhere do nothing."""
+    champion = registry.pointer(model, "champion")
+    if champion is not None and (store / model / champion.digest).is_dir():
         write_copy(registry, store, model)
 
 

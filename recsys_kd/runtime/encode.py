@@ -217,7 +217,8 @@ class Encoder:
         if raw.shape != self._mean.shape:
             return None
         with np.errstate(over="ignore"):
-            return (raw - self._mean) / self._std  # type: ignore[no-any-return]
+            found: Floats = (raw - self._mean) / self._std
+        return found
 
 
 def _name_too_large(fields: tuple[Field, ...], raw: Floats) -> None:
