@@ -17,6 +17,8 @@ KeyKind = Literal["int64", "string"]
 
 USER = "user_id"
 ITEM = "item_id"
+LEAST_STD = 1e-12
+"""The least standard deviation of a dense field; one that varies less is taken as constant, and divided by 1."""
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ Each returns what is wrong in words, or None.
 """
 
 from recsys_kd.artifact.manifest import Manifest
-from recsys_kd.schema import ITEM, Field, Schema
+from recsys_kd.schema import ITEM, LEAST_STD, Field, Schema
 from recsys_kd.tables import Term
 
 _KINDS = ("id", "categorical", "bag", "dense", "vector")
@@ -34,8 +34,10 @@ def _field_fault(schema: Schema, field: Field) -> str | None:
         return f"field '{field.name}' of kind {field.kind} has vocabulary {field.vocabulary!r}"
     if field.vocabulary is not None and field.vocabulary not in schema.vocabularies:
         return f"field '{field.name}' names vocabulary '{field.vocabulary}', which is not there"
-    if not 1 <= field.dim <= _MOST or field.max_length < 0 or not field.std > 0:
-        return f"field '{field.name}' has dim {field.dim}, max_length {field.max_length} and std {field.std}"
+    if not 1 <= field.dim <= _MOST or field.max_length < 0:
+        return f"field '{field.name}' has dim {field.dim} and max_length {field.max_length}"
+    if not field.std >= LEAST_STD:  # numbers are divided by it as float32, which holds 1e-300 as 0
+        return f"field '{field.name}' has std {field.std}, and no night gives less than {LEAST_STD}"
     return None
 
 

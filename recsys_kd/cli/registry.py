@@ -92,17 +92,23 @@ def challenge(
     model: Model, version: Number, why: Why, store: Store = STORE, registry: Where = None, as_json: Json = False
 ) -> None:
     """Let `challenger` name a version."""
-    pointer = _open(store, registry).name(model, "challenger", version, getpass.getuser(), why)
+    from recsys_kd.registry import store as stores
+
+    opened = _open(store, registry)
+    pointer = opened.name(model, "challenger", version, getpass.getuser(), why)
+    stores.copy_beside(opened, store, model)
     _print([asdict(pointer)], as_json, ("alias", "number", "digest", "epoch"))
 
 
 @app.command()
 def rollback(model: Model, why: Why, store: Store = STORE, registry: Where = None, as_json: Json = False) -> None:
     """Make the previous champion live again, after checking that it loads."""
+    from recsys_kd.registry import store as stores
     from recsys_kd.runtime.versions import load
 
     opened = _open(store, registry)
     pointer = opened.rollback(model, lambda path: load(model, 0, path.name, path), getpass.getuser(), why)
+    stores.copy_beside(opened, store, model)
     _print([asdict(pointer)], as_json, ("alias", "number", "digest", "epoch"))
 
 
@@ -148,5 +154,11 @@ def rebuild(model: Model, store: Store = STORE, registry: Where = None, as_json:
         return
     champion = found.champion[:12] if found.champion else "none: promote one by running its night"
     typer.echo(f"{model}: {found.versions} versions, {found.nights} nights, champion {champion}")
+    if found.versions:
+        typer.echo(
+            f"services that have seen a later champion serve it until the next promotion or rollback, which is epoch "
+            f"{found.next_epoch}; to let one follow this registry at once, remove its last known good version (the "
+            f"file {model}.json in its `state` folder) and restart it"
+        )
     for line in found.refused:
         typer.echo(f"refused: {line}")

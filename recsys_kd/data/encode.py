@@ -34,7 +34,7 @@ from recsys_kd.data.vocabulary import EmptyVocabulary, frequent, too_rare
 from recsys_kd.errors import OutsideError
 from recsys_kd.ids import mix
 from recsys_kd.progress import SILENT, Progress
-from recsys_kd.schema import ITEM, USER, Field, KeyKind, Schema, Vocabulary
+from recsys_kd.schema import ITEM, LEAST_STD, USER, Field, KeyKind, Schema, Vocabulary
 from recsys_kd.settings import DataConfig, FieldConfig, SplitConfig
 
 Ints = NDArray[np.int64]
@@ -258,7 +258,7 @@ class _Encoder:
             mean, std = moments(iter([raw]))
         else:
             mean, std = moments(block for _, block in self.rows.blocks(f"f.{field.name}", self.train))
-        return field_of(field, mean, std if std > 1e-12 else 1.0)
+        return field_of(field, mean, std if std >= LEAST_STD else 1.0)
 
     # The data set's own columns.
 

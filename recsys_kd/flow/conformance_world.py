@@ -16,8 +16,8 @@ from recsys_kd.runtime.plugins import Backend, ServingConfig, find
 from recsys_kd.runtime.ranker import Ranker
 from recsys_kd.runtime.service import Answer
 
-CANDIDATES = [0, 3, 17, 40, 99, 5_000_000]
-"""The last one has no row of its own."""
+CANDIDATES = [40, 3, 5_000_000, 0, 99, 3, 17]
+"""In no order, one of them twice, and one without a row of its own."""
 TOLERANCE = 1e-6
 
 
@@ -38,15 +38,22 @@ class World:
         self.plugin, self.store, self.pointers = plugin, folder / "store", folder / "pointers"
         self.registry = SqliteRegistry(self.store / SQLITE)
 
-    def publish(self, seed: int, *, broken: bool = False) -> Path:
+    def publish(self, seed: int, *, broken: bool = False, shelves: bool = False) -> Path:
         """Make a new model champion; a broken one by hand, as a registry that was lied to would."""
-        path = write_model(self.store, seed)
+        path = write_model(self.store, seed, shelves=shelves)
         if broken:
             data = bytearray((path / WEIGHTS).read_bytes())
             data[-1] ^= 1
             (path / WEIGHTS).write_bytes(data)
         promote(self.registry, path)
         return path
+
+    def challenge(self, seed: int) -> tuple[Path, int]:
+        """Make a new model challenger; return its folder and number."""
+        path = write_model(self.store, seed)
+        number = self.registry.register(MODEL, path.name, path, {}, "conformance").number
+        self.registry.name(MODEL, "challenger", number, "conformance", "")
+        return path, number
 
     def config(self, poll_seconds: float = 3600.0) -> ServingConfig:
         """Return what the plugin is told; by default it polls only when asked to."""

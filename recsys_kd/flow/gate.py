@@ -24,6 +24,7 @@ from recsys_kd.flow.outputs import check_outputs, inputs_of
 from recsys_kd.progress import SILENT, Progress
 from recsys_kd.registry.protocol import Pointer, PromotionRefused
 from recsys_kd.registry.seal import sealed
+from recsys_kd.registry.store import copy_beside
 from recsys_kd.registry.where import RegistryMissing, open_registry
 from recsys_kd.settings import AbConfig, EvaluateConfig, Margin
 
@@ -178,7 +179,9 @@ def promote(judged: Judged, store: Path, who: str, registry: str | None = None) 
     for version in opened.versions(model):
         if version.digest == judged.candidate.digest:
             why = f"the gate passed it on log {judged.verdict.measured_on[:12]}"
-            return opened.promote(model, version.number, judged.verdict, judged.seen, who, why)
+            pointer = opened.promote(model, version.number, judged.verdict, judged.seen, who, why)
+            copy_beside(opened, store, model)
+            return pointer
     raise PromotionRefused(
         f"{model}: artifact {(judged.candidate.digest or '')[:12]} is not registered in "
         f"{'the registry' if registry else store}; a night registers what it makes"

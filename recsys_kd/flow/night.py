@@ -46,6 +46,7 @@ from recsys_kd.registry import where
 from recsys_kd.registry.protocol import Pointer, Registry, Version
 from recsys_kd.registry.rules import folder
 from recsys_kd.registry.seal import sealed
+from recsys_kd.registry.store import copy_beside
 from recsys_kd.settings import Recipe
 
 
@@ -178,6 +179,8 @@ def run(
     scored = score_one(Path(version.path) if version else artifact.path, recipe)
     html, js = write_report(report, recipe.store / recipe.name / "reports" / artifact.digest[:12])
     pointer = promote(registry, version, verdict, state.epoch) if version else champion
+    if publish:
+        copy_beside(registry, recipe.store, recipe.name)
     seconds = time.perf_counter() - start
     return Night(verdict, artifact, version, pointer, state.epoch, evaluation, html, js, seconds, scored)
 

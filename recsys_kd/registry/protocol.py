@@ -58,6 +58,14 @@ class RegistryNotEmpty(InputError):
     """The registry already knows the model that is to be restored."""
 
 
+REBUILT = "rebuilt"
+"""What a rebuild claims instead of a night.
+
+Claims grow with the clock, in ms, and epochs count promotions: the epochs after it are above any that was lost, and
+services, which follow no registry that went back in time, follow the next champion.
+"""
+
+
 @dataclass(frozen=True)
 class Version:
     """One registered artifact."""
@@ -126,7 +134,7 @@ class State:
     aliases: dict[str, Pointer] = field(default_factory=dict)
     nights: dict[str, Publication] = field(default_factory=dict)
     tokens: dict[str, int] = field(default_factory=dict)
-    """Night -> the token of its latest claim."""
+    """Night -> the token of its latest claim; `REBUILT` -> the time in ms of the rebuild, where there was one."""
     collected: frozenset[int] = frozenset()
     """Versions whose files may be gone."""
 
@@ -135,6 +143,11 @@ class State:
         """The epoch of the last change of champion, 0 before the first."""
         champion = self.aliases.get("champion")
         return 0 if champion is None else champion.epoch
+
+    @property
+    def next_epoch(self) -> int:
+        """The epoch of the next change of champion, above all that a registry which was lost may have given."""
+        return max(self.epoch, self.tokens.get(REBUILT, 0)) + 1
 
 
 class Registry(Protocol):

@@ -260,7 +260,7 @@ def _check_epoch(state: State, model: str, expected: int) -> None:
 
 def _point(state: State, version: Version, action: str, who: str, why: str) -> tuple[Change, Pointer]:
     """Move `champion` to a version and `previous` to what was champion, unless that is the same version."""
-    epoch, before = state.epoch + 1, state.aliases.get("champion")
+    epoch, before = state.next_epoch, state.aliases.get("champion")
     pointer = Pointer("champion", version.number, version.digest, epoch)
     moves = {"champion": pointer}
     if before is not None and before.number != version.number:

@@ -1,7 +1,8 @@
 """The artifact store as the registry's truth: its copy beside the artifacts, rebuilding from it, and collecting.
 
-`<store>/<model>/registry.json` is a copy of a model's whole state, written after every publication. A registry that
-was lost is restored from it; artifacts that it does not name yet are registered again from their manifests.
+`<store>/<model>/registry.json` is a copy of a model's whole state, written after every change of champion that is made
+where the store is. A registry that was lost is restored from it; artifacts that it does not name yet are registered
+again from their manifests.
 """
 
 import json
@@ -17,7 +18,7 @@ from recsys_kd.artifact.errors import ArtifactRefused
 from recsys_kd.artifact.read import open_artifact
 from recsys_kd.artifact.write import sync_folder
 from recsys_kd.errors import OutsideError
-from recsys_kd.registry.protocol import Pointer, Publication, Registry, State, Version, VersionInUse
+from recsys_kd.registry.protocol import REBUILT, Pointer, Publication, Registry, State, Version, VersionInUse
 
 COPY, REPORTS = "registry.json", "reports"
 _DIGEST_LENGTH = 64
@@ -39,6 +40,8 @@ class Rebuilt:
     """Artifacts that the copy did not name."""
     refused: tuple[str, ...]
     """Artifacts that do not verify; they stay where they are, unregistered."""
+    next_epoch: int
+    """Of the next champion: above what services have seen of the registry that was lost, so that they follow it."""
 
 
 def write_copy(registry: Registry, store: Path, model: str) -> Path:
@@ -67,6 +70,13 @@ def keep_copy(registry: Registry, state: State, store: Path, model: str) -> None
     """Write the copy where the store's is older than `state`: a rollback, say, was made on a machine without it."""
     known = read_copy(store, model)
     if known is None or _age(known) < _age(state):
+        write_copy(registry, store, model)
+
+
+def copy_beside(registry: Registry, store: Path, model: str) -> None:
+    """Write the copy where the store is the one that holds the champion; elsewhere do nothing."""
+    champion = registry.pointer(model, "champion")
+    if champion is not None and (store / model / champion.digest).is_dir():
         write_copy(registry, store, model)
 
 
@@ -115,10 +125,12 @@ def rebuild(registry: Registry, store: Path, model: str, who: str) -> Rebuilt:
             refused.append(str(error))
     for lineage, path in sorted(found, key=lambda pair: (pair[0].created, pair[1].name)):
         registry.register(model, path.name, path, asdict(lineage), who)
+    if registry.state(model).versions:
+        registry.claim(model, REBUILT)
     now = registry.state(model)
     champion = now.aliases.get("champion")
     live = None if champion is None else champion.digest
-    return Rebuilt(model, len(now.versions), len(now.nights), live, len(found), tuple(refused))
+    return Rebuilt(model, len(now.versions), len(now.nights), live, len(found), tuple(refused), now.next_epoch)
 
 
 def _with_what_is_there(state: State, folder: Path) -> State:

@@ -2,7 +2,7 @@
 
 Missing values: a category that is None, never seen or pruned uses the fallback row; an absent history is empty; a
 missing number is refused, unless the recipe said `missing: accept`: then it is the mean (of a vector, zeros), as in
-training.
+training. True and False are the numbers 1 and 0, as a log's columns of them are, and no ids.
 """
 
 from array import array
@@ -15,6 +15,7 @@ import numpy as np
 from recsys_kd.artifact.manifest import Golden
 from recsys_kd.runtime.library import Library
 from recsys_kd.runtime.values import (
+    LARGEST,
     MISSING,
     BadRequest,
     Floats,
@@ -22,8 +23,10 @@ from recsys_kd.runtime.values import (
     int_array,
     is_list,
     key_of,
+    largest,
     numbers,
     plain,
+    refuse_hidden,
     shown,
     standardized,
 )
@@ -163,6 +166,7 @@ class Encoder:
     def _keys(self, field: Field, values: Any) -> Keys:
         strings = self._strings[field.name]
         if isinstance(values, np.ndarray):
+            refuse_hidden(field, values)
             if values.dtype.kind in "iu" and values.ndim == 1 and not strings:
                 return int_array(field, values)
             values = values.tolist()
@@ -189,14 +193,40 @@ class Encoder:
         fields = self.request_slots.numbers
         if not fields:
             return self._mean
-        try:
-            raw = plain(np.array([given[f.name] for f in fields]))
-        except (KeyError, TypeError, ValueError, OverflowError):
-            raw = None
-        if raw is None or raw.shape != self._mean.shape or not np.isfinite(raw).all():
-            raw = np.concatenate([numbers(f, [given.get(f.name)], 1)[0] for f in fields])
-        found: Floats = (raw - self._mean) / self._std
+        found = self._usual_numbers(given)
+        if found is not None and largest(found) <= LARGEST:
+            return found
+        raw = np.concatenate([numbers(f, [given.get(f.name)], 1)[0] for f in fields])
+        with np.errstate(over="ignore"):  # what float32 can't hold is beyond the largest, too
+            found = (raw - self._mean) / self._std
+        if not largest(found) <= LARGEST:
+            _name_too_large(fields, raw)
         return found
+
+    def _usual_numbers(self, given: Mapping[str, Any]) -> Floats | None:
+        """Return all numbers of a request at once, unchecked; None where any is unusual, or a vector."""
+        if len(self._mean) > len(self.request_slots.numbers):
+            return None
+        try:
+            values = [given[f.name] for f in self.request_slots.numbers]
+            if any(isinstance(v, np.ndarray) and type(v) is not np.ndarray for v in values):
+                return None  # it may hide some of its numbers
+            raw = plain(np.array(values))
+        except (KeyError, TypeError, ValueError, OverflowError):
+            return None
+        if raw.shape != self._mean.shape:
+            return None
+        with np.errstate(over="ignore"):
+            found: Floats = (raw - self._mean) / self._std
+        return found
+
+
+def _name_too_large(fields: tuple[Field, ...], raw: Floats) -> None:
+    """Raise BadRequest for the first field with a number beyond the largest."""
+    at = 0
+    for field in fields:
+        standardized(field, raw[None, at : at + field.dim])
+        at += field.dim
 
 
 def _check_names(given: Mapping[str, Any], known: frozenset[str], what: str) -> None:

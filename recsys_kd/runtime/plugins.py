@@ -7,10 +7,14 @@ own:
 - Importing the entry point is cheap: no torch, no pandas, no server, no work.
 - `api_version` is the version of this contract; another one is refused before anything is opened.
 - `open` returns when requests are answered, or raises: `NoModel` where nothing sound is to be had.
-- `answer` goes through the host's own front door, and gives all candidates the scores of one version, which it names.
+- `answer` goes through the host's own front door, and gives a score for each candidate, in their order and as often as
+  they are given, their features heeded, all by the one version that it names.
 - A request that the model can't take raises `BadRequest` with the field's name, and disturbs no other.
 - What the registry promotes is answered by within two polls, or after `refresh`; a rollback likewise. What does not
   verify is never answered by, nor is anything lost while the registry is away: also across a restart.
+- `store`, where it is given, is where artifacts are read, whatever the registry's paths say.
+- With `canary`, that share of the users is answered by the challenger, always the same ones; the others, and who has no
+  id, by the champion.
 - With `shadow` and `shadow_log`, what challenger and champion gave lies in Parquet files in `<shadow_log>/<model>` once
   it was closed; the answer is the champion's all the same.
 - `close` answers what has begun, then frees threads and ports; `open` works again.

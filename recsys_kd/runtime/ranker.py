@@ -5,6 +5,7 @@ the same, bit for bit, whatever others are in the request; with the twin within 
 differently by shape).
 """
 
+import copy
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -22,7 +23,7 @@ from recsys_kd.runtime.grid import on_grid
 from recsys_kd.runtime.library import Kernel, kernel
 from recsys_kd.runtime.native_scorer import NativeScorer, can_score
 from recsys_kd.runtime.twin import NumpyScorer, probabilities
-from recsys_kd.runtime.values import Keys
+from recsys_kd.runtime.values import Keys, whole
 from recsys_kd.tables import CompiledStudent
 
 __all__ = ["BadRequest", "Ranker", "decode_golden"]
@@ -69,6 +70,12 @@ class Ranker:
         ranker.fallback_counts.clear()
         return ranker
 
+    def apart(self) -> "Ranker":
+        """Return the same model with counts of its own, for what is scored beside the answers."""
+        other = copy.copy(self)
+        other.fallback_counts = Counter()
+        return other
+
     def _check_golden(self, path: Path, number: int, golden: Golden) -> None:
         try:
             got = self.score_encoded(*self._encoder.golden(golden))
@@ -113,7 +120,11 @@ class Ranker:
         k: int,
         candidate_features: Mapping[str, Any] | None = None,
     ) -> tuple[list[Any], Floats]:
-        """Return the k best candidates, best first, with their probabilities; ties keep the order given."""
+        """Return the k best candidates, best first, with their probabilities; ties keep the order given.
+
+        Raises: BadRequest.
+        """
+        k = whole("k", k)
         scores = self.score(request, candidate_ids, candidate_features, logits=True)
         best = np.argsort(-scores, kind="stable")[: max(k, 0)]
         return [candidate_ids[int(i)] for i in best], self.probabilities(scores[best])

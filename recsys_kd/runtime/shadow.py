@@ -118,7 +118,8 @@ class Shadow:
     def _compare(self, shown: Shown) -> Comparison:
         began = time.perf_counter()
         try:
-            scores = shown.challenger.ranker.score(shown.request, shown.candidates, shown.features)
+            # Apart: its lookups are no answer's, and would be counted as if they were.
+            scores = shown.challenger.ranker.apart().score(shown.request, shown.candidates, shown.features)
         except Exception as error:  # noqa: BLE001 - whatever a challenger does, the champion goes on
             self.failed += 1
             return _row(

@@ -4,6 +4,7 @@ import threading
 from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from math import isfinite
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,7 +18,10 @@ _SAMPLE = 64
 
 
 class Histogram:
-    """Counts of values up to each bound, and beyond the last; not locked."""
+    """Counts of values up to each bound, and beyond the last; not locked.
+
+    What is not finite is left out: one such value would make the sum NaN for as long as the process lives.
+    """
 
     def __init__(self, bounds: Sequence[float]) -> None:
         self.bounds, self.sum = tuple(bounds), 0.0
@@ -26,13 +30,19 @@ class Histogram:
 
     def add(self, value: float) -> None:
         """Count one value."""
+        if not isfinite(value):
+            return
         self.counts[bisect_left(self.bounds, value)] += 1
         self.sum += value
 
     def add_many(self, values: NDArray[np.float32]) -> None:
         """Count many values at once."""
+        total = float(values.sum())
+        if not isfinite(total):
+            values = values[np.isfinite(values)]
+            total = float(values.sum())
         self.counts += np.bincount(np.searchsorted(self._edges, values), minlength=len(self.counts))
-        self.sum += float(values.sum())
+        self.sum += total
 
     def cumulative(self) -> list[tuple[str, float]]:
         """Return (upper bound, values up to it), the last bound being `+Inf`."""

@@ -1,4 +1,8 @@
-"""The NumPy twin of the native kernel: same inputs, same scores within 1e-5, used where the kernel isn't built."""
+"""The NumPy twin of the native kernel: same inputs, same scores, used where the kernel isn't built.
+
+Probabilities are the same within 1e-5, logits within 1e-4 (measured on a shop: 7e-6 and 1.8e-5): where a hidden layer
+reads whole steps of its largest input, a last bit that differs may move one by a step.
+"""
 
 from collections.abc import Sequence
 

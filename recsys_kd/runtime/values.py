@@ -15,6 +15,12 @@ from recsys_kd.schema import Field
 Floats = NDArray[np.float32]
 Keys = NDArray[np.int64]
 MISSING = int(np.iinfo(np.int64).min)
+LARGEST = 1e9
+"""The largest number a model reads, standardized (native/abi.h: RK_LARGEST).
+
+Of n rows none is more than sqrt(n) standard deviations from their mean, so none that was learned from is as large; and
+float32 holds the squares of sums of such numbers, but not of 1e30: these would give NaN instead of a score.
+"""
 _SHOWN = 80
 """Characters of a value in a message: a refusal is never as long as a hostile request."""
 
@@ -32,11 +38,26 @@ def shown(value: Any) -> str:
     return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}..."
 
 
+def whole(name: str, value: Any) -> int:
+    """Return a whole number. Raises: BadRequest for anything else."""
+    try:
+        return index(value)
+    except Exception:  # noqa: BLE001 - an odd object's own
+        raise BadRequest(f"{name}: a whole number is expected, got {shown(value)}") from None
+
+
 def is_list(values: Any) -> bool:
     """Return whether values are a list of some kind; texts and bytes are none."""
     return isinstance(values, list | np.ndarray | tuple) or (
         isinstance(values, Sequence) and not isinstance(values, str | bytes)
     )
+
+
+def refuse_hidden(field: Field, values: Any) -> None:
+    """Raise BadRequest for a masked array that hides values: NumPy hands them out as if they were there."""
+    if isinstance(values, np.ndarray) and type(values) is not np.ndarray and np.any(getattr(values, "mask", False)):
+        text = "a masked array that hides values is given; give `compressed()`, or `filled` with what they stand for"
+        raise BadRequest(f"field '{field.name}': {text}")
 
 
 def int_array(field: Field, values: NDArray[Any]) -> Keys:
@@ -83,8 +104,10 @@ def _filled(field: Field, value: Any, rows: int) -> Any:
 def numbers(field: Field, value: Any, rows: int) -> Floats:
     """Return a field's numbers, float32 [rows, dim]; missing ones filled where the field accepts that.
 
-    Raises: BadRequest.
+    Whether they are finite, `standardized` checks. Raises: BadRequest.
     """
+    for each in value if type(value) is list and (rows == 1 or field.dim > 1) else [value]:
+        refuse_hidden(field, each)
     if field.missing == "accept":
         value = _filled(field, value, rows)
     try:
@@ -93,9 +116,6 @@ def numbers(field: Field, value: Any, rows: int) -> Floats:
         shape = f"{field.dim} numbers" if field.dim > 1 else "a number"
         text = f"{shape} per row expected for {rows} row(s), got {shown(value)}"
         raise BadRequest(f"field '{field.name}': {text}") from None
-    if not np.isfinite(array).all():
-        text = "missing, NaN or infinite values can't be scored; give finite numbers, or train with `missing: accept`"
-        raise BadRequest(f"field '{field.name}': {text}")
     return array
 
 
@@ -111,8 +131,30 @@ def _has_text(values: NDArray[Any]) -> bool:
     return any(isinstance(value, str | bytes) for value in values.ravel().tolist())
 
 
+def largest(values: Floats) -> float:
+    """Return the largest magnitude; NaN where there is one, 0 of nothing."""
+    return float(np.abs(values).max(initial=0.0))
+
+
 def standardized(field: Field, raw: Floats) -> Floats:
-    """Return numbers as the model reads them; a vector as it is."""
+    """Return numbers as the model reads them, a vector as it is. Raises: BadRequest for NaN and what is too large."""
     if field.kind == "vector":
-        return np.ascontiguousarray(raw)
-    return (raw - np.float32(field.mean)) / np.float32(field.std)
+        found = np.ascontiguousarray(raw)
+    else:
+        with np.errstate(over="ignore"):  # what float32 can't hold is beyond the largest, too
+            found = (raw - np.float32(field.mean)) / np.float32(field.std)
+    if not largest(found) <= LARGEST:
+        raise BadRequest(f"field '{field.name}': {_unfit(field, raw, found)}")
+    return found
+
+
+def _unfit(field: Field, raw: Floats, found: Floats) -> str:
+    if not np.isfinite(raw).all():
+        return "missing, NaN or infinite values can't be scored; give finite numbers, or train with `missing: accept`"
+    worst = raw.ravel()[int(np.abs(found).argmax())]
+    if field.kind == "vector":
+        return f"{worst:.6g} is too large, a number of a vector may be {LARGEST:.0e}; give it in the log's unit"
+    return (
+        f"{worst:.6g} is over {LARGEST:.0e} standard deviations ({field.std:.6g}) from the log's mean "
+        f"({field.mean:.6g}); give it in the log's unit"
+    )

@@ -32,6 +32,9 @@ REASONS = (
 """All that a refusal may be counted by."""
 _ANNOUNCE_SECONDS, _ANNOUNCE_EVERY = 180, 30.0
 _NICE = 10
+_LAST_EPOCH = 2**53
+"""Epochs count promotions, and after a rebuild begin at the time in ms. One beyond is a damaged registry's: once
+remembered, it would keep every true one from being followed."""
 
 
 @dataclass(frozen=True)
@@ -140,9 +143,13 @@ class Watcher:
         """Return why a state can't be followed at all, or None."""
         if "champion" not in state.aliases:
             return "no-champion", NoModel(f"the registry names no champion of '{self.model}'; run a night that passes")
+        if state.epoch > _LAST_EPOCH:
+            text = f"the registry says epoch {state.epoch}, beyond any that is given: it is damaged"
+            return "registry-unreadable", NoModel(f"{text}; move it away, then `recsys-kd registry rebuild`")
         if state.epoch < self.epoch:
             text = f"the registry is at epoch {state.epoch}, after {self.epoch}: it lost promotions, or is a stale copy"
-            return "stale-epoch", NoModel(f"{text}; if that is meant, remove its pointer file and start again")
+            file = f"remove its pointer file {self._file.path} and " if self._file else ""
+            return "stale-epoch", NoModel(f"{text}; if that is meant, {file}start again")
         return None
 
     def _take(self, state: ModelState, began: float) -> bool:

@@ -124,6 +124,79 @@ def test_candidate_side_values_are_checked_row_by_row(use):
 
 
 @kernels
+def test_a_finite_number_is_scored_finitely_or_refused_by_name_and_never_becomes_nan(use):
+    ranker = Ranker(student(Shape(dense=True, candidate=True))[0], use=use)
+    good = {"position": [0, 1], "seller": [5, 6], "affinity": [0.5, 0.6], "image": [[0.1, 0.2, 0.3]] * 2}
+    for power in range(-40, 39):
+        for number in (10.0**power, -(10.0**power)):
+            age = judged("'age'", lambda n=number: ranker.score(GOOD | {"age": n}, [1, 2], good))
+            mood = judged("'mood'", lambda n=number: ranker.score(GOOD | {"mood": [n] * 4}, [1, 2], good))
+            own = {"affinity": [0.5, number]}
+            affinity = judged("'affinity'", lambda own=own: ranker.score(GOOD, [1, 2], good | own))
+            own = {"image": [[number] * 3, [0.1, 0.2, 0.3]]}
+            image = judged("'image'", lambda own=own: ranker.score(GOOD, [1, 2], good | own))
+            assert [s is not None for s in (age, mood, affinity, image)] == [power <= 9] * 4, number
+            assert all(np.isfinite(s).all() for s in (age, mood, affinity, image) if s is not None), number
+
+
+def masked(values, hide):
+    made = np.ma.array(values)
+    if hide:
+        made[..., 1] = np.ma.masked
+    return made
+
+
+@kernels
+@pytest.mark.parametrize("strings", [False, True])
+def test_what_a_masked_array_hides_is_refused_and_never_scored_as_if_it_were_there(use, strings):
+    ids = ["a", "b", "c"] if strings else [1, 2, 3]
+    request = GOOD | {"history": ids[:2]}
+    ranker = Ranker(student(Shape(dense=True, strings=strings))[0], use=use)
+    want = ranker.score(request, ids)
+    assert np.array_equal(ranker.score(request | {"history": masked(ids[:2], False)}, masked(ids, False)), want)
+    assert np.array_equal(ranker.score(request | {"mood": masked(GOOD["mood"], False)}, ids), want)
+    for given, candidates, field in (
+        (request, masked(ids, True), "item_id"),
+        (request | {"history": masked(ids, True)}, np.array(ids), "history"),
+        (request | {"mood": masked(GOOD["mood"], True)}, ids, "mood"),
+        (request | {"age": np.ma.array(30.0, mask=True)}, ids, "age"),
+    ):
+        with pytest.raises(BadRequest, match=f"'{field}': a masked array that hides values is given; give `compressed"):
+            ranker.score(given, candidates)
+
+
+@kernels
+def test_a_masked_array_among_candidates_features_is_refused_where_it_hides(use):
+    ranker = Ranker(student(Shape(dense=True, candidate=True))[0], use=use)
+    good = {"position": [0, 1], "seller": [5, 6], "affinity": [0.5, 0.6], "image": [[0.1, 0.2, 0.3]] * 2}
+    for name, value in (
+        ("position", masked([0, 1], True)),
+        ("affinity", masked([0.5, 0.6], True)),
+        ("image", masked(good["image"], True)),
+        ("image", [masked(row, True) for row in good["image"]]),
+    ):
+        with pytest.raises(BadRequest, match=f"'{name}': a masked array that hides values is given"):
+            ranker.score(GOOD, [1, 2], good | {name: value})
+
+
+@kernels
+def test_how_many_are_ranked_is_a_whole_number_or_refused(use):
+    ranker = Ranker(student(Shape(dense=True))[0], use=use)
+    assert len(ranker.rank(GOOD, [1, 2, 3], np.int8(2))[0]) == 2 and ranker.rank(GOOD, [1, 2, 3], -1)[0] == []
+    for wrong in ("a", None, 1.5, [1], Odd):
+        with pytest.raises(BadRequest, match="k: a whole number is expected, got "):
+            ranker.rank(GOOD, [1, 2, 3], wrong)
+
+
+@kernels
+def test_true_and_false_are_the_numbers_that_a_log_has_of_them(use):
+    ranker = Ranker(student(Shape(dense=True))[0], use=use)
+    for truth in (True, False, np.True_, np.array([True])):
+        want = ranker.score(GOOD | {"age": float(np.ravel(truth)[0])}, [1, 2])
+        assert np.array_equal(ranker.score(GOOD | {"age": truth}, [1, 2]), want)
+
+
+@kernels
 def test_a_candidate_that_is_there_twice_gets_its_score_twice(use):
     ranker = Ranker(student(Shape(dense=True))[0], use=use)
     one, two = ranker.score(GOOD, [7]), ranker.score(GOOD, [7] * 100)

@@ -139,6 +139,9 @@ ATTACKS = [
     ("schema", "numbers that are looked up", set_field("age", vocabulary="user_id")),
     ("schema", "a vocabulary that is not there", set_field("device", vocabulary="devices")),
     ("schema", "a standard deviation of nought", set_field("age", std=0.0)),
+    ("schema", "a standard deviation that float32 holds as nought", set_field("age", std=1e-300)),
+    ("schema", "a standard deviation that makes every number infinite", set_field("age", std=1e-37)),
+    ("schema", "a standard deviation below nought", set_field("age", std=-1.0)),
     ("schema", "minus one number", set_field("mood", dim=-1)),
     ("schema", "keys of an unknown kind", put("schema", "vocabularies", 0, "keys", value="float")),
     # The terms: what is looked up where.

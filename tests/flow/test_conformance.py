@@ -1,6 +1,9 @@
 """Both plugins keep the contract, and the checks do find those that do not."""
 
+import contextlib
+import dataclasses
 import importlib.metadata
+import random
 from typing import ClassVar
 
 import numpy as np
@@ -12,6 +15,7 @@ from recsys_kd.flow.conformance import CHECKS, ContractBroken, World
 from recsys_kd.runtime import plugins
 from recsys_kd.runtime.plugins import PluginMissing, PluginUnsupported
 from recsys_kd.runtime.service import Answer
+from recsys_kd.runtime.versions import NoModel
 
 
 @pytest.mark.parametrize("plugin", ["inprocess", "kserve"])
@@ -46,6 +50,75 @@ class Meek(recsys_kd_inprocess.Backend):
             return Answer(np.zeros(len(candidates), np.float32), self.version, "")
 
 
+class Sorting(recsys_kd_inprocess.Backend):
+    """Gives the scores of its candidates in the order of their ids."""
+
+    def answer(self, request, candidates, features=None):
+        with contextlib.suppress(ValueError, TypeError, OverflowError):
+            candidates = np.sort(np.array(candidates, np.int64))
+        return super().answer(request, candidates, features)
+
+
+class Once(recsys_kd_inprocess.Backend):
+    """Answers a candidate that is there twice once."""
+
+    def answer(self, request, candidates, features=None):
+        return super().answer(request, list(dict.fromkeys(candidates)), features)
+
+
+class Featureless(recsys_kd_inprocess.Backend):
+    """Loses what belongs to candidates; the model takes what it lacks for unknown."""
+
+    def answer(self, request, candidates, features=None):
+        known = features and {"discount": features["discount"]}
+        return super().answer(request, candidates, known)
+
+
+class Shuffled(recsys_kd_inprocess.Backend):
+    """Gives every candidate another one's features."""
+
+    def answer(self, request, candidates, features=None):
+        other = features and {name: list(values)[::-1] for name, values in features.items()}
+        return super().answer(request, candidates, other)
+
+
+class Told(recsys_kd_inprocess.Backend):
+    """Is told less than it was."""
+
+    lost: ClassVar[dict] = {}
+
+    @classmethod
+    def open(cls, config):
+        return super().open(dataclasses.replace(config, **cls.lost))
+
+
+class NoCanary(Told):
+    lost: ClassVar[dict] = {"canary": 0.0}
+
+
+class OnlyCanary(Told):
+    lost: ClassVar[dict] = {"canary": 1.0}
+
+
+class NoStore(Told):
+    lost: ClassVar[dict] = {"store": None}
+
+
+class Fickle(Told):
+    """Rolls dice for every request."""
+
+    def answer(self, request, candidates, features=None):
+        self.service.canary = random.random()
+        return super().answer(request, candidates, features)
+
+
+class Misnamed(recsys_kd_inprocess.Backend):
+    """Names the champion, whoever answered."""
+
+    def answer(self, request, candidates, features=None):
+        return dataclasses.replace(super().answer(request, candidates, features), version=self.version)
+
+
 class Lingering(recsys_kd_inprocess.Backend):
     """Leaves its thread behind."""
 
@@ -60,6 +133,22 @@ BREAKERS = [
     (Mixed, conformance.it_gives_the_artifacts_probabilities_and_names_the_version, "user 3: "),
     (Mixed, conformance.every_request_is_answered_by_one_version_while_others_are_swapped_in, "requests went wrong"),
     (Meek, conformance.a_bad_request_is_refused_in_words_and_disturbs_no_other, "is answered, although it is wrong"),
+    (Sorting, conformance.it_gives_the_artifacts_probabilities_and_names_the_version, "user 3: "),
+    (Once, conformance.it_gives_the_artifacts_probabilities_and_names_the_version, "user 3: "),
+    (Featureless, conformance.every_candidate_has_the_score_of_its_own_features, "with candidates' features it gives"),
+    (Shuffled, conformance.every_candidate_has_the_score_of_its_own_features, "with candidates' features it gives"),
+    (NoCanary, conformance.a_canary_answers_its_share_of_users_and_always_the_same_ones, "the challenger answers 0"),
+    (OnlyCanary, conformance.a_canary_answers_its_share_of_users_and_always_the_same_ones, "challenger answers 64"),
+    (
+        Fickle,
+        conformance.a_canary_answers_its_share_of_users_and_always_the_same_ones,
+        "by the challenger another time",
+    ),
+    (
+        Misnamed,
+        conformance.a_canary_answers_its_share_of_users_and_always_the_same_ones,
+        "it names version 1, and gives",
+    ),
     (Lingering, conformance.closing_it_ends_its_threads_and_it_opens_again, "threads are left after closing"),
 ]
 
@@ -73,6 +162,12 @@ def test_a_plugin_that_breaks_the_contract_is_found_out(tmp_path, monkeypatch, b
     finally:
         while Lingering.left:
             Lingering.left.pop().service.stop()
+
+
+def test_a_plugin_that_reads_the_registrys_paths_instead_of_its_store_does_not_pass(tmp_path, monkeypatch):
+    monkeypatch.setattr(conformance_world, "find", lambda name: NoStore)
+    with pytest.raises(NoModel, match="refused by check 'exists'"):
+        conformance.artifacts_are_read_from_the_store_that_the_host_sees(World(tmp_path, "broken"))
 
 
 def offer(monkeypatch, value):

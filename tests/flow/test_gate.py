@@ -24,6 +24,7 @@ from recsys_kd.flow.gate import NotAnArtifact, gate
 from recsys_kd.registry.protocol import PromotionRefused
 from recsys_kd.registry.rules import check_verdict
 from recsys_kd.registry.sqlite import SqliteRegistry
+from recsys_kd.registry.store import read_copy
 from recsys_kd.settings import AbConfig, Margin, utc
 from tests.flow.test_ab import models as models
 
@@ -86,6 +87,8 @@ def test_a_passing_verdict_names_artifact_and_log_expires_and_promotes(models, d
             "teacher's age"} <= {n.split(" (")[0] for n in names}  # fmt: skip
     registry = SqliteRegistry(store / "registry.sqlite")
     assert registry.pointer("synthetic-shop", "champion").digest == artifact.digest
+    kept = read_copy(store, "synthetic-shop")
+    assert kept is not None and kept.aliases == registry.state("synthetic-shop").aliases
     assert f"the gate passed it on log {verdict.measured_on[:12]}" in [e.why for e in registry.audit("synthetic-shop")]
 
 

@@ -22,6 +22,7 @@ from recsys_kd.flow.planning import plan as make_plan
 from recsys_kd.models.plugins import UnknownTeacher
 from recsys_kd.models.teacher import Teacher
 from recsys_kd.progress import SILENT
+from recsys_kd.registry.store import read_copy
 from recsys_kd.runtime.ranker import Ranker
 from recsys_kd.settings import load_recipe
 from tests.conftest import quick
@@ -216,6 +217,8 @@ def test_registry_commands_show_and_roll_back(recipe, night):
     rows = json.loads(cli("registry", "list", "--store", store, "--json").stdout)
     assert rows[0]["model"] == recipe.name
     assert cli("registry", "verify", recipe.name, "1", "--store", store).returncode == 0
+    kept = read_copy(recipe.store, recipe.name)  # what a lost registry is restored from, without any worker
+    assert kept is not None and kept.aliases["champion"].digest == rows[0]["digest"]
     nothing = cli("registry", "rollback", "nobody", "--why", "x", "--store", store)
     assert nothing.returncode == 2 and "no previous champion" in nothing.stderr
 

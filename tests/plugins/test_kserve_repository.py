@@ -35,6 +35,14 @@ def test_the_repository_lists_every_version_in_memory(http):
     assert http.post("/v2/repository/index", json={"ready": True}).json() == rows
 
 
+def test_the_metrics_name_every_version_in_memory(http, world):
+    lines = [line for line in http.get("/metrics").text.splitlines() if line.startswith("recsys_kd_resident_version{")]
+    assert sorted(lines) == sorted(
+        f'recsys_kd_resident_version{{digest="{path.name[:12]}",model="shop",version="{number}"}} 1.0'
+        for number, path in world.paths.items()
+    )
+
+
 def test_load_and_unload_need_the_token(http, rpc, world):
     path = "/v2/repository/models/shop/unload"
     assert http.post(path).status_code == 401

@@ -6,9 +6,10 @@ import time
 
 import pytest
 
+from recsys_kd.cli import registry as commands
 from recsys_kd.registry.protocol import RegistryNotEmpty
 from recsys_kd.registry.sqlite import SqliteRegistry
-from recsys_kd.registry.store import CopyUnreadable, collect, read_copy, rebuild, write_copy
+from recsys_kd.registry.store import CopyUnreadable, collect, copy_beside, read_copy, rebuild, write_copy
 from tests.registry.test_registry import verdict
 from tests.served import artifact
 
@@ -43,6 +44,47 @@ def test_a_lost_registry_comes_back_from_the_store_with_numbers_aliases_and_nigh
     assert [v.digest for _, v in sorted(after.versions.items())] == [first.digest, second.digest, third.digest]
     with pytest.raises(RegistryNotEmpty):
         rebuild(lost, tmp_path, "shop", "ann")
+
+
+@pytest.mark.parametrize("copied", [True, False], ids=["with a copy", "from the artifacts alone"])
+def test_the_champion_after_a_rebuild_has_an_epoch_above_any_of_the_registry_that_was_lost(
+    registry, dataset, tmp_path, copied
+):
+    publish(registry, dataset, tmp_path, 0, "2026-01-05")
+    if copied:
+        write_copy(registry, tmp_path, "shop")
+    for seed, night in ((1, "2026-01-06"), (2, "2026-01-07")):  # the store's copy knows nothing of these
+        last = publish(registry, dataset, tmp_path, seed, night)
+    assert registry.epoch("shop") == 3
+    lost, began = SqliteRegistry(tmp_path / "new.sqlite"), time.time_ns() // 1_000_000
+    found = rebuild(lost, tmp_path, "shop", "ann")
+    assert lost.epoch("shop") == (1 if copied else 0) and began < found.next_epoch <= time.time_ns() // 1_000_000 + 1
+    number = next(v.number for v in lost.versions("shop") if v.digest == last.digest)
+    pointer = lost.promote("shop", number, verdict(last.digest), lost.epoch("shop"), "ann", "")
+    assert pointer.epoch == lost.epoch("shop") == found.next_epoch
+    write_copy(lost, tmp_path, "shop")
+    again = SqliteRegistry(tmp_path / "again.sqlite")
+    assert rebuild(again, tmp_path, "shop", "ann").next_epoch > pointer.epoch
+
+
+def test_the_copy_is_written_only_into_the_store_that_holds_the_champion(registry, dataset, tmp_path):
+    made = publish(registry, dataset, tmp_path / "store", 0, "2026-01-05")
+    other = tmp_path / "other"
+    (other / "shop").mkdir(parents=True)
+    for store in (other, tmp_path / "nowhere", tmp_path / "store"):
+        copy_beside(registry, store, "shop")
+    assert not (other / "shop" / "registry.json").exists() and not (tmp_path / "nowhere").exists()
+    assert read_copy(tmp_path / "store", "shop").aliases["champion"].digest == made.digest
+
+
+def test_a_rebuild_tells_what_services_do_until_the_next_promotion(registry, dataset, tmp_path, capsys):
+    made = publish(registry, dataset, tmp_path / "store", 0, "2026-01-05")
+    copy_beside(registry, tmp_path / "store", "shop")
+    commands.rebuild("shop", tmp_path / "store", str(tmp_path / "new.sqlite"))
+    told = capsys.readouterr().out
+    assert f"shop: 1 versions, 1 nights, champion {made.digest[:12]}" in told
+    next_epoch = SqliteRegistry(tmp_path / "new.sqlite").state("shop").next_epoch
+    assert f"until the next promotion or rollback, which is epoch {next_epoch}" in told and "shop.json" in told
 
 
 def test_what_was_collected_after_the_copy_does_not_come_back(registry, dataset, tmp_path):

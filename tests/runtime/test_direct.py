@@ -9,6 +9,7 @@ import pytest
 
 from recsys_kd.runtime import abi
 from recsys_kd.runtime.ranker import BadRequest, Ranker
+from recsys_kd.runtime.values import LARGEST
 from tests.runtime.test_kernel import NATIVE, SHAPES, native, requests, shapes
 from tests.students import Shape, student
 
@@ -65,6 +66,9 @@ UNUSUAL = [
     ({**FULL, "age": float("nan")}, [1], "'age': missing, NaN or infinite"),
     ({**FULL, "age": 1e39}, [1], "'age': missing, NaN or infinite"),
     ({**FULL, "age": None}, [1], "'age'"),
+    ({**FULL, "age": 3e9}, [1], r"'age': 3e\+09 is over 1e\+09 standard deviations \(2\) from the log's mean \(0.5\)"),
+    ({**FULL, "age": -(10**20)}, [1], r"'age': -1e\+20 is over 1e\+09 standard"),
+    ({**FULL, "mood": [0.0, 0.0, 1e30, 0.0]}, [1], r"'mood': 1e\+30 is too large, a number of a vector may be 1e\+09"),
     ({**FULL, "mood": [0.0] * 3}, [1], "'mood'"),
     ({"user_id": 7, "mood": [0.0] * 4}, [1], "'age'"),
     (FULL, ["a"], "'item_id': ids are integers"),
@@ -72,6 +76,18 @@ UNUSUAL = [
     (FULL, np.array([2**63], dtype=np.uint64), "does not fit in 64 bits"),
     (FULL, np.array([1.5]), "'item_id': ids are integers"),
 ]
+
+
+@native
+def test_the_largest_number_that_is_scored_is_the_same_in_one_call_as_by_way_of_python(kernel):
+    one, two, _ = both(Shape(dense=True), kernel)
+    most = {**FULL, "mood": [LARGEST, -LARGEST, 0.0, 1.0]}
+    got, _ = one._direct.score(most, [1, 2], logits=True)
+    assert got.tolist() == two.score(most, [1, 2], logits=True).tolist() and np.isfinite(got).all()
+    beyond = {**FULL, "mood": [float(np.nextafter(np.float32(LARGEST), np.float32(np.inf))), 0.0, 0.0, 1.0]}
+    assert one._direct.score(beyond, [1, 2], logits=True) is None
+    with pytest.raises(BadRequest, match="'mood': 1e\\+09 is too large"):
+        two.score(beyond, [1, 2])
 
 
 @native

@@ -121,6 +121,15 @@ def test_a_histogram_counts_up_to_and_with_each_bound():
     assert list(SHARES) == sorted(SHARES)
 
 
+def test_a_histogram_leaves_out_what_is_not_finite_and_its_sum_stays_a_number():
+    made = Histogram((0.1, 0.2))
+    made.add(float("nan"))
+    made.add(float("inf"))
+    made.add_many(np.array([np.nan, 0.15, -np.inf], np.float32))
+    made.add_many(np.array([0.15], np.float32))
+    assert made.cumulative() == [("0.1", 0.0), ("0.2", 2.0), ("+Inf", 2.0)] and made.sum == pytest.approx(0.3)
+
+
 def test_a_shadow_compares_and_never_touches_the_answer(world, serve):
     kept = []
     shadow = Shadow(1.0, kept.extend)
@@ -138,6 +147,19 @@ def test_a_shadow_compares_and_never_touches_the_answer(world, serve):
         assert (row.champion, row.challenger, row.candidates, row.error) == (2, 3, 4, "")
         assert row.mean_difference == pytest.approx(difference.mean()) and row.top_overlap == 1.0
         assert row.max_difference == pytest.approx(difference.max()) and row.challenger_seconds > 0
+
+
+def test_what_a_shadow_looks_up_is_not_counted_among_what_was_answered(world, serve):
+    service = serve(canary=0.25, shadow=Shadow(1.0))
+    unknown = [0, 1001, 1002, 1003]  # three of four have no row of their own
+    for user in range(40):
+        service.score(REQUEST | {"user_id": user}, unknown, FEATURES)
+    service.stop()
+    assert service.shadow.compared == service.stats.versions[2].requests > 20
+    for live in service.watcher.serving.resident():
+        if live.number in (2, 3):
+            candidates = service.stats.versions[live.number].candidates
+            assert live.ranker.fallback_counts["item_id"] == 0.75 * candidates > 0, live.number
 
 
 def test_a_shadow_that_is_too_slow_drops_requests_and_counts_them(world, serve, monkeypatch):

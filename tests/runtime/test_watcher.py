@@ -1,5 +1,6 @@
 """The watcher on a real registry: what it takes over, what it refuses, and what it serves when there is nothing."""
 
+import dataclasses
 import gc
 import json
 import logging
@@ -12,6 +13,7 @@ import numpy as np
 import pytest
 
 from recsys_kd.errors import OutsideError
+from recsys_kd.registry.store import rebuild
 from recsys_kd.registry.where import open_registry
 from recsys_kd.runtime.lastgood import PointerFile
 from recsys_kd.runtime.versions import NoModel
@@ -53,6 +55,19 @@ class Down:
 
     def announce(self, model, service, digest, seconds):
         raise self.error
+
+
+class Fixed:
+    """A registry that always says the same."""
+
+    def __init__(self, said):
+        self.said = said
+
+    def state(self, model):
+        return self.said
+
+    def announce(self, model, service, digest, seconds):
+        pass
 
 
 def scores(live):
@@ -217,6 +232,35 @@ def test_a_registry_that_went_back_in_time_is_not_followed(world, watch, tmp_pat
     watcher.stop()
     again = watch(stale)  # the epoch is remembered on disk
     assert number(again) == 2 and again.refusals == {"stale-epoch": 1}
+
+
+def test_after_a_rebuild_services_follow_the_next_champion(world, watch, tmp_path):
+    for seed in (1, 2, 3):
+        world.publish(seed)
+    watcher = watch()
+    assert watcher.epoch == 3
+    rebuilt = open_registry(None, tmp_path / "rebuilt")
+    rebuild(rebuilt, world.store, "shop", "ann")
+    watcher.registry = world.registry = rebuilt
+    assert not watcher.poll() and watcher.refusals == {"no-champion": 1}
+    fourth = world.publish(4)
+    assert watcher.poll() and watcher.serving.champion.digest == fourth.name
+    watcher.stop()
+    assert watch(rebuilt).serving.champion.digest == fourth.name
+
+
+def test_an_epoch_that_no_registry_gives_is_not_remembered(world, watch):
+    world.publish(1)
+    watcher = watch()
+    true = world.registry.state("shop")
+    pointer = dataclasses.replace(true.aliases["champion"], epoch=9 * 10**18)
+    broken = dataclasses.replace(true, aliases={"champion": pointer})
+    watcher.registry = Fixed(broken)
+    assert not watcher.poll() and watcher.refusals == {"registry-unreadable": 1} and watcher.epoch == 1
+    assert "epoch 9000000000000000000" in str(watcher.fault)
+    watcher.registry = world.registry
+    second = world.publish(2)
+    assert watcher.poll() and watcher.serving.champion.digest == second.name
 
 
 def test_without_a_registry_a_restarted_service_serves_the_last_known_good_version(world, watch):

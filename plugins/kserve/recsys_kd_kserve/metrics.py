@@ -86,11 +86,11 @@ class Metrics(Collector):
 
 def _watching(family: Family, model: str, service: Service) -> None:
     watcher = service.watcher
-    live = watcher.serving.champion
-    family.gauge("active_version", "Version that answers", live.number, model=model)
-    family.gauge(
-        "resident_version", "Versions in memory", 1, model=model, version=str(live.number), digest=live.digest[:12]
-    )
+    serving = watcher.serving
+    family.gauge("active_version", "Version that answers", serving.champion.number, model=model)
+    for live in serving.resident():
+        labels = {"model": model, "version": str(live.number), "digest": live.digest[:12]}
+        family.gauge("resident_version", "Versions in memory", 1, **labels)
     family.gauge("epoch", "The registry's epoch as of what answers", watcher.epoch, model=model)
     family.count("swaps", "Versions taken over, the first one included", watcher.swaps, model=model)
     # From nought on: Prometheus sees no increase in a counter that is born at 1.

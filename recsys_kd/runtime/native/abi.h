@@ -97,6 +97,9 @@ struct rk_batch {
 
 enum rk_kind : int32_t { RK_INT = 0, RK_STRING = 1, RK_INTS = 2, RK_STRINGS = 3, RK_NUMBER = 4, RK_VECTOR = 5 };
 
+// The largest number a model reads, standardized; recsys_kd/runtime/values.py, LARGEST, says why.
+constexpr float RK_LARGEST = 1e9f;
+
 // A field of raw requests. `length`: ids of a bag that count, the last ones (0: all), or numbers of a vector.
 struct rk_field {
   void* name;  // a Python string

@@ -29,14 +29,15 @@ struct Values {
   }
 };
 
-// Whether an object is a list or an int64 array of one dimension.
-inline bool open_values(void* object, Values& values) {
+// Whether an object is a list or an int64 array of one dimension; `array` is one for sure. Others lend memory, too, and
+// mean another thing by it: a masked array hides some of its values.
+inline bool open_values(void* object, void* array, Values& values) {
   if (is(object, PyList_Type)) {
     values.list = object;
     values.count = PyList_Size(object);
     return true;
   }
-  if (PyObject_GetBuffer(object, &values.view, VIEW_FORMAT | VIEW_CONTIGUOUS)) return false;
+  if (!alike(object, array) || PyObject_GetBuffer(object, &values.view, VIEW_FORMAT | VIEW_CONTIGUOUS)) return false;
   const rk_view& view = values.view;
   values.count = view.dims == 1 ? view.shape[0] : 0;
   const char* kind = view.format ? view.format : "";
@@ -75,7 +76,7 @@ inline bool read_number(void* value, const rk_field& field, float* number) {
   if (!value || !(is(value, PyFloat_Type) || is(value, PyLong_Type))) return false;
   const float raw = static_cast<float>(PyFloat_AsDouble(value));
   *number = (raw - field.mean) / field.std;
-  return std::isfinite(raw) && !PyErr_Occurred();
+  return std::fabs(*number) <= RK_LARGEST && !PyErr_Occurred();  // of NaN and of what is infinite this is false
 }
 
 inline bool read_vector(void* value, const rk_field& field, float* numbers) {
@@ -105,7 +106,7 @@ struct Call {
 };
 
 // Finds the fields' values, and how much room they need; false where there is anything else in the request.
-inline bool find_values(const rk_entry& entry, void* request, Call& call) {
+inline bool find_values(const rk_entry& entry, void* request, void* array, Call& call) {
   int64_t known = 0, bag = 0, end = 0;
   for (int i = 0; i < entry.fields; i++) {
     const rk_field& field = entry.field[i];
@@ -113,7 +114,7 @@ inline bool find_values(const rk_entry& entry, void* request, Call& call) {
     if (value) Py_IncRef(value), known++;
     if (field.kind != RK_INTS && field.kind != RK_STRINGS) continue;
     Values& values = call.bags[bag];
-    if (value && value != _Py_NoneStruct && !open_values(value, values)) return false;
+    if (value && value != _Py_NoneStruct && !open_values(value, array, values)) return false;
     end += field.length && values.count > field.length ? field.length : values.count;
     call.bag_ends[bag++] = end;
   }
@@ -146,7 +147,8 @@ inline bool read_request(const rk_entry& entry, Call& call) {
 
 inline int score(const rk_entry& entry, void* request, void* candidates, const rk_view& out, int probable,
                  int64_t* misses, Call& call) {
-  if (!find_values(entry, request, call) || !open_values(candidates, call.candidates)) return RK_UNUSUAL;
+  void* array = out.owner;
+  if (!find_values(entry, request, array, call) || !open_values(candidates, array, call.candidates)) return RK_UNUSUAL;
   const int64_t count = call.candidates.count;
   if (out.bytes != count * static_cast<int64_t>(sizeof(float))) return RK_UNUSUAL;
   const rk_model& model = *entry.model;

@@ -33,6 +33,7 @@ RK_WEAK intptr_t PyDict_Size(void* dict);
 RK_WEAK void* PyList_GetItem(void* list, intptr_t at);  // a borrowed reference
 RK_WEAK intptr_t PyList_Size(void* list);
 RK_WEAK int PyObject_IsInstance(void* object, void* type);
+RK_WEAK void* PyObject_Type(void* object);  // a new reference
 RK_WEAK long long PyLong_AsLongLong(void* number);
 RK_WEAK void* PyLong_AsVoidPtr(void* number);
 RK_WEAK void* PyLong_FromLong(long number);
@@ -57,13 +58,22 @@ constexpr int METHOD_FAST = 0x80;                                          // ME
 
 inline bool python_is_there() {
   return PyDict_GetItemWithError && PyDict_Size && PyList_GetItem && PyList_Size && PyObject_IsInstance &&
-         PyLong_AsLongLong && PyLong_AsVoidPtr && PyLong_FromLong && PyCFunction_NewEx && PyFloat_AsDouble &&
+         PyObject_Type &&         PyLong_AsLongLong && PyLong_AsVoidPtr && PyLong_FromLong && PyCFunction_NewEx && PyFloat_AsDouble &&
          PyUnicode_AsUTF8AndSize && PyObject_GetBuffer && PyBuffer_Release && Py_IncRef && Py_DecRef && PyErr_Occurred &&
          PyErr_Clear && PyEval_SaveThread && PyEval_RestoreThread && PyLong_Type && PyFloat_Type && PyUnicode_Type &&
          PyList_Type && _Py_NoneStruct && _Py_TrueStruct && _Py_FalseStruct;
 }
 
 inline bool is(void* object, char* type) { return PyObject_IsInstance(object, type) == 1; }
+
+// Whether both are of the very same class.
+inline bool alike(void* one, void* two) {
+  void *first = PyObject_Type(one), *second = PyObject_Type(two);
+  const bool same = first && first == second;
+  if (first) Py_DecRef(first);
+  if (second) Py_DecRef(second);
+  return same;
+}
 
 // Which Python counts among the integers; they are no ids.
 inline bool is_truth(void* object) { return object == _Py_TrueStruct || object == _Py_FalseStruct; }
