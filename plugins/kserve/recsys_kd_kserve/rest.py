@@ -11,6 +11,7 @@ from typing import Any
 
 from fastapi import FastAPI, Request, Response
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 
 from recsys_kd.runtime.versions import NoModel
 from recsys_kd_kserve.config import TOKEN, Refused, ServerConfig
@@ -62,6 +63,7 @@ class Rest:
         app.add_exception_handler(Exception, self._refuse)
         for kind in (Refused, NoModel, HTTPException):
             app.add_exception_handler(kind, self._refuse)
+        app.add_exception_handler(ClientDisconnect, self._hung_up)
         app.add_exception_handler(ModelNotFound, lambda _, error: _error(404, str(error)))
         for kind in (ModelNotReady, ServerNotReady):
             app.add_exception_handler(kind, lambda _, error: _error(503, str(error)))
@@ -73,6 +75,11 @@ class Rest:
         status, text = status_of(error)
         self.metrics.refused("rest", status)
         return _error(status, text)
+
+    async def _hung_up(self, request: Request, error: Exception) -> Response:
+        """Count a client that went away in mid-body, as nginx does: it is no defect, and nobody reads the answer."""
+        self.metrics.refused("rest", 499)
+        return _error(499, "the client went away before its request was read")
 
     async def show_metrics(self) -> Response:
         """Return Prometheus metrics."""
