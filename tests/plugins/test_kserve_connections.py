@@ -1,9 +1,26 @@
 """What clients that are slow, idle or gone may hold of a server: no error lines, no scoring slots, no descriptors."""
 
+import json
 import logging
 import time
+from contextlib import closing, contextmanager
 
-from tests.plugins.kserve_host import half_sent
+import httpx
+
+from recsys_kd_kserve.server import Server
+from tests.plugins.kserve_host import LISTED, configured, half_sent
+
+INFER = "/v2/models/shop/infer"
+
+
+@contextmanager
+def running(world, **limits):
+    """Run a server of its own, and a client of it."""
+    made = Server(configured(world, **limits))
+    made.start()
+    with httpx.Client(base_url=f"http://127.0.0.1:{made.port}", timeout=5) as client:
+        yield made, client
+    made.stop()
 
 
 def refused(http):
@@ -29,3 +46,25 @@ def test_a_client_that_hangs_up_in_mid_body_is_neither_a_defect_nor_a_line_of_th
         wait(lambda: sum(refused(http).values()) == sum(before.values()) + 5)
     assert refused(http) == before | {499: before.get(499, 0) + 5}
     assert caplog.records == []
+
+
+def test_bodies_that_do_not_come_take_no_place_of_those_that_came(world):
+    with running(world, max_requests=2) as (made, client):
+        slow = [half_sent(made.port) for _ in range(8)]
+        for _ in range(3):
+            assert client.post(INFER, json=LISTED).status_code == 200
+        for connection in slow:
+            connection.close()
+
+
+def test_bodies_in_reading_hold_so_many_bytes_at_most(world):
+    body = json.dumps(LISTED).encode()
+    size = len(body) + 100
+    with running(world, max_requests=2, max_bytes=size) as (made, client):
+        with closing(half_sent(made.port, size)) as one, closing(half_sent(made.port, size)) as other:
+            for connection in (one, other):
+                connection.sendall(b" " * (size - 20))  # with what was sent before: 11 bytes are missing
+            wait(lambda: client.post(INFER, content=body).status_code == 429)
+            found = client.post(INFER, content=body)
+            assert f"more than {2 * size} bytes of bodies are being read" in found.json()["error"]
+        wait(lambda: client.post(INFER, content=body).status_code == 200)

@@ -29,7 +29,8 @@ class ServerConfig:
     """Where to listen, and how much at once.
 
     serving: what every host is told, for each of `models`. port 0: any free one. max_bytes: of a request's body.
-    max_requests: in work at once over each protocol; more are refused with 429 (RESOURCE_EXHAUSTED).
+    max_requests: in work at once over each protocol; more are refused with 429 (RESOURCE_EXHAUSTED). A request whose
+    body is still being read is not in work; all such bodies together hold max_requests * max_bytes at most.
     """
 
     models: tuple[str, ...]

@@ -42,6 +42,8 @@ class Rest:
     def __init__(self, config: ServerConfig, plane: Plane, metrics: Metrics) -> None:
         self.config, self.plane, self.metrics = config, plane, metrics
         self.working = 0
+        self.reading = 0
+        """Bytes of the bodies that are being read."""
 
     def app(self) -> FastAPI:
         """Return the application."""
@@ -121,16 +123,18 @@ class Rest:
     async def infer(self, request: Request, model_name: str, model_version: str | None = None) -> Response:
         """Score a request's candidates."""
         began = time.perf_counter()
-        if self.working >= self.config.max_requests:
-            raise Refused(429, f"{self.working} requests are in work, no more are taken at once; try again")
-        self.working += 1
         try:
             model = self.plane.answering(model_name, model_version)
-            body = await self._body(request)
-            asked = replace(parse(body, request.headers.get(HEADER_LENGTH)), version=model_version)
-            return encoded(model_name, asked, await model.scored(asked))
+            body = await self._body(request)  # who is slow to send it holds no place of those who have
+            if self.working >= self.config.max_requests:
+                raise Refused(429, f"{self.working} requests are in work, no more are taken at once; try again")
+            self.working += 1
+            try:
+                asked = replace(parse(body, request.headers.get(HEADER_LENGTH)), version=model_version)
+                return encoded(model_name, asked, await model.scored(asked))
+            finally:
+                self.working -= 1
         finally:
-            self.working -= 1
             self.metrics.took("rest", time.perf_counter() - began)
 
     async def _json(self, request: Request) -> Any:
@@ -149,11 +153,20 @@ class Rest:
                 async for part in request.stream():
                     parts.append(part)
                     size += len(part)
-                    if size > most:
-                        raise Refused(413, f"the body has more than {most} bytes; send fewer candidates")
+                    self.reading += len(part)
+                    self._check_size(size)
         except TimeoutError:
             raise Refused(408, f"the body did not come within {self.config.read_seconds:g} s") from None
+        finally:
+            self.reading -= size
         return b"".join(parts)
+
+    def _check_size(self, size: int) -> None:
+        most, all_most = self.config.max_bytes, self.config.max_bytes * self.config.max_requests
+        if size > most:
+            raise Refused(413, f"the body has more than {most} bytes; send fewer candidates")
+        if self.reading > all_most:
+            raise Refused(429, f"more than {all_most} bytes of bodies are being read at once; try again")
 
 
 def _error(status: int, text: str) -> Response:
