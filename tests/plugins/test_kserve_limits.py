@@ -15,24 +15,8 @@ from tests.plugins.kserve_host import LISTED, configured, half_sent
 from tests.runtime.world import CANDIDATES, FEATURES, REQUEST
 
 
-def test_more_requests_at_once_than_allowed_are_refused_and_slow_ones_are_ended(world):
-    made = Server(configured(world, max_requests=1, read_seconds=1.0))
-    made.start()
-    url = f"http://127.0.0.1:{made.port}"
-    slow = half_sent(made.port)
-    answers = []
-    while 429 not in answers and len(answers) < 200:
-        answers.append(httpx.post(f"{url}/v2/models/shop/infer", json=LISTED).status_code)
-    assert httpx.get(f"{url}/v2/health/live").status_code == 200
-    assert answers[-1] == 429 and set(answers) <= {200, 429}
-    assert b" 408 " in slow.recv(4096).split(b"\r\n")[0]
-    slow.close()
-    assert httpx.post(f"{url}/v2/models/shop/infer", json=LISTED).status_code == 200
-    made.stop()
-
-
-def test_a_large_request_does_not_hold_up_the_event_loop(server, monkeypatch):
-    model = server.repository.models["shop"]
+def held(model, monkeypatch):
+    """Hold up a model's answers; return what is set once it answers, what lets it go, and the event loops it is in."""
     inside, go, loops = threading.Event(), threading.Event(), []
 
     def slow(payload, answer=model.answer):
@@ -42,18 +26,48 @@ def test_a_large_request_does_not_hold_up_the_event_loop(server, monkeypatch):
         return answer(payload)
 
     monkeypatch.setattr(model, "answer", slow)
+    return inside, go, loops
+
+
+def large(port, found):
+    """Ask for 4000 scores in a thread of its own, and put their shape into `found`."""
     features = {
         name: np.tile(np.array(v), (1000, *[1] * (np.array(v).ndim - 1))).reshape(4000, *np.array(v).shape[1:])
         for name, v in FEATURES.items()
     }
-    found = []
 
-    def large():
-        with RestClient(f"http://127.0.0.1:{server.port}", "shop", 30) as client:
+    def ask():
+        with RestClient(f"http://127.0.0.1:{port}", "shop", 30) as client:
             found.append(client.score(REQUEST, CANDIDATES * 1000, features).scores.shape)
 
-    thread = threading.Thread(target=large)
+    thread = threading.Thread(target=ask)
     thread.start()
+    return thread
+
+
+def test_more_requests_at_once_than_allowed_are_refused_and_slow_ones_are_ended(world, monkeypatch):
+    made = Server(configured(world, max_requests=1, read_seconds=1.0))
+    made.start()
+    inside, go, _ = held(made.repository.models["shop"], monkeypatch)
+    url, found = f"http://127.0.0.1:{made.port}", []
+    thread = large(made.port, found)
+    assert inside.wait(30)
+    refused = httpx.post(f"{url}/v2/models/shop/infer", json=LISTED)
+    assert refused.status_code == 429 and "1 requests are in work" in refused.json()["error"]
+    assert httpx.get(f"{url}/v2/health/live").status_code == 200
+    go.set()
+    thread.join()
+    slow = half_sent(made.port)
+    assert b" 408 " in slow.recv(4096).split(b"\r\n")[0]
+    slow.close()
+    assert httpx.post(f"{url}/v2/models/shop/infer", json=LISTED).status_code == 200 and found == [(4000,)]
+    made.stop()
+
+
+def test_a_large_request_does_not_hold_up_the_event_loop(server, monkeypatch):
+    inside, go, loops = held(server.repository.models["shop"], monkeypatch)
+    found = []
+    thread = large(server.port, found)
     assert inside.wait(30)
     assert httpx.get(f"http://127.0.0.1:{server.port}/v2/health/live", timeout=10).status_code == 200
     go.set()

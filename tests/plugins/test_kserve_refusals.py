@@ -53,7 +53,7 @@ def test_a_bad_request_is_told_what_is_expected(http, what):
     assert found.status_code == 400 and words in found.json()["error"] and len(found.content) < 4000
 
 
-@pytest.mark.parametrize("length", ["x", "-1", "999999", "²"])
+@pytest.mark.parametrize("length", ["x", "-1", "999999", "²", "9" * 5000])
 def test_a_header_length_that_is_none_is_refused(http, length):
     headers = [(b"inference-header-content-length", length.encode("latin-1"))]
     assert http.post("/v2/models/shop/infer", content=b"{}", headers=headers).status_code == 400
@@ -111,6 +111,16 @@ def test_grpc_refuses_in_the_same_words(world, rpc):
         call(rpc, "ModelInfer", {"model_name": "shop", "raw_input_contents": [b"x"]})
     assert error.value.code() == grpc.StatusCode.INVALID_ARGUMENT
     assert np.array_equal(rpc.score(REQUEST, CANDIDATES, FEATURES).scores, expected(world, 2))
+
+
+@pytest.mark.parametrize("method", ["ModelInfer", "ModelReady", "ModelMetadata", "RepositoryModelLoad"])
+def test_bytes_that_are_no_message_are_a_bad_request_and_not_a_line_of_the_log(rpc, caplog, method):
+    send = rpc.channel.unary_unary(f"/inference.GRPCInferenceService/{method}")
+    with pytest.raises(grpc.RpcError) as error:
+        send(b"\xff" * 20, timeout=30)
+    assert error.value.code() == grpc.StatusCode.INVALID_ARGUMENT
+    assert error.value.details() == "the 20 bytes are not a message of the protocol (protobuf)"
+    assert caplog.records == []
 
 
 def test_bad_requests_do_not_disturb_good_ones(world, server, http):

@@ -29,7 +29,10 @@ class ServerConfig:
     """Where to listen, and how much at once.
 
     serving: what every host is told, for each of `models`. port 0: any free one. max_bytes: of a request's body.
-    max_requests: in work at once over each protocol; more are refused with 429 (RESOURCE_EXHAUSTED).
+    max_requests: in work at once over each protocol; more are refused with 429 (RESOURCE_EXHAUSTED). A request whose
+    body is still being read is not in work; all such bodies together hold max_requests * max_bytes at most.
+    max_connections: over REST; more get 503, and never more than half of the process's descriptors. read_seconds: for
+    headers, and again for a body.
     """
 
     models: tuple[str, ...]
@@ -40,6 +43,7 @@ class ServerConfig:
     max_bytes: int = 16 << 20
     max_candidates: int = 100_000
     max_requests: int = 64
+    max_connections: int = 512
     read_seconds: float = 10.0
     drain_seconds: float = 20.0
     token: str | None = None

@@ -11,6 +11,7 @@ from typing import Any
 
 from fastapi import FastAPI, Request, Response
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 
 from recsys_kd.runtime.versions import NoModel
 from recsys_kd_kserve.config import TOKEN, Refused, ServerConfig
@@ -41,6 +42,8 @@ class Rest:
     def __init__(self, config: ServerConfig, plane: Plane, metrics: Metrics) -> None:
         self.config, self.plane, self.metrics = config, plane, metrics
         self.working = 0
+        self.reading = 0
+        """Bytes of the bodies that are being read."""
 
     def app(self) -> FastAPI:
         """Return the application."""
@@ -62,6 +65,7 @@ class Rest:
         app.add_exception_handler(Exception, self._refuse)
         for kind in (Refused, NoModel, HTTPException):
             app.add_exception_handler(kind, self._refuse)
+        app.add_exception_handler(ClientDisconnect, self._hung_up)
         app.add_exception_handler(ModelNotFound, lambda _, error: _error(404, str(error)))
         for kind in (ModelNotReady, ServerNotReady):
             app.add_exception_handler(kind, lambda _, error: _error(503, str(error)))
@@ -73,6 +77,11 @@ class Rest:
         status, text = status_of(error)
         self.metrics.refused("rest", status)
         return _error(status, text)
+
+    async def _hung_up(self, request: Request, error: Exception) -> Response:
+        """Count a client that went away in mid-body, as nginx does: it is no defect, and nobody reads the answer."""
+        self.metrics.refused("rest", 499)
+        return _error(499, "the client went away before its request was read")
 
     async def show_metrics(self) -> Response:
         """Return Prometheus metrics."""
@@ -114,16 +123,18 @@ class Rest:
     async def infer(self, request: Request, model_name: str, model_version: str | None = None) -> Response:
         """Score a request's candidates."""
         began = time.perf_counter()
-        if self.working >= self.config.max_requests:
-            raise Refused(429, f"{self.working} requests are in work, no more are taken at once; try again")
-        self.working += 1
         try:
             model = self.plane.answering(model_name, model_version)
-            body = await self._body(request)
-            asked = replace(parse(body, request.headers.get(HEADER_LENGTH)), version=model_version)
-            return encoded(model_name, asked, await model.scored(asked))
+            body = await self._body(request)  # who is slow to send it holds no place of those who have
+            if self.working >= self.config.max_requests:
+                raise Refused(429, f"{self.working} requests are in work, no more are taken at once; try again")
+            self.working += 1
+            try:
+                asked = replace(parse(body, request.headers.get(HEADER_LENGTH)), version=model_version)
+                return encoded(model_name, asked, await model.scored(asked))
+            finally:
+                self.working -= 1
         finally:
-            self.working -= 1
             self.metrics.took("rest", time.perf_counter() - began)
 
     async def _json(self, request: Request) -> Any:
@@ -142,11 +153,20 @@ class Rest:
                 async for part in request.stream():
                     parts.append(part)
                     size += len(part)
-                    if size > most:
-                        raise Refused(413, f"the body has more than {most} bytes; send fewer candidates")
+                    self.reading += len(part)
+                    self._check_size(size)
         except TimeoutError:
             raise Refused(408, f"the body did not come within {self.config.read_seconds:g} s") from None
+        finally:
+            self.reading -= size
         return b"".join(parts)
+
+    def _check_size(self, size: int) -> None:
+        most, all_most = self.config.max_bytes, self.config.max_bytes * self.config.max_requests
+        if size > most:
+            raise Refused(413, f"the body has more than {most} bytes; send fewer candidates")
+        if self.reading > all_most:
+            raise Refused(429, f"more than {all_most} bytes of bodies are being read at once; try again")
 
 
 def _error(status: int, text: str) -> Response:

@@ -6,6 +6,7 @@ from collections.abc import Awaitable, Callable
 from functools import wraps
 from typing import Any
 
+from google.protobuf.message import DecodeError
 from grpc import StatusCode, aio
 
 from recsys_kd_kserve.config import PortTaken, Refused, ServerConfig
@@ -38,6 +39,8 @@ def told(call: Call) -> Call:
     @wraps(call)
     async def guarded(self: "Servicer", request: Any, context: Any) -> Any:
         try:
+            if isinstance(request, Refused):
+                raise request
             return await call(self, request, context)
         except Exception as error:  # noqa: BLE001 - anything is a status; a defect is INTERNAL
             status, text = status_of(error)
@@ -148,6 +151,34 @@ def _authorization(context: Any) -> str | None:
     return next((m.value for m in context.invocation_metadata() or () if m.key == "authorization"), None)
 
 
+class Tolerant:
+    """A server as KServe's `add_servicer` sees it: to its methods, bytes that are no message are a `Refused`.
+
+    gRPC itself would answer UNKNOWN with the name of a Python class, and write a traceback for each.
+    """
+
+    def __init__(self, server: aio.Server) -> None:
+        self.server = server
+
+    def add_generic_rpc_handlers(self, handlers: Any) -> None:
+        """Leave these out: they are the registered ones once more."""
+
+    def add_registered_method_handlers(self, service: str, handlers: dict[str, Any]) -> None:
+        """Register methods."""
+        made = {n: h._replace(request_deserializer=_read(h.request_deserializer)) for n, h in handlers.items()}
+        self.server.add_registered_method_handlers(service, made)
+
+
+def _read(parse: Callable[[bytes], Any]) -> Callable[[bytes], Any]:
+    def read(data: bytes) -> Any:
+        try:
+            return parse(data)
+        except DecodeError:
+            return Refused(400, f"the {len(data)} bytes are not a message of the protocol (protobuf)")
+
+    return read
+
+
 def listen(config: ServerConfig, servicer: Servicer) -> tuple[aio.Server, int]:
     """Return a server that is not started yet, and its port. Raises: PortTaken."""
     server = aio.server(
@@ -159,7 +190,7 @@ def listen(config: ServerConfig, servicer: Servicer) -> tuple[aio.Server, int]:
             ("grpc.so_reuseport", 0),
         ],
     )
-    add_servicer(servicer, server)
+    add_servicer(servicer, Tolerant(server))
     address = f"{config.host}:{config.grpc_port}"
     try:
         port = server.add_insecure_port(address)

@@ -21,6 +21,7 @@ from recsys_kd.runtime.shadow import Shadow
 from recsys_kd.runtime.watcher import Watcher
 from recsys_kd_kserve import rpc
 from recsys_kd_kserve.config import PortTaken, ServerConfig
+from recsys_kd_kserve.connections import HttpConfig, end_late, quieten
 from recsys_kd_kserve.metrics import Metrics
 from recsys_kd_kserve.model import RankingModel
 from recsys_kd_kserve.repository import Plane, Repository
@@ -72,6 +73,12 @@ def make_service(config: ServingConfig) -> Service:
 
 class _Http(uvicorn.Server):
     """Uvicorn without signal handlers of its own: the server's drain both protocols."""
+
+    async def on_tick(self, counter: int) -> bool:
+        """Look for connections that are late, once a second."""
+        if counter % 10 == 0:
+            end_late(self.server_state.connections, asyncio.get_running_loop().time())
+        return await super().on_tick(counter)
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -134,6 +141,7 @@ class Server:
 
     async def _serve(self, started: Callable[["Server"], object], *, signals: bool) -> None:
         loop, stop = asyncio.get_running_loop(), asyncio.Event()
+        quieten(loop)
         self._stop = lambda: loop.call_soon_threadsafe(stop.set)
         if signals:
             for each in (signal.SIGTERM, signal.SIGINT):
@@ -150,15 +158,8 @@ class Server:
     async def _listen(self, started: Callable[["Server"], object], stop: asyncio.Event) -> None:
         grpc, self.grpc_port = rpc.listen(self.config, rpc.Servicer(self.config, self.plane, self.metrics))
         listener = self._bind()
-        http = _Http(
-            uvicorn.Config(
-                Rest(self.config, self.plane, self.metrics).app(),
-                log_config=None,
-                access_log=False,
-                lifespan="off",
-                timeout_graceful_shutdown=int(self.config.drain_seconds),
-            )
-        )
+        app = Rest(self.config, self.plane, self.metrics).app()
+        http = _Http(HttpConfig(app, self.config, self.metrics))
         serving = asyncio.create_task(http.serve(sockets=[listener]))
         await grpc.start()
         while not http.started and not serving.done():

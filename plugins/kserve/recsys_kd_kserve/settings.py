@@ -32,8 +32,10 @@ class Settings(StrictConfig):
     max_candidates: int = Field(100_000, ge=1)
     max_requests: int = Field(64, ge=1)
     """In work at once over each protocol."""
+    max_connections: int = Field(512, ge=1)
+    """Over REST at once; never more than half of the process's descriptors."""
     read_seconds: float = Field(10.0, gt=0)
-    """For a request's body to arrive."""
+    """For a request's headers to arrive, and again for its body."""
     drain_seconds: float = Field(20.0, ge=0)
     """For requests in work when the server ends."""
 
@@ -44,8 +46,8 @@ class Settings(StrictConfig):
         serving = ServingConfig(
             models[0], registry, store, self.state, self.poll_seconds, self.canary, self.shadow, self.shadow_log
         )
-        names = ("host", "max_bytes", "max_candidates", "max_requests", "read_seconds", "drain_seconds")
-        limits: dict[str, Any] = {name: getattr(self, name) for name in names}
+        names = ("host", "max_bytes", "max_candidates", "max_requests", "max_connections", "read_seconds")
+        limits: dict[str, Any] = {name: getattr(self, name) for name in (*names, "drain_seconds")}
         return ServerConfig(models, serving, *ports, token=os.environ.get(TOKEN) or None, **limits)
 
 
