@@ -380,3 +380,26 @@ def test_a_time_of_0_in_a_log_of_our_days_is_warned_of(tmp_path):
     last = plan(small(tmp_path, columns, gate={"teacher_margin": 0.2})).warnings[-1]
     assert last.startswith("data.columns.timestamp: the log begins on 1970-01-01, long before it ends on 2023-11-2")
     assert not any("begins on" in w for w in plan(small(tmp_path, gate={"teacher_margin": 0.2})).warnings)
+
+
+def test_models_that_are_right_nearly_always_are_told_as_too_good(tmp_path):
+    columns = log()
+    columns["clicks"] = columns["label"] * 2 + 1  # written after the click, under a name of its own
+    recipe = small(tmp_path, columns, gate={"teacher_margin": 0.5})
+    field = {"name": "clicks", "side": "candidate", "kind": "dense"}
+    data = type(recipe.data).model_validate(recipe.data.model_dump() | {"fields": [field]})
+    told, fair = [], []
+    run(thorough(recipe.model_copy(update={"data": data}), tmp_path), Told(told), publish=False)
+    said = [line for line in told if "too good to be true" in line]
+    assert len(said) == 1 and said[0].startswith("AUC of teacher 1.0000, ") and "served" in said[0]
+    assert "A field (data.fields), or teacher.column, may know the label" in said[0]
+    run(thorough(recipe, tmp_path), Told(fair), publish=False)
+    assert not [line for line in fair if "too good" in line]
+
+
+def thorough(recipe, folder):
+    """Return a recipe that learns a small log by heart."""
+    fast = quick(recipe, folder)
+    parts = {"teacher": fast.teacher, "student": fast.student}
+    longer = {name: part.model_copy(update={"epochs": 15, "batch_size": 64}) for name, part in parts.items()}
+    return fast.model_copy(update=longer | {"compress": type(fast.compress)(bytes="20KB")})
