@@ -84,9 +84,9 @@ class Varying:
     def line(self, name: str) -> str:
         """Return it in words."""
         return (
-            f"field '{name}' is to be the item's own, yet {self.items:,} item(s) have several values in the log: the "
-            f"last of the training days is used, and {self.rows:,} rows say another (item {self.item}: {self.other}, "
-            f"used {self.used}). If it depends on more than the item, give it `side: candidate`"
+            f"field '{name}' is to be the item's own, yet {self.items:,} item(s) of the training days have several "
+            f"values in the log: the last of those days is used, and {self.rows:,} rows say another (item {self.item}: "
+            f"{self.other}, used {self.used}). If it depends on more than the item, give it `side: candidate`"
         )
 
 

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from recsys_kd.data.checks import Canonical
 from recsys_kd.data.columns import ColumnFiles, create, rows_of
 from recsys_kd.data.convert import Mask, TextKeys, is_text
+from recsys_kd.data.coverage import coverage
 from recsys_kd.data.dataset import QUARANTINE, Dataset
 from recsys_kd.data.encode_fields import FieldWriter
 from recsys_kd.data.evidence import Evidence
@@ -189,8 +190,6 @@ class _Encoder:
         self.found.counts.bad_items = catalogue.bad
         seen, self.item_counts = distinct(self.rows.keys("item", self.train, bag=False))
         self.item_keys = sorted_set(np.sort(np.concatenate([catalogue.keys, seen])))
-        if self.config.catalogue:
-            self.found.counts.missing_items = len(np.setdiff1d(seen, catalogue.keys, assume_unique=True))
         known = len(catalogue.keys)
         at = np.append(rows_of(self.item_keys, catalogue.keys), known)
         self.item_raw: dict[str, RawField] = spread(catalogue.fields, at, known)
@@ -198,11 +197,17 @@ class _Encoder:
         self.columns.append("item")
         self.item_row = create(self.out / "rows" / "item.npy", np.int32, (self.length,))
         last = np.full(len(self.item_keys) + 1, self.length, dtype=np.int64)
+        later = [seen]
         for rows, block in self.rows.blocks("item"):
             self.item_row[rows] = rows_of(block.astype(np.int64), self.item_keys)
+            later.append(np.unique(block[self.item_row[rows] == len(self.item_keys)]))
             inside = min(rows.stop, self.train.stop)
             if rows.start < inside:
                 last[self.item_row[rows.start : inside]] = np.arange(rows.start, inside)
+        if self.config.catalogue:
+            covered = coverage(catalogue, sorted_set(np.sort(np.concatenate(later))))
+            covered.check(self.found.log)
+            self.found.counts.missing_items = len(covered.lacking)
         for field in self.own:
             self.item_raw[field.name] = self.rows.at(f"f.{field.name}", last, field.kind == "bag")
         self._varying(last < self.length)

@@ -14,7 +14,9 @@ from numpy.typing import NDArray
 
 from recsys_kd.data.checks import Canonical, RowChecker
 from recsys_kd.data.counts import Counts, NothingUsable
+from recsys_kd.data.coverage import Met
 from recsys_kd.data.dataset import SPLITS, Dataset
+from recsys_kd.data.items import Catalogue
 from recsys_kd.data.layout import Layout, column_of
 from recsys_kd.data.log import Log, file_batches
 from recsys_kd.data.read import count_bad
@@ -119,6 +121,8 @@ class _Tally:
 
     split: SplitConfig
     last: int | None
+    met: Met | None
+    """Items, where there is a catalogue that may lack some."""
     seen: int = _NEVER[1]
     parts: dict[str, Evidence] = field(default_factory=lambda: {name: Evidence() for name in SPLITS})
     users: dict[str, set[int]] = field(default_factory=lambda: {name: set() for name in SPLITS[1:]})
@@ -127,6 +131,8 @@ class _Tally:
         good = np.ones(len(rows.user), dtype=bool) if rows.reason is None else rows.reason == 0
         stamp = rows.timestamp[good]
         self.seen = max(self.seen, int(stamp.max(initial=_NEVER[1])))
+        if self.met is not None:
+            self.met.add(rows.item[good])
         rank = self._rank(batch, stamp, good)
         for number, name in enumerate(SPLITS):
             mine = rank == number
@@ -149,7 +155,7 @@ class _Tally:
 class Found:
     """What a pass over a log's files came to; `counts` of rows that are bad in the four columns.
 
-    notes: item-side fields that vary within an item, a line each.
+    notes: items that the catalogue lacks, and item-side fields that vary within an item, a line each.
     """
 
     splits: dict[str, Evidence]
@@ -159,13 +165,16 @@ class Found:
     """Files with a damaged page: left out whole."""
 
 
-def of_log(log: Log, split: SplitConfig, last: int | None, progress: Progress = SILENT) -> Found:
+def of_log(
+    log: Log, split: SplitConfig, last: int | None, progress: Progress = SILENT, catalogue: Catalogue | None = None
+) -> Found:
     """Return what every split of a log's files will hold, and what else one pass tells.
 
     last: when the log's last row is thought to be, ms UTC; another pass is made where it is not. Raises: BadFile,
-    BadSplitValue, NothingUsable, and TooManyBadRows where these columns alone have more than the recipe allows.
+    BadSplitValue, NothingUsable, TooManyBadRows where these columns alone have more than the recipe allows, and
+    ForeignCatalogue where next to none of the items is in the catalogue, if one is given.
     """
-    tally, counts, watched, excluded = _pass(log, split, last, progress)
+    tally, counts, watched, excluded = _pass(log, split, last, progress, catalogue)
     if tally.seen == _NEVER[1]:
         raise NothingUsable(
             f"data.path: {log.config.path}: no row has a sound user, item, time and label; look at data.columns, "
@@ -173,17 +182,26 @@ def of_log(log: Log, split: SplitConfig, last: int | None, progress: Progress = 
         )
     counts.check_threshold(log.config.max_quarantine, None)
     if not split.column and tally.seen != last:
-        tally, counts, watched, excluded = _pass(log, split, tally.seen, progress)
-    return Found(tally.found(), counts, [line for one in watched if (line := one.line()) is not None], excluded)
+        tally, counts, watched, excluded = _pass(log, split, tally.seen, progress, catalogue)
+    notes = [line for one in watched if (line := one.line()) is not None]
+    return Found(tally.found(), counts, [*_covered(log, tally.met), *notes], excluded)
+
+
+def _covered(log: Log, met: Met | None) -> list[str]:
+    if met is None:
+        return []
+    found = met.found()
+    found.check(log)
+    return found.lines()
 
 
 def _pass(
-    log: Log, split: SplitConfig, last: int | None, progress: Progress
+    log: Log, split: SplitConfig, last: int | None, progress: Progress, catalogue: Catalogue | None
 ) -> tuple[_Tally, Counts, tuple[Watched, ...], list[str]]:
-    watched = watched_of(log.layout)
+    watched, met = watched_of(log.layout), None if catalogue is None else Met(catalogue)
     layout = _narrow(log.layout)
     narrow = Log(log.config, _wider(layout, watched), log.files, log.rows, replace(log.counts, excluded_files=[]))
-    checker, tally, counts = RowChecker(log.config, layout), _Tally(split, last), Counts()
+    checker, tally, counts = RowChecker(log.config, layout), _Tally(split, last, met), Counts()
     with progress.task("count labels", log.rows) as task:
         for path in log.files:
             start = 0

@@ -60,11 +60,15 @@ def categories_of(array: pa.Array, text: TextKeys) -> Ints:
 
 @dataclass(frozen=True)
 class Catalogue:
-    """Item keys, sorted, and fields in that order; `bad` counts the items without a usable value, per field."""
+    """Item keys, sorted, and fields in that order; `bad` counts the items without a usable value, per field.
+
+    example: the first item, as a message shows it.
+    """
 
     keys: Ints
     fields: dict[str, RawField]
     bad: dict[str, int]
+    example: str = "no item"
 
 
 def read_catalogue(config: DataConfig, fields: tuple[FieldConfig, ...]) -> Catalogue:
@@ -94,7 +98,8 @@ def read_catalogue(config: DataConfig, fields: tuple[FieldConfig, ...]) -> Catal
         found[field.name], problem = _raw_field(field, array)
         if problem is not None:
             bad[field.name] = _check(config, field, array, problem, picked[name])
-    return Catalogue(ids, found, {name: items for name, items in bad.items() if items})
+    example = repr(table[name][0].as_py()) if len(table) else "no item"
+    return Catalogue(ids, found, {name: items for name, items in bad.items() if items}, example)
 
 
 @dataclass(frozen=True)

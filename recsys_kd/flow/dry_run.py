@@ -14,6 +14,7 @@ from recsys_kd.data.doubles import doubles_told
 from recsys_kd.data.evidence import Evidence, Found, of_log
 from recsys_kd.data.files import BadFile, indispensable
 from recsys_kd.data.footer import BadFooter
+from recsys_kd.data.items import read_catalogue
 from recsys_kd.data.layout import column_of
 from recsys_kd.data.log import Log, open_log
 from recsys_kd.data.outline import Outline, schema_of
@@ -141,8 +142,13 @@ def _check_budget(recipe: Recipe, log: Log, most: dict[str, int], least: dict[st
 
 
 def _splits(recipe: Recipe, log: Log, stamps: Bound, progress: Progress) -> Found:
-    """Return what each split holds, and which rows none will. Raises: EmptySplit, TooManyBadRows."""
-    found = of_log(log, recipe.split, _last_ms(recipe, log.layout.types["timestamp"], stamps), progress)
+    """Return what each split holds, and which rows none will.
+
+    Raises: EmptySplit, TooManyBadRows; of the catalogue what `data.items.read_catalogue` raises, and ForeignCatalogue.
+    """
+    last = _last_ms(recipe, log.layout.types["timestamp"], stamps)
+    catalogue = read_catalogue(recipe.data, log.layout.item_fields) if recipe.data.catalogue else None
+    found = of_log(log, recipe.split, last, progress, catalogue)
     ends = np.array([t for part in found.splits.values() if part.rows for t in (part.first, part.last)])
     for name, part in found.splits.items():
         if part.rows == 0:

@@ -12,6 +12,8 @@ from recsys_kd.compress.plan import BudgetTooSmall
 from recsys_kd.data.counts import NothingUsable, TooManyBadRows, TooManyDuplicates
 from recsys_kd.data.encode import encode
 from recsys_kd.data.evidence import ConstantLabel, of_dataset
+from recsys_kd.data.files import BadFile
+from recsys_kd.data.items import BadCatalogue
 from recsys_kd.data.layout import WrongColumnType
 from recsys_kd.data.split import EmptySplit
 from recsys_kd.data.synth import RECIPE
@@ -403,3 +405,23 @@ def thorough(recipe, folder):
     parts = {"teacher": fast.teacher, "student": fast.student}
     longer = {name: part.model_copy(update={"epochs": 15, "batch_size": 64}) for name, part in parts.items()}
     return fast.model_copy(update=longer | {"compress": type(fast.compress)(bytes="20KB")})
+
+
+@pytest.mark.parametrize("fault", ["double", "null", "flip"])
+def test_a_catalogue_that_the_night_refuses_is_refused_by_the_plan_in_its_words(tmp_path, fault):
+    items = {"item_id": np.arange(100, 109), "price": np.arange(9.0)}
+    if fault == "double":
+        items["item_id"][5] = 101
+    if fault == "null":
+        items["price"] = [None if i == 3 else float(i) for i in range(9)]
+    path = write(tmp_path / "items.parquet", items)
+    if fault == "flip":
+        held = bytearray(path.read_bytes())
+        held[60] ^= 1
+        path.write_bytes(held)
+    recipe = small(tmp_path, gate={"teacher_margin": 0.2})
+    more = {"fields": [{"name": "price", "side": "item", "kind": "dense"}], "catalogue": path}
+    recipe = recipe.model_copy(update={"data": type(recipe.data).model_validate(recipe.data.model_dump() | more)})
+    foretold, told = refused(recipe, BadFile if fault == "flip" else BadCatalogue)
+    words = {"double": "item 101 has more than one row", "null": "column 'price': 1 of 9 items", "flip": "integrity"}
+    assert foretold == told and words[fault] in told
