@@ -1,7 +1,7 @@
 """What each split of a log holds to learn from and to judge by: rows, outcomes, users, and the days they lie in.
 
-Two ways to it: of an encoded log, exactly; of raw files, by one pass over four columns, before duplicates are known and
-before other columns' bad rows.
+Two ways to it: of an encoded log, exactly; of raw files, by one pass over the columns that make an event, before
+duplicates are known and before other columns' bad rows.
 """
 
 import datetime as dt
@@ -26,7 +26,7 @@ from recsys_kd.errors import InputError
 from recsys_kd.progress import SILENT, Progress
 from recsys_kd.settings import SplitConfig
 
-_NEEDED = ("user_id", "item_id", "timestamp", "label", "split")
+_NEEDED = ("user_id", "item_id", "timestamp", "label", "request_id", "split")
 _SPOKEN = {"train": "training", "validation": "validation", "test": "test"}
 _NEVER = (np.iinfo(np.int64).max, np.iinfo(np.int64).min)
 
@@ -153,7 +153,7 @@ class _Tally:
 
 @dataclass(frozen=True)
 class Found:
-    """What a pass over a log's files came to; `counts` of rows that are bad in the four columns.
+    """What a pass over a log's files came to; `counts` of rows that are bad in the columns of an event.
 
     notes: items that the catalogue lacks, and item-side fields that vary within an item, a line each.
     """

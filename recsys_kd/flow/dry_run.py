@@ -20,7 +20,7 @@ from recsys_kd.data.log import Log, open_log
 from recsys_kd.data.outline import Outline, schema_of
 from recsys_kd.data.split import empty_split
 from recsys_kd.data.vocabulary import EmptyVocabulary
-from recsys_kd.flow.checks import check
+from recsys_kd.flow.checks import check, unreachable
 from recsys_kd.flow.decidable import check_decidable, soft_labels
 from recsys_kd.flow.estimate import memory_bytes, seconds
 from recsys_kd.progress import SILENT, Progress
@@ -31,6 +31,10 @@ _DAY_MS = 86_400_000
 _FAR_MS = 253_402_300_800_000
 """Year 9999: no time of a log, but of a wrong unit or a bad row."""
 _PER_DAY = {"s": 86_400, "ms": 86_400_000, "us": 86_400_000_000, "ns": 86_400_000_000_000}
+_UNSEEN = (
+    "counted from users, items, times, labels and requests alone: only a run finds rows that repeat another, and bad "
+    "values or damaged pages of other columns"
+)
 
 
 @dataclass(frozen=True)
@@ -73,7 +77,7 @@ class Plan:
         for name, t in self.tables.items():
             rows, size = t["rows_at_most"], t["teacher_bytes_at_most"]
             out.append(f"table {name}: at most {rows:,} rows, at most {size:,} bytes in the teacher")
-        out += [f"{name}: {found.line()}" for name, found in self.splits.items()]
+        out += [_UNSEEN, *(f"{name}: {found.line()}" for name, found in self.splits.items())]
         stages = ", ".join(f"{name} {_spoken(found)}" for name, found in self.seconds_by_stage.items())
         memory = f"{self.memory_bytes / 1e9:.1f} GB of memory"
         out.append(f"estimate: {memory}, {_spoken(self.seconds)} on 2 cores ({stages})")
@@ -106,7 +110,7 @@ def plan(recipe: Recipe, progress: Progress = SILENT) -> Plan:
     excluded = [*log.counts.excluded_files, *passed.excluded]
     warnings = [*_unused(passed.counts), *doubles_told(log), *soft_labels(soft, rows), *passed.notes]
     warnings += check_decidable(recipe, splits)
-    warnings += _check_budget(recipe, log, most, least)
+    warnings += [*_check_budget(recipe, log, most, least), *unreachable(recipe)]
     stages = seconds(recipe, log.rows, splits["train"].rows / sum(part.rows for part in splits.values()))
     return Plan(
         len(log.files),

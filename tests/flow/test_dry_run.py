@@ -425,3 +425,27 @@ def test_a_catalogue_that_the_night_refuses_is_refused_by_the_plan_in_its_words(
     foretold, told = refused(recipe, BadFile if fault == "flip" else BadCatalogue)
     words = {"double": "item 101 has more than one row", "null": "column 'price': 1 of 9 items", "flip": "integrity"}
     assert foretold == told and words[fault] in told
+
+
+def test_rows_without_a_request_are_refused_by_the_plan_in_the_nights_words(tmp_path):
+    columns = log()
+    columns["request_id"] = [None if i < 10 else i for i in range(400)]
+    foretold, told = refused(small(tmp_path, columns, gate={"teacher_margin": 0.2}), TooManyBadRows)
+    assert "10 of 400 rows (2.50%) are bad (null_key 10)" in told and "column 'request_id', null_key, 10 rows" in told
+    assert foretold == re.sub(r"\. They are in [^;]*", "", told)
+
+
+def test_the_plan_says_what_only_a_run_finds(tmp_path):
+    lines = plan(small(tmp_path, gate={"teacher_margin": 0.2})).lines()
+    at = next(i for i, line in enumerate(lines) if line.startswith("train: "))
+    assert lines[at - 1] == (
+        "counted from users, items, times, labels and requests alone: only a run finds rows that repeat another, and "
+        "bad values or damaged pages of other columns"
+    )
+
+
+def test_a_registry_that_does_not_answer_is_warned_of_by_the_plan(tmp_path, monkeypatch):
+    monkeypatch.setenv(where.VARIABLE, "redis://me:secret@127.0.0.1:1/0")
+    told = plan(small(tmp_path, gate={"teacher_margin": 0.2})).warnings[-1]
+    assert told.startswith("registry: redis://me:***@127.0.0.1:1/0: ") and "secret" not in told
+    assert told.endswith("; a run that can't reach it stops before any training")
