@@ -22,14 +22,14 @@ from recsys_kd.data.convert import Mask, TextKeys, is_text
 from recsys_kd.data.coverage import coverage
 from recsys_kd.data.dataset import QUARANTINE, Dataset
 from recsys_kd.data.encode_fields import FieldWriter
-from recsys_kd.data.evidence import Evidence
+from recsys_kd.data.evidence import Evidence, parts_of
 from recsys_kd.data.items import NULL_KEY, RawBag, RawField, bag_of, categories_of, read_catalogue, spread
 from recsys_kd.data.layout import Layout, column_of
 from recsys_kd.data.log import open_log
 from recsys_kd.data.ordered import Ordered, distinct, distinct_keys, ends_of, moments, sorted_set
 from recsys_kd.data.outline import field_of, key_kind_of
 from recsys_kd.data.read import Scan, scan, usable
-from recsys_kd.data.split import split_bounds, split_rank
+from recsys_kd.data.split import split_bounds, split_rank, stray_told
 from recsys_kd.data.varying import Names, varying
 from recsys_kd.data.vocabulary import EmptyVocabulary, frequent, too_rare
 from recsys_kd.errors import OutsideError
@@ -176,10 +176,11 @@ class _Encoder:
     def _check_labels(self) -> None:
         self.columns.append("label")
         label = self._column("label")
+        held = {name: Evidence() for name in self.bounds}
         for name, part in self.bounds.items():
-            found = Evidence()
-            found.add(self.stamp[part.start : part.stop], label[part.start : part.stop])
-            found.check_varies(name)
+            held[name].add(self.stamp[part.start : part.stop], label[part.start : part.stop])
+        for name, found in held.items():
+            found.check_varies(name, stray_told(parts_of(held), self.split))
             self.found.counts.soft_labels += found.soft
         del self.stamp
 

@@ -5,6 +5,7 @@ duplicates are known and before other columns' bad rows.
 """
 
 import datetime as dt
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -20,7 +21,7 @@ from recsys_kd.data.items import Catalogue
 from recsys_kd.data.layout import Layout, column_of
 from recsys_kd.data.log import Log, file_batches
 from recsys_kd.data.read import count_bad
-from recsys_kd.data.split import split_rank, split_times
+from recsys_kd.data.split import Part, split_rank, split_times
 from recsys_kd.data.watched import Watched, watched_of
 from recsys_kd.errors import InputError
 from recsys_kd.progress import SILENT, Progress
@@ -89,14 +90,17 @@ class Evidence:
         self.first, self.last = min(self.first, int(stamp.min())), max(self.last, int(stamp.max()))
         self.lowest, self.highest = min(self.lowest, float(label.min())), max(self.highest, float(label.max()))
 
-    def check_varies(self, name: str) -> None:
-        """Raise ConstantLabel where a split's labels are all the same; `name` is the split's."""
+    def check_varies(self, name: str, stray: str = "") -> None:
+        """Raise ConstantLabel where a split's labels are all the same.
+
+        name: the split's; stray: what there is to say of rows far behind all others.
+        """
         if self.rows == 0 or self.lowest < self.highest:
             return
         advice = (
             "name a column that holds both outcomes (positives only: see `recsys-kd import`)"
             if name == "train"
-            else f"they lie in {self.days}: choose `split` so that every part holds both outcomes"
+            else f"they lie in {self.days}: {stray or 'choose `split` so that every part holds both outcomes'}"
         )
         raise ConstantLabel(
             f"data.columns.label: all {self.rows:,} {_SPOKEN[name]} rows have label {self.lowest:g}; {advice}"
@@ -113,6 +117,11 @@ def of_dataset(dataset: Dataset) -> dict[str, Evidence]:
         if name != "train":
             found[name].users = len(np.unique(dataset.column("user")[cut]))
     return found
+
+
+def parts_of(splits: Mapping[str, Evidence]) -> dict[str, Part]:
+    """Return rows and times of the splits that hold some."""
+    return {name: Part(found.rows, found.first, found.last) for name, found in splits.items() if found.rows}
 
 
 @dataclass
@@ -178,7 +187,7 @@ def of_log(
     if tally.seen == _NEVER[1]:
         raise NothingUsable(
             f"data.path: {log.config.path}: no row has a sound user, item, time and label; look at data.columns, "
-            "data.timestamp_unit and data.window"
+            f"data.timestamp_unit and data.window; worst: {counts.worst_told()}"
         )
     counts.check_threshold(log.config.max_quarantine, None)
     if not split.column and tally.seen != last:

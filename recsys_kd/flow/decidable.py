@@ -11,7 +11,8 @@ import datetime as dt
 from collections.abc import Iterator, Mapping
 from statistics import NormalDist
 
-from recsys_kd.data.evidence import Evidence
+from recsys_kd.data.evidence import Evidence, parts_of
+from recsys_kd.data.split import stray_told
 from recsys_kd.errors import InputError
 from recsys_kd.evaluate.evaluation import Evaluation
 from recsys_kd.evaluate.inspect import soft_labels_told
@@ -63,16 +64,18 @@ def too_good(evaluation: Evaluation) -> list[str]:
 
 def check_outcomes(split: SplitConfig, splits: Mapping[str, Evidence]) -> None:
     """Raise ConstantLabel or TooFewOutcomes for labels that nothing can be learned from or judged by."""
+    stray = stray_told(parts_of(splits), split)
     for name, found in splits.items():
-        found.check_varies(name)
+        found.check_varies(name, stray)
     for name in ("validation", "test"):
         found = splits[name]
         if found.rarer < LEAST_OUTCOMES:
+            advice = f"{stray}; or " if stray else ""
             raise TooFewOutcomes(
                 f"data.columns.label: the {name} days ({found.days}) have {found.positives:,} positive and "
                 f"{found.negatives:,} negative rows, and with fewer than {LEAST_OUTCOMES} of either nothing can be "
-                f"decided; give them more rows ({rows_key(split, name)}), or name a column that holds both outcomes (a "
-                "label above half of data.label_max is positive)"
+                f"decided; {advice}give them more rows ({rows_key(split, name)}), or name a column that holds both "
+                "outcomes (a label above half of data.label_max is positive)"
             )
 
 

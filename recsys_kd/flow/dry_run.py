@@ -5,13 +5,12 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 
 from recsys_kd.data.bounds import Bound, bounds
 from recsys_kd.data.counts import Counts, excluded_told
 from recsys_kd.data.doubles import doubles_told
-from recsys_kd.data.evidence import Evidence, Found, of_log
+from recsys_kd.data.evidence import Evidence, Found, of_log, parts_of
 from recsys_kd.data.files import BadFile, indispensable
 from recsys_kd.data.footer import BadFooter
 from recsys_kd.data.items import read_catalogue
@@ -153,10 +152,9 @@ def _splits(recipe: Recipe, log: Log, stamps: Bound, progress: Progress) -> Foun
     last = _last_ms(recipe, log.layout.types["timestamp"], stamps)
     catalogue = read_catalogue(recipe.data, log.layout.item_fields) if recipe.data.catalogue else None
     found = of_log(log, recipe.split, last, progress, catalogue)
-    ends = np.array([t for part in found.splits.values() if part.rows for t in (part.first, part.last)])
     for name, part in found.splits.items():
         if part.rows == 0:
-            raise empty_split(name, ends, recipe.split)
+            raise empty_split(name, parts_of(found.splits), recipe.split)
     return found
 
 

@@ -449,3 +449,48 @@ def test_a_registry_that_does_not_answer_is_warned_of_by_the_plan(tmp_path, monk
     told = plan(small(tmp_path, gate={"teacher_margin": 0.2})).warnings[-1]
     assert told.startswith("registry: redis://me:***@127.0.0.1:1/0: ") and "secret" not in told
     assert told.endswith("; a run that can't reach it stops before any training")
+
+
+def test_a_time_far_ahead_of_all_others_is_named_as_what_empties_the_splits(tmp_path):
+    columns = log()
+    columns["timestamp"][7] = columns["timestamp"][-1] + 400 * 86_400
+    foretold, told = refused(small(tmp_path, columns, gate={"teacher_margin": 0.2}), EmptySplit)
+    assert foretold == told and "no rows for 'validation': the log runs from 2023-11-14T23:" in told
+    assert told.endswith(
+        "; 1 of 400 rows lie 400 days behind all others, which end at 2023-11-22T22:07:35+00:00, and splits count from "
+        "the last row: if those times are wrong, `data.window: {end: 2023-11-23}` puts them among the bad rows"
+    )
+    cut = with_data(small(tmp_path, columns, gate={"teacher_margin": 0.2}), max_quarantine=0.01)
+    window = type(cut.data.window)(end="2023-11-23")
+    assert plan(with_data(cut, window=window)).splits["validation"].rows > 40
+
+
+@pytest.mark.parametrize(("labels", "kind"), [([1, 0, 1], ConstantLabel), ([1, 0, 1, 0], TooFewOutcomes)])
+def test_days_of_a_few_far_rows_name_the_gap_too(tmp_path, labels, kind):
+    columns = log(rows=800)
+    far = slice(7, 7 + len(labels))
+    columns["timestamp"][far] = (
+        columns["timestamp"][-1] + 400 * 86_400 - np.array([0, 129_600, 129_601, 1])[: len(labels)]
+    )
+    columns["label"][far] = labels
+    foretold, told = refused(small(tmp_path, columns, gate={"teacher_margin": 0.2}), kind)
+    assert foretold == told and f"{len(labels)} of 800 rows lie 398 days behind all others" in told
+    assert "puts them among the bad rows" in told
+    assert ("; or give them more rows (split.validation_days)" in told) == (kind is TooFewOutcomes)
+
+
+def test_days_that_do_not_fit_a_log_without_a_gap_are_to_be_chosen_to_fit(tmp_path):
+    recipe = small(tmp_path, split={"test_days": 30.0})
+    foretold, told = refused(recipe, EmptySplit)
+    assert foretold == told and told.endswith("split.test_days 30; choose them to fit")
+
+
+def test_a_wrong_unit_of_times_is_told_with_the_column_and_a_value(tmp_path):
+    recipe = small(tmp_path, {"timestamp": log()["timestamp"] * 1000})
+    with pytest.raises(NothingUsable) as caught:
+        plan(recipe)
+    first = int(log()["timestamp"][0]) * 1000
+    assert "look at data.columns, data.timestamp_unit and data.window; worst: " in str(caught.value)
+    assert str(caught.value).endswith(
+        f"column 'timestamp', timestamp_out_of_window, 400 rows, the first is {first} in row 0"
+    )
