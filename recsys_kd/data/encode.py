@@ -29,6 +29,7 @@ from recsys_kd.data.log import open_log
 from recsys_kd.data.ordered import Ordered, distinct, distinct_keys, ends_of, moments, sorted_set
 from recsys_kd.data.outline import field_of, key_kind_of
 from recsys_kd.data.read import Scan, scan, usable
+from recsys_kd.data.requests import disagreeing, request_columns
 from recsys_kd.data.split import split_bounds, split_rank, stray_told
 from recsys_kd.data.varying import Names, varying
 from recsys_kd.data.vocabulary import EmptyVocabulary, frequent, too_rare
@@ -112,6 +113,7 @@ class _Encoder:
         self.fields: list[Field] = []
         self._vocabularies()
         self._rows()
+        self._requests()
         self._finish()
 
     # Pass 2: arrival order, raw keys.
@@ -291,6 +293,10 @@ class _Encoder:
                 writer.row_field(field, "user" if field.name == USER else f"f.{field.name}")
         for name, keys in {**self.keys, "item": self.item_keys}.items():
             writer.save(f"keys/{name}", keys)
+
+    def _requests(self) -> None:
+        counts = self.found.counts
+        counts.requests, counts.disagreeing = disagreeing(self.out / "rows", request_columns(self.fields))
 
     def _finish(self) -> None:
         vocabularies = {n: Vocabulary(n, len(k) + 1, self.schema_kinds[n]) for n, k in self.keys.items()}

@@ -82,9 +82,11 @@ def read_catalogue(config: DataConfig, fields: tuple[FieldConfig, ...]) -> Catal
     for column in table.column_names:
         if sound_text(table[column].combine_chunks())[1] is not None:
             raise BadCatalogue(f"{path}: column '{column}' holds text that is not UTF-8; write it again")
-    keys = keys_of(table[name].combine_chunks(), TextKeys())
-    if keys.null is not None:
-        raise BadCatalogue(f"{path}: {int(keys.null.sum())} rows have no '{name}'; remove them")
+    text = TextKeys()
+    keys = keys_of(table[name].combine_chunks(), text)
+    none = np.isin(keys.values, list(text.blank)) if keys.null is None else keys.null
+    if none.any():
+        raise BadCatalogue(f"{path}: {int(none.sum())} rows have no '{name}'; remove them")
     order = np.argsort(keys.values, kind="stable")
     ids = keys.values.astype(np.int64)[order]
     twice = np.flatnonzero(ids[1:] == ids[:-1])

@@ -8,7 +8,7 @@ from typing import Any
 import pyarrow as pa
 
 from recsys_kd.data.bounds import Bound, bounds
-from recsys_kd.data.counts import Counts, excluded_told
+from recsys_kd.data.counts import UNCHECKED_CATALOGUE, Counts, excluded_told
 from recsys_kd.data.doubles import doubles_told
 from recsys_kd.data.evidence import Evidence, Found, of_log, parts_of
 from recsys_kd.data.files import BadFile, indispensable
@@ -107,7 +107,13 @@ def plan(recipe: Recipe, progress: Progress = SILENT) -> Plan:
     splits = passed.splits
     rows, soft = (sum(part) for part in zip(*((p.rows, p.soft) for p in splits.values()), strict=True))
     excluded = [*log.counts.excluded_files, *passed.excluded]
-    warnings = [*_unused(passed.counts), *doubles_told(log), *soft_labels(soft, rows), *passed.notes]
+    warnings = [
+        *_unchecked(log.counts),
+        *_unused(passed.counts),
+        *doubles_told(log),
+        *soft_labels(soft, rows),
+        *passed.notes,
+    ]
     warnings += check_decidable(recipe, splits)
     warnings += [*_check_budget(recipe, log, most, least), *unreachable(recipe)]
     stages = seconds(recipe, log.rows, splits["train"].rows / sum(part.rows for part in splits.values()))
@@ -156,6 +162,10 @@ def _splits(recipe: Recipe, log: Log, stamps: Bound, progress: Progress) -> Foun
         if part.rows == 0:
             raise empty_split(name, parts_of(found.splits), recipe.split)
     return found
+
+
+def _unchecked(counts: Counts) -> list[str]:
+    return [f"{UNCHECKED_CATALOGUE}; write it with page checksums"] if counts.unchecked_catalogue else []
 
 
 def _unused(counts: Counts) -> list[str]:
