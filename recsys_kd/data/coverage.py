@@ -6,8 +6,9 @@ import numpy as np
 
 from recsys_kd.data.columns import rows_of
 from recsys_kd.data.convert import Ints, TextKeys, keys_of, sound_text
+from recsys_kd.data.counts import Counts
 from recsys_kd.data.items import BadCatalogue, Catalogue
-from recsys_kd.data.log import Log, whole_batches
+from recsys_kd.data.log import Log, file_batches
 
 LEAST = 0.01
 """Share of the log's items in the catalogue below which nothing is known of what is sold."""
@@ -80,7 +81,7 @@ def _example(log: Log, lacking: Ints) -> str:
     """Return an item of the log that its catalogue lacks, as a message shows it."""
     column = log.config.columns.item_id
     for path in log.files:
-        for batch in whole_batches(log, path):
+        for batch in file_batches(log, path, Counts()):  # a damaged file may be one to leave out
             array = sound_text(batch.column(column))[0]
             at = np.flatnonzero(np.isin(keys_of(array, TextKeys()).values, lacking) & ~np.asarray(array.is_null()))
             if len(at):

@@ -133,6 +133,8 @@ class _Tally:
     met: Met | None
     """Items, where there is a catalogue that may lack some."""
     seen: int = _NEVER[1]
+    mixed: int = 0
+    """Rows that follow one of the same request and of another user."""
     parts: dict[str, Evidence] = field(default_factory=lambda: {name: Evidence() for name in SPLITS})
     users: dict[str, set[int]] = field(default_factory=lambda: {name: set() for name in SPLITS[1:]})
 
@@ -142,6 +144,9 @@ class _Tally:
         self.seen = max(self.seen, int(stamp.max(initial=_NEVER[1])))
         if self.met is not None:
             self.met.add(rows.item[good])
+        if rows.request is not None:
+            request, user = rows.request[good], rows.user[good]
+            self.mixed += int(np.count_nonzero((request[1:] == request[:-1]) & (user[1:] != user[:-1])))
         rank = self._rank(batch, stamp, good)
         for number, name in enumerate(SPLITS):
             mine = rank == number
@@ -164,7 +169,8 @@ class _Tally:
 class Found:
     """What a pass over a log's files came to; `counts` of rows that are bad in the columns of an event.
 
-    notes: items that the catalogue lacks, and item-side fields that vary within an item, a line each.
+    notes: items that the catalogue lacks, requests of several users, and item-side fields that vary within an item, a
+    line each.
     """
 
     splits: dict[str, Evidence]
@@ -193,7 +199,15 @@ def of_log(
     if not split.column and tally.seen != last:
         tally, counts, watched, excluded = _pass(log, split, tally.seen, progress, catalogue)
     notes = [line for one in watched if (line := one.line()) is not None]
-    return Found(tally.found(), counts, [*_covered(log, tally.met), *notes], excluded)
+    return Found(tally.found(), counts, [*_covered(log, tally.met), *_mixed(tally.mixed), *notes], excluded)
+
+
+def _mixed(rows: int) -> list[str]:
+    told = (
+        f"data.columns.request_id: {rows:,} rows follow one of the same request and of another user, and a request is "
+        "one list shown to one user, by which lists are measured: is the column meant?"
+    )
+    return [told] if rows else []
 
 
 def _covered(log: Log, met: Met | None) -> list[str]:

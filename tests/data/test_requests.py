@@ -56,6 +56,18 @@ def test_one_request_of_many_users_is_told(tmp_path):
     ]
 
 
+@pytest.mark.parametrize(("request_id", "rows"), [(np.zeros(400, int), 99), (np.arange(400) // 8, 50), (None, 0)])
+def test_requests_of_several_users_are_told_by_the_plan(tmp_path, request_id, rows):
+    columns = lists(**({} if request_id is None else {"request_id": request_id}))
+    data = {"path": str(write(tmp_path / "log.parquet", columns)), "columns": {"request_id": "request_id"}}
+    recipe = parse_recipe({"name": "s", "data": data, "gate": {"teacher_margin": 0.2}}, "r.yaml", tmp_path)
+    told = [line for line in plan(recipe).warnings if line.startswith("data.columns.request_id: ")]
+    assert told == [
+        f"data.columns.request_id: {rows} rows follow one of the same request and of another user, and a request is "
+        "one list shown to one user, by which lists are measured: is the column meant?"
+    ] * (rows > 0)
+
+
 @pytest.mark.parametrize("name", ["user_id", "item_id", "request_id"])
 @pytest.mark.parametrize("dictionary", [False, True])
 def test_a_blank_id_is_none(tmp_path, name, dictionary):
