@@ -79,6 +79,14 @@ class RowChecker:
         self._mark(value.wrong, "wrong_type", name)
         return value
 
+    def _keys(self, name: str, array: pa.Array) -> Ints:
+        """Return keys of ids; an empty text, or one of spaces, is none."""
+        text = self.text[name]
+        keys = self._take(name, keys_of(array, text)).values.astype(np.int64, copy=False)
+        if text.blank:
+            self._mark(np.isin(keys, list(text.blank)), "null_key", name)
+        return keys
+
     def _columns(self, batch: pa.RecordBatch) -> dict[str, pa.Array]:
         """Return the columns by canonical name, text that isn't UTF-8 marked and made null."""
         column = {name: batch.column(source) for name, source in self.layout.columns.items()}
@@ -92,11 +100,7 @@ class RowChecker:
         """Return the batch in canonical form with the reason of every bad row."""
         self._reason, rows = None, batch.num_rows
         column = self._columns(batch)
-        keys = {
-            name: self._take(name, keys_of(column[name], self.text[name])).values.astype(np.int64, copy=False)
-            for name in self.text
-            if name in column
-        }
+        keys = {name: self._keys(name, column[name]) for name in self.text if name in column}
         stamps = self._take("timestamp", times(column["timestamp"], self.config.timestamp_unit))
         stamp = stamps.values.astype(np.int64, copy=False)
         label = self._take("label", numbers(column["label"])).values.astype(np.float32, copy=False)

@@ -94,6 +94,8 @@ class TextKeys:
         self.cache: dict[str, int] = {}
         self.older: dict[str, int] = {}
         """What `cache` was before it was full: frequent values come back from here without being hashed again."""
+        self.blank: set[int] = set()
+        """Keys of texts that are empty or spaces: as an id they stand for none."""
 
     def __call__(self, array: pa.Array) -> Ints:
         """Return the keys of a string array [N]; null gives 0."""
@@ -132,6 +134,7 @@ class TextKeys:
         fresh = [value for value in new if value not in known]
         self.cache.update(known)
         self.cache.update(zip(fresh, hash_strings(fresh).tolist(), strict=True))
+        self.blank.update(self.cache[value] for value in fresh if not value or value.isspace())
         return list(map(self.cache.get, values))
 
 

@@ -54,6 +54,7 @@ _MEND = {
     )
 }
 """How to mend the log, per reason, where more can be said than that."""
+UNCHECKED_CATALOGUE = "data.catalogue has no page checksums: flipped bytes would go unseen"
 _EVENT = ("user_id", "item_id", "timestamp")
 
 
@@ -84,9 +85,9 @@ class Varying:
     def line(self, name: str) -> str:
         """Return it in words."""
         return (
-            f"field '{name}' is to be the item's own, yet {self.items:,} item(s) have several values in the log: the "
-            f"last of the training days is used, and {self.rows:,} rows say another (item {self.item}: {self.other}, "
-            f"used {self.used}). If it depends on more than the item, give it `side: candidate`"
+            f"field '{name}' is to be the item's own, yet {self.items:,} item(s) of the training days have several "
+            f"values in the log: the last of those days is used, and {self.rows:,} rows say another (item {self.item}: "
+            f"{self.other}, used {self.used}). If it depends on more than the item, give it `side: candidate`"
         )
 
 
@@ -119,6 +120,11 @@ class Counts:
     """Rows used whose label, as a share of data.label_max, lies strictly between 0 and 1."""
     varying: dict[str, Varying] = field(default_factory=dict)
     """Item-side fields of the log that vary within an item."""
+    unchecked_catalogue: bool = False
+    """The catalogue has no page checksums."""
+    requests: int = 0
+    disagreeing: dict[str, int] = field(default_factory=dict)
+    """Requests whose rows have several users (`user`), or several values of a field of requests, by its name."""
 
     @property
     def bad(self) -> int:
@@ -212,12 +218,27 @@ class Counts:
             "file(s) have no page checksums: flipped bytes would go unseen": self.files_without_checksums,
         }
         lines += [f"{n:,} {what}" for what, n in counted.items() if n]
+        lines += [UNCHECKED_CATALOGUE] if self.unchecked_catalogue else []
         lines += self.of_values()
         return lines + ([excluded_told(self.excluded_files)] if self.excluded_files else [])
 
     def of_values(self) -> list[str]:
         """Return what there is to know of values that were used, a line each."""
-        return [found.line(name) for name, found in self.varying.items()]
+        varying = [found.line(name) for name, found in self.varying.items()]
+        return [*varying, *(self._of_requests(name, found) for name, found in self.disagreeing.items())]
+
+    def _of_requests(self, name: str, found: int) -> str:
+        told = f"{found:,} of {self.requests:,} requests have several"
+        if name == "user":
+            return (
+                f"data.columns.request_id: {told} users, and a request is one list shown to one user, by which lists "
+                "are measured: is the column meant?"
+            )
+        return (
+            f"field '{name}' is to be the request's own, yet {told} values of it, and one is given when it is served. "
+            "If it depends on the item too, give it `side: candidate`; if requests are told apart by another column, "
+            "name it as data.columns.request_id"
+        )
 
     def to_json(self) -> dict[str, Any]:
         """Return plain values."""
@@ -236,6 +257,9 @@ class Counts:
             "differing": self.differing,
             "soft_labels": self.soft_labels,
             "varying": {name: asdict(found) for name, found in self.varying.items()},
+            "unchecked_catalogue": self.unchecked_catalogue,
+            "requests": self.requests,
+            "disagreeing": dict(self.disagreeing),
         }
 
     @staticmethod

@@ -19,16 +19,18 @@ from numpy.typing import NDArray
 from recsys_kd.data.checks import Canonical
 from recsys_kd.data.columns import ColumnFiles, create, rows_of
 from recsys_kd.data.convert import Mask, TextKeys, is_text
+from recsys_kd.data.coverage import coverage
 from recsys_kd.data.dataset import QUARANTINE, Dataset
 from recsys_kd.data.encode_fields import FieldWriter
-from recsys_kd.data.evidence import Evidence
+from recsys_kd.data.evidence import Evidence, parts_of
 from recsys_kd.data.items import NULL_KEY, RawBag, RawField, bag_of, categories_of, read_catalogue, spread
 from recsys_kd.data.layout import Layout, column_of
 from recsys_kd.data.log import open_log
 from recsys_kd.data.ordered import Ordered, distinct, distinct_keys, ends_of, moments, sorted_set
 from recsys_kd.data.outline import field_of, key_kind_of
 from recsys_kd.data.read import Scan, scan, usable
-from recsys_kd.data.split import split_bounds, split_rank
+from recsys_kd.data.requests import disagreeing, request_columns
+from recsys_kd.data.split import split_bounds, split_rank, stray_told
 from recsys_kd.data.varying import Names, varying
 from recsys_kd.data.vocabulary import EmptyVocabulary, frequent, too_rare
 from recsys_kd.errors import OutsideError
@@ -111,6 +113,7 @@ class _Encoder:
         self.fields: list[Field] = []
         self._vocabularies()
         self._rows()
+        self._requests()
         self._finish()
 
     # Pass 2: arrival order, raw keys.
@@ -175,10 +178,11 @@ class _Encoder:
     def _check_labels(self) -> None:
         self.columns.append("label")
         label = self._column("label")
+        held = {name: Evidence() for name in self.bounds}
         for name, part in self.bounds.items():
-            found = Evidence()
-            found.add(self.stamp[part.start : part.stop], label[part.start : part.stop])
-            found.check_varies(name)
+            held[name].add(self.stamp[part.start : part.stop], label[part.start : part.stop])
+        for name, found in held.items():
+            found.check_varies(name, stray_told(parts_of(held), self.split))
             self.found.counts.soft_labels += found.soft
         del self.stamp
 
@@ -189,8 +193,6 @@ class _Encoder:
         self.found.counts.bad_items = catalogue.bad
         seen, self.item_counts = distinct(self.rows.keys("item", self.train, bag=False))
         self.item_keys = sorted_set(np.sort(np.concatenate([catalogue.keys, seen])))
-        if self.config.catalogue:
-            self.found.counts.missing_items = len(np.setdiff1d(seen, catalogue.keys, assume_unique=True))
         known = len(catalogue.keys)
         at = np.append(rows_of(self.item_keys, catalogue.keys), known)
         self.item_raw: dict[str, RawField] = spread(catalogue.fields, at, known)
@@ -198,11 +200,17 @@ class _Encoder:
         self.columns.append("item")
         self.item_row = create(self.out / "rows" / "item.npy", np.int32, (self.length,))
         last = np.full(len(self.item_keys) + 1, self.length, dtype=np.int64)
+        later = [seen]
         for rows, block in self.rows.blocks("item"):
             self.item_row[rows] = rows_of(block.astype(np.int64), self.item_keys)
+            later.append(np.unique(block[self.item_row[rows] == len(self.item_keys)]))
             inside = min(rows.stop, self.train.stop)
             if rows.start < inside:
                 last[self.item_row[rows.start : inside]] = np.arange(rows.start, inside)
+        if self.config.catalogue:
+            covered = coverage(catalogue, sorted_set(np.sort(np.concatenate(later))))
+            covered.check(self.found.log)
+            self.found.counts.missing_items = len(covered.lacking)
         for field in self.own:
             self.item_raw[field.name] = self.rows.at(f"f.{field.name}", last, field.kind == "bag")
         self._varying(last < self.length)
@@ -285,6 +293,10 @@ class _Encoder:
                 writer.row_field(field, "user" if field.name == USER else f"f.{field.name}")
         for name, keys in {**self.keys, "item": self.item_keys}.items():
             writer.save(f"keys/{name}", keys)
+
+    def _requests(self) -> None:
+        counts = self.found.counts
+        counts.requests, counts.disagreeing = disagreeing(self.out / "rows", request_columns(self.fields))
 
     def _finish(self) -> None:
         vocabularies = {n: Vocabulary(n, len(k) + 1, self.schema_kinds[n]) for n, k in self.keys.items()}

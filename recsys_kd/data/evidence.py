@@ -1,10 +1,11 @@
 """What each split of a log holds to learn from and to judge by: rows, outcomes, users, and the days they lie in.
 
-Two ways to it: of an encoded log, exactly; of raw files, by one pass over four columns, before duplicates are known and
-before other columns' bad rows.
+Two ways to it: of an encoded log, exactly; of raw files, by one pass over the columns that make an event, before
+duplicates are known and before other columns' bad rows.
 """
 
 import datetime as dt
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -14,17 +15,19 @@ from numpy.typing import NDArray
 
 from recsys_kd.data.checks import Canonical, RowChecker
 from recsys_kd.data.counts import Counts, NothingUsable
+from recsys_kd.data.coverage import Met
 from recsys_kd.data.dataset import SPLITS, Dataset
+from recsys_kd.data.items import Catalogue
 from recsys_kd.data.layout import Layout, column_of
 from recsys_kd.data.log import Log, file_batches
 from recsys_kd.data.read import count_bad
-from recsys_kd.data.split import split_rank, split_times
+from recsys_kd.data.split import Part, split_rank, split_times
 from recsys_kd.data.watched import Watched, watched_of
 from recsys_kd.errors import InputError
 from recsys_kd.progress import SILENT, Progress
 from recsys_kd.settings import SplitConfig
 
-_NEEDED = ("user_id", "item_id", "timestamp", "label", "split")
+_NEEDED = ("user_id", "item_id", "timestamp", "label", "request_id", "split")
 _SPOKEN = {"train": "training", "validation": "validation", "test": "test"}
 _NEVER = (np.iinfo(np.int64).max, np.iinfo(np.int64).min)
 
@@ -87,14 +90,17 @@ class Evidence:
         self.first, self.last = min(self.first, int(stamp.min())), max(self.last, int(stamp.max()))
         self.lowest, self.highest = min(self.lowest, float(label.min())), max(self.highest, float(label.max()))
 
-    def check_varies(self, name: str) -> None:
-        """Raise ConstantLabel where a split's labels are all the same; `name` is the split's."""
+    def check_varies(self, name: str, stray: str = "") -> None:
+        """Raise ConstantLabel where a split's labels are all the same.
+
+        name: the split's; stray: what there is to say of rows far behind all others.
+        """
         if self.rows == 0 or self.lowest < self.highest:
             return
         advice = (
             "name a column that holds both outcomes (positives only: see `recsys-kd import`)"
             if name == "train"
-            else f"they lie in {self.days}: choose `split` so that every part holds both outcomes"
+            else f"they lie in {self.days}: {stray or 'choose `split` so that every part holds both outcomes'}"
         )
         raise ConstantLabel(
             f"data.columns.label: all {self.rows:,} {_SPOKEN[name]} rows have label {self.lowest:g}; {advice}"
@@ -113,13 +119,22 @@ def of_dataset(dataset: Dataset) -> dict[str, Evidence]:
     return found
 
 
+def parts_of(splits: Mapping[str, Evidence]) -> dict[str, Part]:
+    """Return rows and times of the splits that hold some."""
+    return {name: Part(found.rows, found.first, found.last) for name, found in splits.items() if found.rows}
+
+
 @dataclass
 class _Tally:
     """Counts of one pass. last: when the log's last row is thought to be, ms UTC; None: only that is sought."""
 
     split: SplitConfig
     last: int | None
+    met: Met | None
+    """Items, where there is a catalogue that may lack some."""
     seen: int = _NEVER[1]
+    mixed: int = 0
+    """Rows that follow one of the same request and of another user."""
     parts: dict[str, Evidence] = field(default_factory=lambda: {name: Evidence() for name in SPLITS})
     users: dict[str, set[int]] = field(default_factory=lambda: {name: set() for name in SPLITS[1:]})
 
@@ -127,6 +142,11 @@ class _Tally:
         good = np.ones(len(rows.user), dtype=bool) if rows.reason is None else rows.reason == 0
         stamp = rows.timestamp[good]
         self.seen = max(self.seen, int(stamp.max(initial=_NEVER[1])))
+        if self.met is not None:
+            self.met.add(rows.item[good])
+        if rows.request is not None:
+            request, user = rows.request[good], rows.user[good]
+            self.mixed += int(np.count_nonzero((request[1:] == request[:-1]) & (user[1:] != user[:-1])))
         rank = self._rank(batch, stamp, good)
         for number, name in enumerate(SPLITS):
             mine = rank == number
@@ -147,9 +167,10 @@ class _Tally:
 
 @dataclass(frozen=True)
 class Found:
-    """What a pass over a log's files came to; `counts` of rows that are bad in the four columns.
+    """What a pass over a log's files came to; `counts` of rows that are bad in the columns of an event.
 
-    notes: item-side fields that vary within an item, a line each.
+    notes: items that the catalogue lacks, requests of several users, and item-side fields that vary within an item, a
+    line each.
     """
 
     splits: dict[str, Evidence]
@@ -159,31 +180,51 @@ class Found:
     """Files with a damaged page: left out whole."""
 
 
-def of_log(log: Log, split: SplitConfig, last: int | None, progress: Progress = SILENT) -> Found:
+def of_log(
+    log: Log, split: SplitConfig, last: int | None, progress: Progress = SILENT, catalogue: Catalogue | None = None
+) -> Found:
     """Return what every split of a log's files will hold, and what else one pass tells.
 
     last: when the log's last row is thought to be, ms UTC; another pass is made where it is not. Raises: BadFile,
-    BadSplitValue, NothingUsable, and TooManyBadRows where these columns alone have more than the recipe allows.
+    BadSplitValue, NothingUsable, TooManyBadRows where these columns alone have more than the recipe allows, and
+    ForeignCatalogue where next to none of the items is in the catalogue, if one is given.
     """
-    tally, counts, watched, excluded = _pass(log, split, last, progress)
+    tally, counts, watched, excluded = _pass(log, split, last, progress, catalogue)
     if tally.seen == _NEVER[1]:
         raise NothingUsable(
             f"data.path: {log.config.path}: no row has a sound user, item, time and label; look at data.columns, "
-            "data.timestamp_unit and data.window"
+            f"data.timestamp_unit and data.window; worst: {counts.worst_told()}"
         )
     counts.check_threshold(log.config.max_quarantine, None)
     if not split.column and tally.seen != last:
-        tally, counts, watched, excluded = _pass(log, split, tally.seen, progress)
-    return Found(tally.found(), counts, [line for one in watched if (line := one.line()) is not None], excluded)
+        tally, counts, watched, excluded = _pass(log, split, tally.seen, progress, catalogue)
+    notes = [line for one in watched if (line := one.line()) is not None]
+    return Found(tally.found(), counts, [*_covered(log, tally.met), *_mixed(tally.mixed), *notes], excluded)
+
+
+def _mixed(rows: int) -> list[str]:
+    told = (
+        f"data.columns.request_id: {rows:,} rows follow one of the same request and of another user, and a request is "
+        "one list shown to one user, by which lists are measured: is the column meant?"
+    )
+    return [told] if rows else []
+
+
+def _covered(log: Log, met: Met | None) -> list[str]:
+    if met is None:
+        return []
+    found = met.found()
+    found.check(log)
+    return found.lines()
 
 
 def _pass(
-    log: Log, split: SplitConfig, last: int | None, progress: Progress
+    log: Log, split: SplitConfig, last: int | None, progress: Progress, catalogue: Catalogue | None
 ) -> tuple[_Tally, Counts, tuple[Watched, ...], list[str]]:
-    watched = watched_of(log.layout)
+    watched, met = watched_of(log.layout), None if catalogue is None else Met(catalogue)
     layout = _narrow(log.layout)
     narrow = Log(log.config, _wider(layout, watched), log.files, log.rows, replace(log.counts, excluded_files=[]))
-    checker, tally, counts = RowChecker(log.config, layout), _Tally(split, last), Counts()
+    checker, tally, counts = RowChecker(log.config, layout), _Tally(split, last, met), Counts()
     with progress.task("count labels", log.rows) as task:
         for path in log.files:
             start = 0

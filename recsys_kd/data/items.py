@@ -60,11 +60,15 @@ def categories_of(array: pa.Array, text: TextKeys) -> Ints:
 
 @dataclass(frozen=True)
 class Catalogue:
-    """Item keys, sorted, and fields in that order; `bad` counts the items without a usable value, per field."""
+    """Item keys, sorted, and fields in that order; `bad` counts the items without a usable value, per field.
+
+    example: the first item, as a message shows it.
+    """
 
     keys: Ints
     fields: dict[str, RawField]
     bad: dict[str, int]
+    example: str = "no item"
 
 
 def read_catalogue(config: DataConfig, fields: tuple[FieldConfig, ...]) -> Catalogue:
@@ -78,9 +82,11 @@ def read_catalogue(config: DataConfig, fields: tuple[FieldConfig, ...]) -> Catal
     for column in table.column_names:
         if sound_text(table[column].combine_chunks())[1] is not None:
             raise BadCatalogue(f"{path}: column '{column}' holds text that is not UTF-8; write it again")
-    keys = keys_of(table[name].combine_chunks(), TextKeys())
-    if keys.null is not None:
-        raise BadCatalogue(f"{path}: {int(keys.null.sum())} rows have no '{name}'; remove them")
+    text = TextKeys()
+    keys = keys_of(table[name].combine_chunks(), text)
+    none = np.isin(keys.values, list(text.blank)) if keys.null is None else keys.null
+    if none.any():
+        raise BadCatalogue(f"{path}: {int(none.sum())} rows have no '{name}'; remove them")
     order = np.argsort(keys.values, kind="stable")
     ids = keys.values.astype(np.int64)[order]
     twice = np.flatnonzero(ids[1:] == ids[:-1])
@@ -94,7 +100,8 @@ def read_catalogue(config: DataConfig, fields: tuple[FieldConfig, ...]) -> Catal
         found[field.name], problem = _raw_field(field, array)
         if problem is not None:
             bad[field.name] = _check(config, field, array, problem, picked[name])
-    return Catalogue(ids, found, {name: items for name, items in bad.items() if items})
+    example = repr(table[name][0].as_py()) if len(table) else "no item"
+    return Catalogue(ids, found, {name: items for name, items in bad.items() if items}, example)
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,8 @@ import pyarrow as pa
 
 from recsys_kd.data.convert import is_text, key_kind
 from recsys_kd.data.drift import DOUBLE, LogFile, once, settle, value_type
+from recsys_kd.data.roles import check_roles
+from recsys_kd.data.roles import key_of as _key_of
 from recsys_kd.errors import InputError
 from recsys_kd.settings import DataConfig, FieldConfig, SplitConfig
 
@@ -81,7 +83,8 @@ def plan_layout(
 ) -> Layout:
     """Resolve every column of a log's `files`, those with rows.
 
-    Raises: MissingColumn, RepeatedColumn, ReservedName, SchemaDrift, UnknownVocabulary, WrongColumnType, BadFile.
+    Raises: MissingColumn, RepeatedColumn, ReservedName, SchemaDrift, UnknownVocabulary, WrongColumnType, BadFile,
+    LabelLeaks, SharedColumn.
     """
     for field in config.fields:
         if field.name in {*_OWN, *extra}:
@@ -98,6 +101,7 @@ def plan_layout(
     wanted |= {f.name: column_of(f) for f in log_fields} | dict(extra)
     if split.column:
         wanted["split"] = split.column
+    check_roles(config, wanted, log_fields)
     settled = settle(files, wanted.values())
     check_present(config, wanted, files[0], catalogue)
     types = {name: settled[column] for name, column in wanted.items()}
@@ -139,18 +143,9 @@ def _near(column: str, held: list[str]) -> str:
 
 
 def key_of(name: str, config: DataConfig) -> str:
-    """Return what in a recipe (or a command) names a column: a key, or a field's place in its list."""
-    if name in {*OPTIONAL, "user_id", "item_id", "timestamp", "label"}:
-        return f"data.columns.{name}"
-    if name in ("split", "teacher"):
-        return f"{name}.column"
-    names = [f.name for f in config.fields]
+    """Return what in a recipe or a command names a column."""
     # A comparison's own columns are called so: it names scores, prices and slices on its command line.
-    return (
-        "named on the command line"
-        if name.startswith(("column:", CHANCE, SCORE))
-        else f"data.fields[{names.index(name)}]"
-    )
+    return "named on the command line" if name.startswith(("column:", CHANCE, SCORE)) else _key_of(name, config)
 
 
 def _check_catalogue_key(config: DataConfig, log: pa.DataType, catalogue: pa.Schema) -> None:

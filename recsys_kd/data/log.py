@@ -48,8 +48,7 @@ def open_log(config: DataConfig, split: SplitConfig, extra: Mapping[str, str] | 
     """
     counts, rows = Counts(), 0
     files: list[LogFile] = []
-    with indispensable():
-        catalogue = next((open_parquet(path).schema_arrow for path in catalogue_files(config.catalogue)), None)
+    catalogue = _catalogue(config, counts)
     for path in list_files(config.path):
         counts.files += 1
         file = _sound(config, path, counts)
@@ -63,6 +62,19 @@ def open_log(config: DataConfig, split: SplitConfig, extra: Mapping[str, str] | 
         )
     layout = plan_layout(config, split, files, catalogue, dict(extra or {}))
     return Log(config, layout, tuple(f.path for f in files), rows, counts)
+
+
+def _catalogue(config: DataConfig, counts: Counts) -> pa.Schema | None:
+    """Return the catalogue's columns, None where there is none, and count that it has no checksums."""
+    for path in catalogue_files(config.catalogue):
+        with indispensable():
+            file = open_parquet(path)
+            checked = file.metadata.num_rows == 0 or has_checksums(path)
+        if not checked and config.require_checksums:
+            raise NoChecksums(path)
+        counts.unchecked_catalogue = not checked
+        return file.schema_arrow
+    return None
 
 
 def _sound(config: DataConfig, path: Path, counts: Counts) -> pq.ParquetFile | None:

@@ -1,6 +1,8 @@
 """Splits by time: training days, then validation, then test; or by a column that says so."""
 
 import datetime as dt
+from collections.abc import Mapping
+from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -11,6 +13,18 @@ from recsys_kd.settings import SplitConfig
 
 _DAY_MS = 86_400_000
 _NAMES = ("train", "validation", "test")
+
+
+_FEW = 0.01
+"""Share of a log's rows under which those far behind all others are likely to be of a wrong clock."""
+
+
+class Part(NamedTuple):
+    """Rows of a split, and the times of the first and the last, ms UTC."""
+
+    rows: int
+    first: int
+    last: int
 
 
 class EmptySplit(InputError):
@@ -50,18 +64,45 @@ def split_bounds(stamp: NDArray[np.generic], rank: NDArray[np.generic] | None, c
         cuts = [int(np.searchsorted(stamp, t)) for t in split_times(int(stamp[-1]), config)]
     edges = [0, *cuts, n]
     bounds = {name: range(a, b) for name, a, b in zip(_NAMES, edges[:-1], edges[1:], strict=True)}
-    for name, rows in bounds.items():
-        if len(rows) == 0:
-            raise empty_split(name, stamp, config)
+    empty = next((name for name, rows in bounds.items() if len(rows) == 0), None)
+    if empty is not None:
+        held = {name: r for name, r in bounds.items() if len(r)}
+        raise empty_split(
+            empty, {n: Part(len(r), int(stamp[r[0]]), int(stamp[r[-1]])) for n, r in held.items()}, config
+        )
     return bounds
 
 
-def empty_split(name: str, stamp: NDArray[np.generic], config: SplitConfig) -> EmptySplit:
-    """Return the refusal of a split without rows in a log whose rows are of these times, ms UTC."""
+def empty_split(name: str, held: Mapping[str, Part], config: SplitConfig) -> EmptySplit:
+    """Return the refusal of a split without rows; held: the splits that have some."""
     if config.column:
         return EmptySplit(f"split.column: no row of column '{config.column}' says '{name}'; every split needs rows")
-    first, last = (dt.datetime.fromtimestamp(t / 1000, dt.UTC).isoformat() for t in (stamp.min(), stamp.max()))
+    first, last = _told(min(part.first for part in held.values())), _told(max(part.last for part in held.values()))
+    advice = stray_told(held, config) or "choose them to fit"
     return EmptySplit(
         f"split: no rows for '{name}': the log runs from {first} to {last}, with split.validation_days "
-        f"{config.validation_days:g} and split.test_days {config.test_days:g}; choose them to fit"
+        f"{config.validation_days:g} and split.test_days {config.test_days:g}; {advice}"
     )
+
+
+def stray_told(held: Mapping[str, Part], config: SplitConfig) -> str:
+    """Return in words that a few rows lie far behind all others, with what leaves them out; nothing where none do.
+
+    Splits count from the last row: one with a wrong time takes the test days for itself.
+    """
+    parts, total = list(held.values()), sum(part.rows for part in held.values())
+    for number in range(1, len(parts)):
+        late, before, after = sum(p.rows for p in parts[number:]), parts[number - 1].last, parts[number].first
+        gap = (after - before) / _DAY_MS
+        if late < _FEW * total and gap > max(config.validation_days, config.test_days) and not config.column:
+            end = dt.datetime.fromtimestamp(before / 1000, dt.UTC).date() + dt.timedelta(days=1)
+            return (
+                f"{late:,} of {total:,} rows lie {gap:,.0f} days behind all others, which end at {_told(before)}, and "
+                f"splits count from the last row: if those times are wrong, `data.window: {{end: {end}}}` puts them "
+                "among the bad rows"
+            )
+    return ""
+
+
+def _told(stamp: int) -> str:
+    return dt.datetime.fromtimestamp(stamp / 1000, dt.UTC).isoformat()

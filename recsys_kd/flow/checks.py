@@ -9,6 +9,7 @@ from recsys_kd.errors import InputError
 from recsys_kd.flow.folders import check_folders
 from recsys_kd.models.plugins import BUILT_IN, find_teacher
 from recsys_kd.registry import where
+from recsys_kd.registry.protocol import RegistryUnreachable
 from recsys_kd.settings import OVER_FEATURES, Recipe
 
 
@@ -50,6 +51,18 @@ def check(recipe: Recipe) -> None:
 def check_log(recipe: Recipe) -> None:
     """Check that the log's files have the columns that the recipe names. Raises what `data.log.open_log` raises."""
     open_log(recipe.data, recipe.split, {"teacher": recipe.teacher.column} if recipe.teacher.column else None)
+
+
+def unreachable(recipe: Recipe) -> list[str]:
+    """Return that a registry in Redis does not answer now, as a plan says it: by the night it may."""
+    address = os.environ.get(where.VARIABLE) or recipe.registry
+    if address is None or not where.is_url(address):
+        return []
+    try:
+        where.open_registry(address, recipe.store).epoch(recipe.name)
+    except RegistryUnreachable as error:
+        return [f"registry: {error}; a run that can't reach it stops before any training"]
+    return []
 
 
 def check_teacher(recipe: Recipe) -> None:

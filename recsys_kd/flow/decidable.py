@@ -11,8 +11,10 @@ import datetime as dt
 from collections.abc import Iterator, Mapping
 from statistics import NormalDist
 
-from recsys_kd.data.evidence import Evidence
+from recsys_kd.data.evidence import Evidence, parts_of
+from recsys_kd.data.split import stray_told
 from recsys_kd.errors import InputError
+from recsys_kd.evaluate.evaluation import Evaluation
 from recsys_kd.evaluate.inspect import soft_labels_told
 from recsys_kd.settings import Recipe, SplitConfig
 
@@ -22,6 +24,8 @@ FEW_OUTCOMES, FEW_USERS = 100, 30
 """Under so many validation rows of one outcome, or users of the test days, a warning is due."""
 LOGS_MS = 631_152_000_000
 """1990 in ms UTC: of earlier times a log of later ones has none."""
+TOO_GOOD = 0.999
+"""An AUC that no taste explains: an input, or the teacher's column, is likely to know the label."""
 SPREAD = {"auc": 0.045, "gauc": 0.05, "ndcg": 0.1, "hit_rate": 0.25}
 ROOM, HOPELESS = 4.0, 2.0
 """How many times wider than the best an interval often is where the days are few; best intervals over the margin from
@@ -46,18 +50,32 @@ def soft_labels(soft: int, rows: int) -> list[str]:
     return [f"{soft_labels_told(soft, rows)}; models learn them as chances"] if soft else []
 
 
+def too_good(evaluation: Evaluation) -> list[str]:
+    """Return a word on models that are right nearly always: something they read may be written after the label is."""
+    found = {name: metrics["auc"].value for name, metrics in evaluation.metrics.items()}
+    told = [f"{name} {value:.4f}" for name, value in found.items() if value > TOO_GOOD]
+    if not told:
+        return []
+    return [
+        f"AUC of {', '.join(told)}: too good to be true of what people choose. A field (data.fields), or "
+        "teacher.column, may know the label: is each known before the item is shown?"
+    ]
+
+
 def check_outcomes(split: SplitConfig, splits: Mapping[str, Evidence]) -> None:
     """Raise ConstantLabel or TooFewOutcomes for labels that nothing can be learned from or judged by."""
+    stray = stray_told(parts_of(splits), split)
     for name, found in splits.items():
-        found.check_varies(name)
+        found.check_varies(name, stray)
     for name in ("validation", "test"):
         found = splits[name]
         if found.rarer < LEAST_OUTCOMES:
+            advice = f"{stray}; or " if stray else ""
             raise TooFewOutcomes(
                 f"data.columns.label: the {name} days ({found.days}) have {found.positives:,} positive and "
                 f"{found.negatives:,} negative rows, and with fewer than {LEAST_OUTCOMES} of either nothing can be "
-                f"decided; give them more rows ({rows_key(split, name)}), or name a column that holds both outcomes (a "
-                "label above half of data.label_max is positive)"
+                f"decided; {advice}give them more rows ({rows_key(split, name)}), or name a column that holds both "
+                "outcomes (a label above half of data.label_max is positive)"
             )
 
 

@@ -5,21 +5,21 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 
 from recsys_kd.data.bounds import Bound, bounds
-from recsys_kd.data.counts import Counts, excluded_told
+from recsys_kd.data.counts import UNCHECKED_CATALOGUE, Counts, excluded_told
 from recsys_kd.data.doubles import doubles_told
-from recsys_kd.data.evidence import Evidence, Found, of_log
+from recsys_kd.data.evidence import Evidence, Found, of_log, parts_of
 from recsys_kd.data.files import BadFile, indispensable
 from recsys_kd.data.footer import BadFooter
+from recsys_kd.data.items import read_catalogue
 from recsys_kd.data.layout import column_of
 from recsys_kd.data.log import Log, open_log
 from recsys_kd.data.outline import Outline, schema_of
 from recsys_kd.data.split import empty_split
 from recsys_kd.data.vocabulary import EmptyVocabulary
-from recsys_kd.flow.checks import check
+from recsys_kd.flow.checks import check, unreachable
 from recsys_kd.flow.decidable import check_decidable, soft_labels
 from recsys_kd.flow.estimate import memory_bytes, seconds
 from recsys_kd.progress import SILENT, Progress
@@ -30,6 +30,10 @@ _DAY_MS = 86_400_000
 _FAR_MS = 253_402_300_800_000
 """Year 9999: no time of a log, but of a wrong unit or a bad row."""
 _PER_DAY = {"s": 86_400, "ms": 86_400_000, "us": 86_400_000_000, "ns": 86_400_000_000_000}
+_UNSEEN = (
+    "counted from users, items, times, labels and requests alone: only a run finds rows that repeat another, and bad "
+    "values or damaged pages of other columns"
+)
 
 
 @dataclass(frozen=True)
@@ -72,7 +76,7 @@ class Plan:
         for name, t in self.tables.items():
             rows, size = t["rows_at_most"], t["teacher_bytes_at_most"]
             out.append(f"table {name}: at most {rows:,} rows, at most {size:,} bytes in the teacher")
-        out += [f"{name}: {found.line()}" for name, found in self.splits.items()]
+        out += [_UNSEEN, *(f"{name}: {found.line()}" for name, found in self.splits.items())]
         stages = ", ".join(f"{name} {_spoken(found)}" for name, found in self.seconds_by_stage.items())
         memory = f"{self.memory_bytes / 1e9:.1f} GB of memory"
         out.append(f"estimate: {memory}, {_spoken(self.seconds)} on 2 cores ({stages})")
@@ -103,9 +107,15 @@ def plan(recipe: Recipe, progress: Progress = SILENT) -> Plan:
     splits = passed.splits
     rows, soft = (sum(part) for part in zip(*((p.rows, p.soft) for p in splits.values()), strict=True))
     excluded = [*log.counts.excluded_files, *passed.excluded]
-    warnings = [*_unused(passed.counts), *doubles_told(log), *soft_labels(soft, rows), *passed.notes]
+    warnings = [
+        *_unchecked(log.counts),
+        *_unused(passed.counts),
+        *doubles_told(log),
+        *soft_labels(soft, rows),
+        *passed.notes,
+    ]
     warnings += check_decidable(recipe, splits)
-    warnings += _check_budget(recipe, log, most, least)
+    warnings += [*_check_budget(recipe, log, most, least), *unreachable(recipe)]
     stages = seconds(recipe, log.rows, splits["train"].rows / sum(part.rows for part in splits.values()))
     return Plan(
         len(log.files),
@@ -141,13 +151,21 @@ def _check_budget(recipe: Recipe, log: Log, most: dict[str, int], least: dict[st
 
 
 def _splits(recipe: Recipe, log: Log, stamps: Bound, progress: Progress) -> Found:
-    """Return what each split holds, and which rows none will. Raises: EmptySplit, TooManyBadRows."""
-    found = of_log(log, recipe.split, _last_ms(recipe, log.layout.types["timestamp"], stamps), progress)
-    ends = np.array([t for part in found.splits.values() if part.rows for t in (part.first, part.last)])
+    """Return what each split holds, and which rows none will.
+
+    Raises: EmptySplit, TooManyBadRows; of the catalogue what `data.items.read_catalogue` raises, and ForeignCatalogue.
+    """
+    last = _last_ms(recipe, log.layout.types["timestamp"], stamps)
+    catalogue = read_catalogue(recipe.data, log.layout.item_fields) if recipe.data.catalogue else None
+    found = of_log(log, recipe.split, last, progress, catalogue)
     for name, part in found.splits.items():
         if part.rows == 0:
-            raise empty_split(name, ends, recipe.split)
+            raise empty_split(name, parts_of(found.splits), recipe.split)
     return found
+
+
+def _unchecked(counts: Counts) -> list[str]:
+    return [f"{UNCHECKED_CATALOGUE}; write it with page checksums"] if counts.unchecked_catalogue else []
 
 
 def _unused(counts: Counts) -> list[str]:

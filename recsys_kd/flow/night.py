@@ -24,7 +24,7 @@ from recsys_kd.flow.activations import with_activations
 from recsys_kd.flow.budget import check_budget
 from recsys_kd.flow.cache import Stages, key_of, remove_leftovers
 from recsys_kd.flow.checks import check
-from recsys_kd.flow.decidable import check_decidable, check_outcomes, soft_labels
+from recsys_kd.flow.decidable import check_decidable, check_outcomes, soft_labels, too_good
 from recsys_kd.flow.evaluation import (
     Calibrated,
     evaluate_models,
@@ -165,6 +165,8 @@ def run(
     if live is not None:
         logits["champion"] = live
     evaluation = evaluate_models(logits, dataset, recipe.evaluate, progress)
+    for line in too_good(evaluation):
+        progress.note(line)
     verdict = with_reason(judge(recipe, evaluation, artifact, data_digest, trained.teacher.bytes), trained.untaught)
     verdict = sealed(with_next_step(verdict, recipe, evaluation, len(dataset.splits["train"])))
     torch_models = {"teacher": trained.teacher.model, "student": trained.student.model}

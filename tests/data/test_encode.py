@@ -231,7 +231,8 @@ def test_what_of_an_items_field_varies_in_the_log_is_counted_and_told_with_an_ex
     }  # fmt: skip
     told = data.counts.notes()[0]
     assert told.startswith(
-        "field 'price' is to be the item's own, yet 1 item(s) have several values in the log: the last"
+        "field 'price' is to be the item's own, yet 1 item(s) of the training days have several values in the "
+        "log: the last of those days is used"
     )
     assert "and 1 rows say another (item 103: 3.5, used 103.0)" in told and "`side: candidate`" in told
     assert Counts.from_json(data.counts.to_json()) == data.counts

@@ -12,6 +12,8 @@ from recsys_kd.compress.plan import BudgetTooSmall
 from recsys_kd.data.counts import NothingUsable, TooManyBadRows, TooManyDuplicates
 from recsys_kd.data.encode import encode
 from recsys_kd.data.evidence import ConstantLabel, of_dataset
+from recsys_kd.data.files import BadFile
+from recsys_kd.data.items import BadCatalogue
 from recsys_kd.data.layout import WrongColumnType
 from recsys_kd.data.split import EmptySplit
 from recsys_kd.data.synth import RECIPE
@@ -380,3 +382,115 @@ def test_a_time_of_0_in_a_log_of_our_days_is_warned_of(tmp_path):
     last = plan(small(tmp_path, columns, gate={"teacher_margin": 0.2})).warnings[-1]
     assert last.startswith("data.columns.timestamp: the log begins on 1970-01-01, long before it ends on 2023-11-2")
     assert not any("begins on" in w for w in plan(small(tmp_path, gate={"teacher_margin": 0.2})).warnings)
+
+
+def test_models_that_are_right_nearly_always_are_told_as_too_good(tmp_path):
+    columns = log()
+    columns["clicks"] = columns["label"] * 2 + 1  # written after the click, under a name of its own
+    recipe = small(tmp_path, columns, gate={"teacher_margin": 0.5})
+    field = {"name": "clicks", "side": "candidate", "kind": "dense"}
+    data = type(recipe.data).model_validate(recipe.data.model_dump() | {"fields": [field]})
+    told, fair = [], []
+    run(thorough(recipe.model_copy(update={"data": data}), tmp_path), Told(told), publish=False)
+    said = [line for line in told if "too good to be true" in line]
+    assert len(said) == 1 and said[0].startswith("AUC of teacher 1.0000, ") and "served" in said[0]
+    assert "A field (data.fields), or teacher.column, may know the label" in said[0]
+    run(thorough(recipe, tmp_path), Told(fair), publish=False)
+    assert not [line for line in fair if "too good" in line]
+
+
+def thorough(recipe, folder):
+    """Return a recipe that learns a small log by heart."""
+    fast = quick(recipe, folder)
+    parts = {"teacher": fast.teacher, "student": fast.student}
+    longer = {name: part.model_copy(update={"epochs": 15, "batch_size": 64}) for name, part in parts.items()}
+    return fast.model_copy(update=longer | {"compress": type(fast.compress)(bytes="20KB")})
+
+
+@pytest.mark.parametrize("fault", ["double", "null", "flip"])
+def test_a_catalogue_that_the_night_refuses_is_refused_by_the_plan_in_its_words(tmp_path, fault):
+    items = {"item_id": np.arange(100, 109), "price": np.arange(9.0)}
+    if fault == "double":
+        items["item_id"][5] = 101
+    if fault == "null":
+        items["price"] = [None if i == 3 else float(i) for i in range(9)]
+    path = write(tmp_path / "items.parquet", items)
+    if fault == "flip":
+        held = bytearray(path.read_bytes())
+        held[60] ^= 1
+        path.write_bytes(held)
+    recipe = small(tmp_path, gate={"teacher_margin": 0.2})
+    more = {"fields": [{"name": "price", "side": "item", "kind": "dense"}], "catalogue": path}
+    recipe = recipe.model_copy(update={"data": type(recipe.data).model_validate(recipe.data.model_dump() | more)})
+    foretold, told = refused(recipe, BadFile if fault == "flip" else BadCatalogue)
+    words = {"double": "item 101 has more than one row", "null": "column 'price': 1 of 9 items", "flip": "integrity"}
+    assert foretold == told and words[fault] in told
+
+
+def test_rows_without_a_request_are_refused_by_the_plan_in_the_nights_words(tmp_path):
+    columns = log()
+    columns["request_id"] = [None if i < 10 else i for i in range(400)]
+    foretold, told = refused(small(tmp_path, columns, gate={"teacher_margin": 0.2}), TooManyBadRows)
+    assert "10 of 400 rows (2.50%) are bad (null_key 10)" in told and "column 'request_id', null_key, 10 rows" in told
+    assert foretold == re.sub(r"\. They are in [^;]*", "", told)
+
+
+def test_the_plan_says_what_only_a_run_finds(tmp_path):
+    lines = plan(small(tmp_path, gate={"teacher_margin": 0.2})).lines()
+    at = next(i for i, line in enumerate(lines) if line.startswith("train: "))
+    assert lines[at - 1] == (
+        "counted from users, items, times, labels and requests alone: only a run finds rows that repeat another, and "
+        "bad values or damaged pages of other columns"
+    )
+
+
+def test_a_registry_that_does_not_answer_is_warned_of_by_the_plan(tmp_path, monkeypatch):
+    monkeypatch.setenv(where.VARIABLE, "redis://me:secret@127.0.0.1:1/0")
+    told = plan(small(tmp_path, gate={"teacher_margin": 0.2})).warnings[-1]
+    assert told.startswith("registry: redis://me:***@127.0.0.1:1/0: ") and "secret" not in told
+    assert told.endswith("; a run that can't reach it stops before any training")
+
+
+def test_a_time_far_ahead_of_all_others_is_named_as_what_empties_the_splits(tmp_path):
+    columns = log()
+    columns["timestamp"][7] = columns["timestamp"][-1] + 400 * 86_400
+    foretold, told = refused(small(tmp_path, columns, gate={"teacher_margin": 0.2}), EmptySplit)
+    assert foretold == told and "no rows for 'validation': the log runs from 2023-11-14T23:" in told
+    assert told.endswith(
+        "; 1 of 400 rows lie 400 days behind all others, which end at 2023-11-22T22:07:35+00:00, and splits count from "
+        "the last row: if those times are wrong, `data.window: {end: 2023-11-23}` puts them among the bad rows"
+    )
+    cut = with_data(small(tmp_path, columns, gate={"teacher_margin": 0.2}), max_quarantine=0.01)
+    window = type(cut.data.window)(end="2023-11-23")
+    assert plan(with_data(cut, window=window)).splits["validation"].rows > 40
+
+
+@pytest.mark.parametrize(("labels", "kind"), [([1, 0, 1], ConstantLabel), ([1, 0, 1, 0], TooFewOutcomes)])
+def test_days_of_a_few_far_rows_name_the_gap_too(tmp_path, labels, kind):
+    columns = log(rows=800)
+    far = slice(7, 7 + len(labels))
+    columns["timestamp"][far] = (
+        columns["timestamp"][-1] + 400 * 86_400 - np.array([0, 129_600, 129_601, 1])[: len(labels)]
+    )
+    columns["label"][far] = labels
+    foretold, told = refused(small(tmp_path, columns, gate={"teacher_margin": 0.2}), kind)
+    assert foretold == told and f"{len(labels)} of 800 rows lie 398 days behind all others" in told
+    assert "puts them among the bad rows" in told
+    assert ("; or give them more rows (split.validation_days)" in told) == (kind is TooFewOutcomes)
+
+
+def test_days_that_do_not_fit_a_log_without_a_gap_are_to_be_chosen_to_fit(tmp_path):
+    recipe = small(tmp_path, split={"test_days": 30.0})
+    foretold, told = refused(recipe, EmptySplit)
+    assert foretold == told and told.endswith("split.test_days 30; choose them to fit")
+
+
+def test_a_wrong_unit_of_times_is_told_with_the_column_and_a_value(tmp_path):
+    recipe = small(tmp_path, {"timestamp": log()["timestamp"] * 1000})
+    with pytest.raises(NothingUsable) as caught:
+        plan(recipe)
+    first = int(log()["timestamp"][0]) * 1000
+    assert "look at data.columns, data.timestamp_unit and data.window; worst: " in str(caught.value)
+    assert str(caught.value).endswith(
+        f"column 'timestamp', timestamp_out_of_window, 400 rows, the first is {first} in row 0"
+    )
