@@ -70,7 +70,7 @@ def source(tmp_path, **more):
         "name": "s", "source": "s.csv", "columns": {"user": "who", "item": "what", "time": "when"},
         "drop": [{"reason": "nobody", "column": "who", "missing": True},
                  {"reason": "returned", "column": "count", "at_most": 0}],
-        "negatives": 2, "test_negatives": 4, **more,
+        "negatives": 2, **({"test_negatives": 4} if more.get("split") == "leave_one_out" else {}), **more,
     }  # fmt: skip
     (tmp_path / "s.yaml").write_text(yaml.safe_dump(data))
     return load_import(tmp_path / "s.yaml")
@@ -99,6 +99,12 @@ def test_leave_one_out_holds_back_the_last_and_the_one_before(tmp_path):
     positives = log[log.label == 1]
     assert (positives.groupby("user_id")["split"].value_counts().unstack()[["test", "validation"]] == 1).all().all()
     assert (log[log.split == "test"].groupby("request_id").size() == 5).all()
+
+
+def test_negatives_for_the_test_alone_are_refused_where_a_split_by_time_would_not_draw_them(tmp_path):
+    with pytest.raises(BadImport, match=r"`test_negatives: 20` would have no effect: with `split: time` .*; remove it"):
+        source(tmp_path, test_negatives=20)
+    assert source(tmp_path, split="leave_one_out", test_negatives=20).test_negatives == 20
 
 
 def test_libsvm_becomes_columns(tmp_path):
