@@ -49,6 +49,9 @@ class ImportConfig(StrictConfig):
     """Share of negatives drawn by popularity; the others are uniform."""
     catalogue_known: bool = False
     """All items may be shown from the start (sets without global time), not only those that have appeared."""
+    past_items: Literal["auto", "exclude", "allow"] = "auto"
+    """Whether items that the user had before may be negatives; `auto`: with `split: time`, where any user has an item
+    again. The protocols of the other splits leave them out."""
     history: int = Field(20, ge=1)
     split: Literal["time", "leave_one_out", "lists"] = "time"
     test_days: float = Field(7, gt=0)
@@ -83,6 +86,9 @@ class ImportResult:
     rows: int
     unmatched: dict[str, int]
     """Users and items of the log without a row in the table joined to them."""
+
+    repeated: int
+    """Events of an item that their user had before."""
 
     @property
     def recipe(self) -> Path:
