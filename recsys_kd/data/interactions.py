@@ -34,7 +34,7 @@ def import_interactions(config: ImportConfig, out: Path, progress: Progress = SI
     parse_recipe(recipe, str(out / "recipe.yaml"), out)
     found = read_events(config)
     _check_negatives(config, found.events.items)
-    for line in _of_repeats(config, found.events):
+    for line in (*found.notes, *_of_repeats(config, found.events)):
         progress.note(line)
     sides = {"users": (config.users, found.users), "items": (config.items, found.items)}
     joined = {name: Joined(side, ids, name) for name, (side, ids) in sides.items() if side is not None}
