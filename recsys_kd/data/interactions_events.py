@@ -8,7 +8,7 @@ import pandas as pd
 
 from recsys_kd.data.interactions_config import BadImport, ImportConfig
 from recsys_kd.data.interactions_read import LABEL, LIBSVM, TEXT, WHOLE, SourceColumns, clean, need, read_table
-from recsys_kd.data.interactions_times import row_of, times, told
+from recsys_kd.data.interactions_times import first, times
 from recsys_kd.data.negatives import Events
 
 _EXACT = 2**53
@@ -84,13 +84,13 @@ def _of_ids(table: pd.DataFrame, config: ImportConfig) -> list[str]:
         values = table[column].dropna() if column in table else pd.Series(dtype=object)
         if config.source.suffix not in TEXT or pd.api.types.is_numeric_dtype(values):
             continue
-        whole = values.str.fullmatch(WHOLE)
-        if 0.5 < whole.mean() < 1:
-            at = (~whole).idxmax()
+        whole = values.str.fullmatch(WHOLE).to_numpy(dtype=bool)
+        if len(whole) / 2 < whole.sum() < len(whole):
+            value, row = first(values, ~whole, config.source)
             notes.append(
                 f"warning: {config.source}: columns.{key} '{column}': {int(whole.sum()):,} of {len(whole):,} ids are "
-                f"whole numbers, but {told(values[at])} ({row_of(at, config.source)}) is not, so all are taken as "
-                "text; mend it if it is a mistake"
+                f"whole numbers, but {value} ({row}) is not, so all are taken as text; "
+                "mend it if it is a mistake"
             )
     return notes
 

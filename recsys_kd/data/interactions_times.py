@@ -19,14 +19,11 @@ _OURS = (631_152_000, 4_102_444_800)
 """1990 to 2100 in seconds: when logs are from, unless their times count from a beginning of their own."""
 
 
-def row_of(at: Any, source: Path) -> str:
-    """Return how the row of a source with label `at`, its number from 0, is called."""
-    return f"row {at + 2:,}, the header being the first" if source.suffix in TEXT else f"row {at + 1:,}"
-
-
-def told(value: Any) -> str:
-    """Return a value as messages show it."""
-    return f"'{str(value)[:40]}'"
+def first(values: pd.Series, bad: NDArray[np.bool_], source: Path) -> tuple[str, str]:
+    """Return the first bad value, and what its row in the source is called; `values` are labelled by row from 0."""
+    place = int(bad.argmax())
+    row, value = int(values.index[place]), str(values.iloc[place])[:40]
+    return f"'{value}'", f"row {row + 2:,}, the header being the first" if source.suffix in TEXT else f"row {row + 1:,}"
 
 
 def times(rows: pd.DataFrame, names: SourceColumns, source: Path, notes: list[str]) -> Ints:
@@ -54,12 +51,12 @@ def _numbers(values: pd.Series, order: bool, source: Path, where: str) -> pd.Ser
     if pd.api.types.is_numeric_dtype(values):
         return values
     number = numbers_of(values)
-    bad = number.isna()
-    if not order and (bad.mean() > 0.5 or _dates(values, None).notna().all()):
+    bad = number.isna().to_numpy()
+    if not order and (bad.sum() > len(bad) / 2 or _dates(values, None).notna().all()):
         return values
     if bad.any():
-        at = bad.idxmax()
-        what = f"{where}: {told(values[at])} is no number ({row_of(at, source)})"
+        value, row = first(values, bad, source)
+        what = f"{where}: {value} is no number ({row})"
         if order:
             raise BadImport(f"{what}; an order is a whole number: mend it, or drop such rows by a rule")
         raise BadImport(
@@ -76,10 +73,10 @@ def _strays(values: pd.Series, unit: str, source: Path, where: str) -> list[str]
     stray = ~((raw >= low) & (raw < high))
     if not stray.any() or stray.mean() > 0.5:
         return []
-    at = values.index[stray.argmax()]
+    value, row = first(values, stray, source)
     return [
         f"warning: {where}: {int(stray.sum()):,} of {len(raw):,} times lie outside of the years 1990 to 2099, the "
-        f"first {told(values[at])} ({row_of(at, source)}); they are taken as they are: drop such rows by a rule if "
+        f"first {value} ({row}); they are taken as they are: drop such rows by a rule if "
         "they are mistakes"
     ]
 
@@ -92,13 +89,13 @@ def _of_dates(values: pd.Series, written: str | None, source: Path, where: str) 
     if written is not None:
         values = values.astype("string")
     parsed = _dates(values, written)
-    bad = parsed.isna()
+    bad = parsed.isna().to_numpy()
     if bad.any():
         wanted = "ISO 8601 date" if written is None else f"date like columns.time_format {written}"
-        at, good = bad.idxmax(), int((~bad).sum())
-        others = f" ({row_of(at, source)}), as {good:,} of {len(bad):,} are; mend it, or" if good else ";"
+        (value, row), good = first(values, bad, source), int((~bad).sum())
+        others = f" ({row}), as {good:,} of {len(bad):,} are; mend it, or" if good else ";"
         raise BadImport(
-            f"{where}: {told(values[at])} is no {wanted}{others} give its columns.time_format, such as %d/%m/%Y, or "
+            f"{where}: {value} is no {wanted}{others} give its columns.time_format, such as %d/%m/%Y, or "
             "drop such rows by a rule"
         )
     return parsed.to_numpy(dtype="datetime64[ms]").astype(np.int64)
