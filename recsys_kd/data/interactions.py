@@ -3,6 +3,9 @@
 Each positive event becomes a request: the event's item and sampled negatives. Nothing of the future is used: negatives
 are items that have appeared by then, the user's own items are excluded only up to this event, a history holds items of
 strictly earlier times. Popular negatives are drawn as the items of earlier events, so popularity is that of the time.
+
+Where users have items again, what a user had before may be a negative too. Else every candidate in the history would
+be a positive, and a model learns this rule of the sampling instead of how often an item is had again.
 """
 
 import json
@@ -16,7 +19,7 @@ from numpy.typing import NDArray
 from recsys_kd.data.interactions_config import BadImport, ImportConfig, ImportResult
 from recsys_kd.data.interactions_events import read_events
 from recsys_kd.data.interactions_join import Joined
-from recsys_kd.data.interactions_log import LogWriter, given_lists
+from recsys_kd.data.interactions_log import LogWriter, given_lists, takes_past
 from recsys_kd.data.negatives import Events
 from recsys_kd.progress import SILENT, Progress
 from recsys_kd.settings import parse_recipe
@@ -31,6 +34,8 @@ def import_interactions(config: ImportConfig, out: Path, progress: Progress = SI
     parse_recipe(recipe, str(out / "recipe.yaml"), out)
     found = read_events(config)
     _check_negatives(config, found.events.items)
+    for line in (*found.notes, *_of_repeats(config, found.events)):
+        progress.note(line)
     sides = {"users": (config.users, found.users), "items": (config.items, found.items)}
     joined = {name: Joined(side, ids, name) for name, (side, ids) in sides.items() if side is not None}
     people = {f"user_{n}": column for n, column in joined["users"].by_code().items()} if "users" in joined else {}
@@ -40,9 +45,13 @@ def import_interactions(config: ImportConfig, out: Path, progress: Progress = SI
     if "items" in joined:
         joined["items"].write(out / "items.parquet")
     unmatched = {name: side.unmatched for name, side in joined.items()}
-    result = ImportResult(out, found.read, len(found.events.user), found.dropped, rows, unmatched)
+    result = ImportResult(
+        out, found.read, len(found.events.user), found.dropped, rows, unmatched, found.events.repeated
+    )
     counts = {"read": found.read, "events": result.events, "dropped": found.dropped, "rows": rows}
-    (out / "import.json").write_text(json.dumps({**counts, "unmatched": unmatched}, indent=1))
+    (out / "import.json").write_text(
+        json.dumps({**counts, "unmatched": unmatched, "repeated": result.repeated}, indent=1)
+    )
     (out / "recipe.yaml").write_text(yaml.safe_dump(recipe, sort_keys=False))
     return result
 
@@ -57,6 +66,19 @@ def _check_negatives(config: ImportConfig, items: int) -> None:
             raise BadImport(
                 f"{key}: {count:,} beside each event's own item, of {items:,} items in all; give {items - 1:,} at most"
             )
+
+
+def _of_repeats(config: ImportConfig, events: Events) -> list[str]:
+    """Return what there is to say of users who have an item again."""
+    if not events.repeated:
+        return []
+    told = f"{events.repeated:,} of {len(events.user):,} events are of an item that their user had before"
+    if takes_past(config, events):
+        return [f"{told}: negatives may be such items too (`past_items: exclude` leaves them out)"]
+    return [
+        f"warning: {told}, and no negative is: a candidate in the history is always a positive, which a model learns; "
+        "`past_items: allow` lets such items be negatives"
+    ]
 
 
 def _splits(config: ImportConfig, events: Events) -> NDArray[np.int8] | None:

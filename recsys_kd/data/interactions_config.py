@@ -44,10 +44,14 @@ class ImportConfig(StrictConfig):
     users: SideTable | None = None
     negatives: int = Field(4, ge=1)
     test_negatives: int = Field(99, ge=1)
+    """Negatives of each user's held-back events; a split by time holds none back, and gives all `negatives`."""
     popular: float = Field(0.5, ge=0, le=1)
     """Share of negatives drawn by popularity; the others are uniform."""
     catalogue_known: bool = False
     """All items may be shown from the start (sets without global time), not only those that have appeared."""
+    past_items: Literal["auto", "exclude", "allow"] = "auto"
+    """Whether items that the user had before may be negatives; `auto`: with `split: time`, where any user has an item
+    again. The protocols of the other splits leave them out."""
     history: int = Field(20, ge=1)
     split: Literal["time", "leave_one_out", "lists"] = "time"
     test_days: float = Field(7, gt=0)
@@ -63,6 +67,11 @@ class ImportConfig(StrictConfig):
             raise ValueError("`split: lists` and `test_lists` need each other; give both or neither")
         if self.split == "time" and self.columns.order is not None:
             raise ValueError("`order` has no days to split by; give `columns.time`, or `split: leave_one_out`")
+        if self.split == "time" and "test_negatives" in self.model_fields_set:
+            raise ValueError(
+                f"`test_negatives: {self.test_negatives}` would have no effect: with `split: time` the events of the "
+                "test days get as many `negatives` as all others; remove it, or give `split: leave_one_out`"
+            )
         return self
 
 
@@ -77,6 +86,9 @@ class ImportResult:
     rows: int
     unmatched: dict[str, int]
     """Users and items of the log without a row in the table joined to them."""
+
+    repeated: int
+    """Events of an item that their user had before."""
 
     @property
     def recipe(self) -> Path:

@@ -1,24 +1,16 @@
 """Events of a source table: cleaned, keyed and put in time order; a row that is left out is counted with its reason."""
 
-import datetime as dt
 from collections import Counter
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
 from recsys_kd.data.interactions_config import BadImport, ImportConfig
-from recsys_kd.data.interactions_read import LABEL, LIBSVM, SourceColumns, clean, need, read_table
+from recsys_kd.data.interactions_read import LABEL, LIBSVM, TEXT, WHOLE, SourceColumns, clean, need, read_table
+from recsys_kd.data.interactions_times import first, times
 from recsys_kd.data.negatives import Events
 
-Ints = NDArray[np.int64]
-_PER_SECOND = {"s": 1, "ms": 1000, "us": 1_000_000, "ns": 1_000_000_000}
-_CALENDAR = (-62_135_596_800, 253_402_300_800)
-"""Years 1 to 9999 in seconds: a time beyond is a number in another unit."""
-_OURS = (631_152_000, 4_102_444_800)
-"""1990 to 2100 in seconds: when logs are from, unless their times count from a beginning of their own."""
 _EXACT = 2**53
 """Whole numbers up to here are exact as float64; two larger ids could have become one."""
 
@@ -32,12 +24,15 @@ class Source:
     dropped: dict[str, int]
     users: pd.Index
     items: pd.Index
+    notes: tuple[str, ...]
+    """What is to be said of values that were taken."""
 
 
 def read_events(config: ImportConfig) -> Source:
     """Read the source table into events in time order. Raises: InputError subclasses naming file, key and value."""
     where, names = str(config.source), config.columns
-    table = read_table(config.source, (names.user, names.item))
+    table = read_table(config.source, (names.user, names.item)).reset_index(drop=True)  # row numbers are told
+    notes = _of_ids(table, config)
     if table.empty:
         raise BadImport(f"{where}: holds no rows, only the columns {', '.join(map(str, table.columns))}; give its rows")
     found = clean(table, config.drop, where)
@@ -47,7 +42,7 @@ def read_events(config: ImportConfig) -> Source:
         {
             "user": as_ids(rows[names.user], f"{where}: columns.user '{names.user}'"),
             "item": as_ids(rows[names.item], f"{where}: columns.item '{names.item}'"),
-            "time": _times(rows, names, where),
+            "time": times(rows, names, config.source, notes),
         }
     )
     if config.drop_duplicates:
@@ -65,7 +60,7 @@ def read_events(config: ImportConfig) -> Source:
     item, items = pd.factorize(frame["item"])
     events = Events(user.astype(np.int64), item.astype(np.int64), frame["time"].to_numpy(), len(items))
     assert found.read == len(events.user) + sum(dropped.values()), "rows dropped do not add up"
-    return Source(events, found.read, dict(dropped), users, items)
+    return Source(events, found.read, dict(dropped), users, items, tuple(notes))
 
 
 def _check_asked(rows: pd.DataFrame, config: ImportConfig) -> None:
@@ -80,6 +75,24 @@ def _check_asked(rows: pd.DataFrame, config: ImportConfig) -> None:
             f"columns.label: {config.source}: {no_event:,} of {len(rows):,} rows have a label of 0 or less, and each "
             f"would become an event; set `columns: {{label: {LABEL}}}` to keep those above 0 alone (others are counted)"
         )
+
+
+def _of_ids(table: pd.DataFrame, config: ImportConfig) -> list[str]:
+    """Return what to say of ids in a text file that are numbers but for a few, which make all of them text."""
+    notes = []
+    for key, column in (("user", config.columns.user), ("item", config.columns.item)):
+        values = table[column].dropna() if column in table else pd.Series(dtype=object)
+        if config.source.suffix not in TEXT or pd.api.types.is_numeric_dtype(values):
+            continue
+        whole = values.str.fullmatch(WHOLE).to_numpy(dtype=bool)
+        if len(whole) / 2 < whole.sum() < len(whole):
+            value, row = first(values, ~whole, config.source)
+            notes.append(
+                f"warning: {config.source}: columns.{key} '{column}': {int(whole.sum()):,} of {len(whole):,} ids are "
+                f"whole numbers, but {value} ({row}) is not, so all are taken as text; "
+                "mend it if it is a mistake"
+            )
+    return notes
 
 
 def _complete(rows: pd.DataFrame, names: SourceColumns, where: str, dropped: Counter[str]) -> pd.DataFrame:
@@ -126,68 +139,6 @@ def as_ids(values: pd.Series, where: str) -> pd.Series:
             f"{where}: {bad.iloc[0]} is no id that a whole number holds exactly; write ids as int64 or text"
         )
     return values.astype("int64")
-
-
-def _times(rows: pd.DataFrame, names: SourceColumns, where: str) -> Ints:
-    """Return milliseconds UTC; an order counts as seconds."""
-    column = names.order or names.time or ""
-    values, where = rows[column], f"{where}: columns.{'order' if names.order else 'time'} '{column}'"
-    if pd.api.types.is_numeric_dtype(values) and names.time_format is None:
-        return _numeric_times(values, "s" if names.order else names.time_unit, where, _key(names))
-    if names.order:
-        raise BadImport(f"{where}: '{values.iloc[0] if len(values) else ''}' is no number; an order is a whole number")
-    if names.time_format is not None:
-        values = values.astype("string")
-    parsed = pd.to_datetime(values, errors="coerce", utc=True, format=names.time_format or "ISO8601")
-    if parsed.isna().any():
-        wanted = "ISO 8601 date" if names.time_format is None else f"date like columns.time_format {names.time_format}"
-        raise BadImport(
-            f"{where}: '{values[parsed.isna()].iloc[0]}' is no {wanted}; give its columns.time_format, such as "
-            "%d/%m/%Y, or drop such rows by a rule"
-        )
-    return parsed.to_numpy(dtype="datetime64[ms]").astype(np.int64)
-
-
-def _key(names: SourceColumns) -> str:
-    """Return the key that a unit is named by: an order has none, a time has."""
-    return "columns.time in place of columns.order, and its columns.time_unit" if names.order else "columns.time_unit"
-
-
-def _numeric_times(values: pd.Series, unit: str, where: str, key: str) -> Ints:
-    per_second = _PER_SECOND[unit]
-    raw = values.to_numpy()
-    low, high = (bound * per_second for bound in _CALENDAR)
-    beyond = ~((raw >= max(low, -(2**63))) & (raw < min(high, 2**63)))
-    if beyond.any():
-        fitting = _fitting(raw)
-        advice = f"name the unit (s, ms, us or ns) by {key}, or drop such rows by a rule"
-        if fitting is not None:
-            advice = f"set {key}: {fitting[0]}, which makes the first {fitting[1]}"
-        raise BadImport(f"{where}: {values[beyond].iloc[0]} `{unit}` lie outside of the years 1 to 9999; {advice}")
-    _check_unit(raw, unit, where, key)
-    if raw.dtype.kind == "f":
-        return np.floor(raw * (1000 / per_second)).astype(np.int64)
-    whole = raw.astype(np.int64)
-    return whole * (1000 // per_second) if per_second <= 1000 else whole // (per_second // 1000)
-
-
-def _check_unit(raw: NDArray[Any], unit: str, where: str, key: str) -> None:
-    """Raise BadImport where all times lie before there were logs, and another unit has them all in our days."""
-    fitting = _fitting(raw)
-    if fitting is not None and raw.max() < _OURS[0] * _PER_SECOND[unit]:
-        told = dt.datetime.fromtimestamp(raw[0] / _PER_SECOND[unit], dt.UTC).date()
-        raise BadImport(
-            f"{where}: the first, {raw[0]}, would be of {told} in `{unit}`; set {key}: {fitting[0]}, which "
-            f"makes it {fitting[1]}"
-        )
-
-
-def _fitting(raw: NDArray[Any]) -> tuple[str, dt.date] | None:
-    """Return the unit that has all times in our days, and the day of the first; None where none has."""
-    for unit, per_second in _PER_SECOND.items():
-        if len(raw) and raw.min() >= _OURS[0] * per_second and raw.max() < _OURS[1] * per_second:
-            return unit, dt.datetime.fromtimestamp(raw[0] / per_second, dt.UTC).date()
-    return None
 
 
 def _k_core(frame: pd.DataFrame, column: str, least: int, dropped: Counter[str]) -> pd.DataFrame:

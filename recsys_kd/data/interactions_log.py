@@ -12,7 +12,7 @@ from recsys_kd.data.interactions_config import BadImport, ImportConfig, TestList
 from recsys_kd.data.interactions_events import Source, as_ids
 from recsys_kd.data.interactions_join import check_kind
 from recsys_kd.data.interactions_read import need, read_table
-from recsys_kd.data.negatives import draw_negatives, histories
+from recsys_kd.data.negatives import Events, draw_negatives, histories
 from recsys_kd.progress import Progress
 
 Ints = NDArray[np.int64]
@@ -22,6 +22,13 @@ _CELLS = 50_000 * 100**2
 _SPLITS = ("train", "validation", "test")
 
 
+def takes_past(config: ImportConfig, events: Events) -> bool:
+    """Return whether items that a user had before may be negatives."""
+    if config.past_items != "auto":
+        return config.past_items == "allow"
+    return config.split == "time" and events.repeated > 0
+
+
 class LogWriter:
     """Writes an import's requests; `part` is each event's split where it is by user, `people` columns by user code."""
 
@@ -29,6 +36,7 @@ class LogWriter:
         self, config: ImportConfig, found: Source, part: NDArray[np.int8] | None, people: dict[str, pa.Array]
     ) -> None:
         self.config, self.events, self.part, self.people = config, found.events, part, people
+        self.past = takes_past(config, found.events)
         # Arrow arrays, not NumPy's: taking no values from them keeps their type.
         self.users, self.items = pa.array(found.users.to_numpy()), pa.array(found.items.to_numpy())
         self.sequence, self.starts, self.ends = histories(found.events, config.history)
@@ -63,7 +71,7 @@ class LogWriter:
         c, tables = self.config, []
         for chosen, count in ((index[held], c.test_negatives), (index[~held], c.negatives)):
             if len(chosen):
-                drawn = draw_negatives(self.events, chosen, count, c.popular, c.catalogue_known, rng)
+                drawn = draw_negatives(self.events, chosen, count, c.popular, c.catalogue_known, rng, self.past)
                 tables.append(self._requests(chosen, drawn))
         return tables
 

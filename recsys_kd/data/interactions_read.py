@@ -16,8 +16,8 @@ from pydantic import model_validator
 from recsys_kd.errors import InputError
 from recsys_kd.settings import StrictConfig
 
-LABEL, LIBSVM = "label", (".libsvm", ".svm")
-"""What libsvm's first number is called here; suffixes of such files."""
+LABEL, LIBSVM, TEXT = "label", (".libsvm", ".svm"), (".csv", ".tsv", ".txt")
+"""What libsvm's first number is called here; suffixes of such files, and of tables of text."""
 
 
 class UnreadableTable(InputError):
@@ -107,7 +107,7 @@ def read_table(path: Path, ids: tuple[str, ...] = ()) -> pd.DataFrame:
             return frame
         if path.suffix in LIBSVM:
             return read_libsvm(path)
-        if path.suffix in (".csv", ".tsv", ".txt"):
+        if path.suffix in TEXT:
             return _read_text(path, ids)
     except FileNotFoundError:
         raise UnreadableTable(f"{path}: does not exist; name a file that is there") from None
@@ -120,7 +120,7 @@ _NULLABLE = {
     **{getattr(pa, f"int{bits}")(): getattr(pd, f"Int{bits}Dtype")() for bits in (8, 16, 32, 64)},
     **{getattr(pa, f"uint{bits}")(): getattr(pd, f"UInt{bits}Dtype")() for bits in (8, 16, 32, 64)},
 }
-_WHOLE = r"-?(0|[1-9]\d{0,17})(\.0+)?"
+WHOLE = r"-?(0|[1-9]\d{0,17})(\.0+)?"
 """A number as programs write it, or a float of one; up to 18 digits fit int64."""
 
 
@@ -134,7 +134,7 @@ def _read_text(path: Path, ids: tuple[str, ...]) -> pd.DataFrame:
     frame: pd.DataFrame = table.to_pandas(types_mapper=_NULLABLE.get)
     for name in set(ids) & set(frame.columns):
         text = frame[name].dropna()
-        if len(text) and text.str.fullmatch(_WHOLE).all():
+        if len(text) and text.str.fullmatch(WHOLE).all():
             whole = text.str.replace(r"\.0+$", "", regex=True).astype("int64")
             frame[name] = whole.astype("Int64").reindex(frame.index)
     return frame

@@ -34,14 +34,39 @@ class Events:
         keys, first = np.unique(pair, return_index=True)
         return keys, self.time[first]
 
+    @cached_property
+    def together(self) -> tuple[Ints, Ints]:
+        """Per event a number of its user's moment, and the sorted (moment, item) pairs as one number."""
+        moment = np.zeros(len(self.user), dtype=np.int64)
+        order = np.lexsort((self.time, self.user))
+        user, time = self.user[order], self.time[order]
+        moment[order[1:]] = np.cumsum((user[1:] != user[:-1]) | (time[1:] != time[:-1]))
+        return moment, np.unique(moment * self.items + self.item)
+
+    @cached_property
+    def repeated(self) -> int:
+        """How many events are of an item that their user had before."""
+        keys, first_time = self.own
+        at = np.searchsorted(keys, self.user * self.items + self.item)
+        return int((first_time[at] < self.time).sum())
+
 
 def draw_negatives(
-    events: Events, index: Ints, count: int, popular: float, all_known: bool, rng: np.random.Generator
+    events: Events,
+    index: Ints,
+    count: int,
+    popular: float,
+    all_known: bool,
+    rng: np.random.Generator,
+    past: bool = False,
 ) -> Ints:
     """Return item codes [len(index), count], distinct per event; -1 where a user has had nearly everything.
 
-    A negative has appeared by the event's time (unless `all_known`) and is none of the user's items so far.
+    A negative has appeared by the event's time (unless `all_known`) and is none of the user's items so far, or with
+    `past` none of those that the user has at the event's time: where users have items again, a history that holds a
+    candidate would else tell its label, since all such candidates were positives.
     """
+    mine = _is_of_moment if past else _is_own
     drawn = np.full((len(index), count), -1, dtype=np.int64)
     for _ in range(_ROUNDS):
         row, column = np.nonzero(drawn < 0)
@@ -49,7 +74,7 @@ def draw_negatives(
             break
         event = index[row]
         proposed = _propose(events, event, popular, all_known, rng)
-        good = ~_is_own(events, event, proposed) & (proposed != events.item[event])
+        good = ~mine(events, event, proposed) & (proposed != events.item[event])
         good &= ~(drawn[row] == proposed[:, None]).any(axis=1)
         drawn[row[good], column[good]] = proposed[good]
         _drop_repeats(drawn)
@@ -75,6 +100,13 @@ def _is_own(events: Events, event: Ints, item: Ints) -> NDArray[np.bool_]:
     pair = events.user[event] * events.items + item
     at = np.searchsorted(keys, pair).clip(max=len(keys) - 1)
     mine: NDArray[np.bool_] = (keys[at] == pair) & (first_time[at] <= events.time[event])
+    return mine
+
+
+def _is_of_moment(events: Events, event: Ints, item: Ints) -> NDArray[np.bool_]:
+    moment, keys = events.together
+    pair = moment[event] * events.items + item
+    mine: NDArray[np.bool_] = keys[np.searchsorted(keys, pair).clip(max=len(keys) - 1)] == pair
     return mine
 
 

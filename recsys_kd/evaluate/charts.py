@@ -111,6 +111,20 @@ def loss_curves(fits: Mapping[str, Mapping[str, Any]]) -> str:
     return picture("Loss curves", "Training and validation loss by epoch", body)
 
 
+def kept_epochs(fits: Mapping[str, Mapping[str, Any]]) -> str:
+    """Return which epoch of each model was kept and the validation AUC that decided; `` where none was trained.
+
+    Without an AUC (one class on the validation days) the loss decides.
+    """
+    trained = {name: (fit["best"], fit["epochs"][fit["best"]]) for name, fit in fits.items() if fit["epochs"]}
+    aucs = {name: epoch.get("validation_auc") for name, (_, epoch) in trained.items()}
+    parts = [
+        f"{name} {at + 1}" + (f" ({aucs[name]:.4f})" if aucs[name] is not None else " (by loss, there being no AUC)")
+        for name, (at, _) in trained.items()
+    ]
+    return ", ".join(parts)
+
+
 def calibration_plot(models: Mapping[str, Sequence[Mapping[str, float]]], colours: Mapping[str, str] = COLOURS) -> str:
     """Return observed click rate against predicted probability per bin; on the diagonal is right."""
     high = max(max(p["predicted"], p["observed"]) for points in models.values() for p in points) * 1.05

@@ -10,7 +10,7 @@ import jinja2
 from markupsafe import Markup
 
 from recsys_kd.errors import OutsideError
-from recsys_kd.evaluate.charts import calibration_plot, forest_plot, loss_curves
+from recsys_kd.evaluate.charts import calibration_plot, forest_plot, kept_epochs, loss_curves
 from recsys_kd.evaluate.gate import UNTAUGHT
 
 STAGES = ("teacher", "control", "control served", "student", "pruned", "recovered", "served", "champion")
@@ -179,6 +179,7 @@ def render(report: Report) -> str:
         idle=evaluation.get("uninformative", {}),
         metric_names=list(evaluation["metrics"]["served"]),
         losses=Markup(loss_curves(report.fits)),
+        kept=kept_epochs(report.fits),
         calibration=Markup(calibration_plot(calibrated)),
         forest=Markup(forest_plot(forest)),
         small_slices=small,

@@ -1,9 +1,9 @@
 """Stages keyed by content: a stage whose inputs are unchanged is not done again, an interrupted run continues.
 
 A stage writes into a temporary folder that is renamed when it is whole and on disk, so a folder that exists is a
-finished stage. Runs may share a work folder: each temporary folder is locked by the run that fills it, a second run
-that wants the same stage waits for the first, and what a killed run left (its lock is gone) is cleared away, but for
-its checkpoints.
+finished stage; one whose files are no longer what was written is done again. Runs may share a work folder: each
+temporary folder is locked by the run that fills it, a second run that wants the same stage waits for the first, and
+what a killed run left (its lock is gone) is cleared away, but for its checkpoints.
 """
 
 import errno
@@ -22,6 +22,7 @@ from typing import Any
 from pydantic import BaseModel
 
 from recsys_kd.errors import OutsideError
+from recsys_kd.flow.intact import RECORD, damage, write_record
 from recsys_kd.flow.provenance import code_digest
 from recsys_kd.progress import Progress
 
@@ -39,6 +40,13 @@ class WorkUnwritable(OutsideError):
         super().__init__(f"{path}: {error}; free space or choose another `work` folder")
 
 
+class StageDamaged(OutsideError):
+    """A finished stage holds other bytes than were written, and can't be removed to do it again."""
+
+    def __init__(self, path: Path, why: str, error: OSError) -> None:
+        super().__init__(f"{path}: {why}, and it can't be removed ({error.strerror or error}); remove this folder")
+
+
 def key_of(*parts: Any) -> str:
     """Return a digest of settings, keys and this package's code: what a stage's result depends on."""
     plain = [json.loads(p.model_dump_json()) if isinstance(p, BaseModel) else p for p in parts]
@@ -54,26 +62,47 @@ class Stages:
     progress: Progress
     done: dict[str, str] = field(default_factory=dict)
     """Stage -> `reused` or `run`, for the report."""
+    intact: set[Path] = field(default_factory=set)
+    """Finished stages that this run has made, or found as they were written: they are not read through again."""
 
     def run(self, name: str, key: str, make: Callable[[Path], None]) -> Path:
-        """Return the folder of a stage's result, making it with `make(folder)` unless it is there already."""
+        """Return the folder of a stage's result, making it with `make(folder)` unless it is there, and whole."""
         final = self.folder / f"{name}-{key}"
         building = self.folder / f".{name}-{key}"
-        while not final.exists():
+        while not self._whole(final):
             with _locked(building, self.progress) as mine:
-                if mine and not final.exists():
+                if mine and not self._whole(final, clear=True):
                     self._make(final, building, make)
                     self.done[name] = "run"
+                    self.intact.add(final)
                     return final
         self.done[name] = "reused"
         self.progress.note(f"{name}: unchanged, reused")
         return final
+
+    def _whole(self, final: Path, clear: bool = False) -> bool:
+        """Return whether a finished stage is there as it was written; `clear`: remove what is left of a damaged one."""
+        if final in self.intact:
+            return True
+        if not final.exists():
+            return False
+        why = damage(final)
+        if why is None:
+            self.intact.add(final)
+        elif clear:
+            self.progress.note(f"warning: {final}: {why}; done again")
+            try:
+                shutil.rmtree(final)
+            except OSError as error:
+                raise StageDamaged(final, why, error) from error
+        return why is None
 
     def _make(self, final: Path, building: Path, make: Callable[[Path], None]) -> None:
         try:
             _clear(building)
             make(building)
             shutil.rmtree(building / CHECKPOINT, ignore_errors=True)
+            write_record(building, frozenset((_LOCK, RECORD)))
             _sync(building)
             building.replace(final)
             _sync_folder(final.parent)

@@ -55,9 +55,15 @@ class Calibrated:
 
 @dataclass
 class Fallback:
-    """Lookups that used a fallback row, by field: `before` pruning (ids that training never saw) and `after` it."""
+    """Lookups by field: of ids that training never saw often enough (`unknown`), and that used a fallback row `before`
+    pruning and `after` it.
+
+    Items are known by their fields too: an unknown one of the catalogue has a row of its own, made of them, in which
+    the id's part is the fallback's. It uses no fallback row.
+    """
 
     lookups: Counter[str] = field(default_factory=Counter)
+    unknown: Counter[str] = field(default_factory=Counter)
     unseen: Counter[str] = field(default_factory=Counter)
     missed: Counter[str] = field(default_factory=Counter)
 
@@ -68,10 +74,11 @@ class Fallback:
             self.lookups[name] += lookups
             self.missed[name] += missed
             self.unseen[name] += int((rows == unknown).sum())
+            self.unknown[name] += int(_is_unknown(rows, unknown, dataset, name).sum())
 
     def shares(self) -> dict[str, dict[str, float]]:
-        """Return each field's share of lookups that use the fallback row, before and after pruning."""
-        counted = {"before": self.unseen, "after": self.missed}
+        """Return each field's share of lookups that are `unknown`, and that use the fallback `before` and `after`."""
+        counted = {"unknown": self.unknown, "before": self.unseen, "after": self.missed}
         return {when: {f: n[f] / max(self.lookups[f], 1) for f in self.lookups} for when, n in counted.items()}
 
 
@@ -81,6 +88,14 @@ def _encoded_rows(batch: Batch, items: NDArray[np.int64], dataset: Dataset, name
         return items, len(dataset.keys("item"))
     rows = batch.bags[name].values if name in batch.bags else batch.ids[name]
     return rows, dataset.schema.rows(dataset.schema.field(name)) - 1
+
+
+def _is_unknown(rows: NDArray[np.int64], unknown: int, dataset: Dataset, name: str) -> NDArray[np.bool_]:
+    """Return which lookups are of ids without an embedding; of a history, rows beyond `unknown` are the catalogue's."""
+    if name == ITEM:
+        found: NDArray[np.bool_] = dataset.item_ids(ITEM)[rows] == dataset.schema.rows(dataset.schema.field(ITEM)) - 1
+        return found
+    return rows >= unknown
 
 
 def as_taken(batch: Batch, log: Schema, model: Schema) -> Batch:

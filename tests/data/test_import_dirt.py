@@ -16,6 +16,7 @@ from recsys_kd.data.interactions import import_interactions
 from recsys_kd.data.interactions_config import BadImport, load_import
 from recsys_kd.data.interactions_read import UnreadableTable, read_table
 from recsys_kd.errors import InputError
+from recsys_kd.progress import SILENT
 from recsys_kd.settings import load_recipe
 
 
@@ -299,6 +300,81 @@ def test_a_unit_that_puts_all_times_before_there_were_logs_is_refused_with_the_o
 def test_times_that_count_from_their_own_beginning_are_taken(tmp_path):
     found, log = imported(tmp_path, purchases(when=[3_600 * i for i in range(100)]))
     assert found.events == 100 and log.timestamp.min() == 0
+
+
+def clicks(tmp_path, suffix="tsv", **cells):
+    """Return an import of 100 rows of numbers; `cells`: column -> (row from 0, what stands there)."""
+    table = {
+        "who": [str(i % 7) for i in range(100)],
+        "what": [str((i * i * i + i) % 31) for i in range(100)],
+        "when": [str(1_767_226_050 + 3600 * i) for i in range(100)],
+    }
+    for column, (row, value) in cells.items():
+        table[column][row] = value
+    pd.DataFrame(table).to_csv(tmp_path / f"s.{suffix}", index=False, sep="\t" if suffix == "tsv" else ",")
+    data = {"name": "s", "source": f"s.{suffix}", "columns": {"user": "who", "item": "what", "time": "when"}}
+
+    def run(**more):
+        (tmp_path / "s.yaml").write_text(yaml.safe_dump({**data, "negatives": 2, "past_items": "allow", **more}))
+        told = Told()
+        return import_interactions(load_import(tmp_path / "s.yaml"), tmp_path / "out", told), told.said
+
+    return run
+
+
+class Told(type(SILENT)):
+    """Keeps what it is told, but for what is said of items that users have again."""
+
+    def __init__(self):
+        self.said = []
+
+    def note(self, message):
+        self.said += [message] if "had before" not in message else []
+
+
+@pytest.mark.parametrize("suffix", ["csv", "tsv"])
+def test_one_bad_cell_among_numeric_times_is_told_with_its_row_and_a_rule_drops_it(tmp_path, suffix):
+    run = clicks(tmp_path, suffix, when=(41, "soon"))
+    with pytest.raises(BadImport) as refused:
+        run()
+    assert str(refused.value) == (
+        f"{tmp_path}/s.{suffix}: columns.time 'when': 'soon' is no number (row 43, the header being the first), as 99 "
+        "of 100 are; mend it, or drop such rows by a rule (`{reason: no time, column: when, not_matching: '[0-9.]+'}`)"
+    )
+    found, said = run(drop=[{"reason": "no time", "column": "when", "not_matching": "[0-9.]+"}])
+    assert found.events == 99 and found.dropped["no time"] == 1 and said == []
+    log = pq.read_table(tmp_path / "out" / "log.parquet").to_pandas()
+    assert log.timestamp.min() == 1_767_226_050_000
+
+
+def test_one_bad_cell_among_dates_and_orders_is_told_with_its_row(tmp_path):
+    dates = {"when": [f"2026-01-{1 + i // 5:02d}" for i in range(100)]}
+    dates["when"][7] = "soon"
+    with pytest.raises(BadImport, match=r"'soon' is no ISO 8601 date \(row 8\), as 99 of 100 are; mend it, or give"):
+        imported(tmp_path, purchases(**dates))
+    order = {"columns": {"user": "who", "item": "what", "order": "when"}, "split": "leave_one_out"}
+    with pytest.raises(BadImport, match=r"columns\.order 'when': 'soon' is no number \(row 9, .*; an order is a whole"):
+        clicks(tmp_path, when=(7, "soon"))(**order)
+
+
+def test_one_id_that_is_no_whole_number_makes_all_of_them_text_and_is_told(tmp_path):
+    found, said = clicks(tmp_path, who=(10, "12.5"))()
+    assert found.events == 100 and said == [
+        f"warning: {tmp_path}/s.tsv: columns.user 'who': 99 of 100 ids are whole numbers, but '12.5' (row 12, the "
+        "header being the first) is not, so all are taken as text; mend it if it is a mistake"
+    ]
+    assert clicks(tmp_path)()[1] == []
+
+
+def test_times_far_from_all_others_are_told(tmp_path):
+    found, said = clicks(tmp_path, when=(5, "-4"))()
+    assert found.events == 100 and said == [
+        f"warning: {tmp_path}/s.tsv: columns.time 'when': 1 of 100 times lie outside of the years 1990 to 2099, the "
+        "first '-4' (row 7, the header being the first); they are taken as they are: drop such rows by a rule if they "
+        "are mistakes"
+    ]
+    found, said = clicks(tmp_path, when=(5, "-4"))(drop=[{"reason": "no time", "column": "when", "at_most": 0}])
+    assert found.events == 99 and found.dropped["no time"] == 1 and said == []
 
 
 def text_refused(tmp_path, text):

@@ -70,6 +70,26 @@ def report(**more):
     return Report(**{**values, **more})
 
 
+def test_unknown_ids_are_shown_beside_those_that_use_the_fallback_row():
+    shares = {"unknown": {"item_id": 0.077}, "before": {"item_id": 0.001}, "after": {"item_id": 0.25}}
+    page = render(report(fallback=shares))
+    assert "<th>field</th><th>unknown ids</th><th>fallback row, before pruning</th><th>served</th>" in page
+    assert "<td>item_id</td><td>7.70%</td><td>0.10%</td><td>25.00%</td>" in page
+    assert "an unknown item whose fields are known keeps a row of its own" in page
+    assert "<td>user_id</td><td>10.00%</td><td>20.00%</td>" in render(report())  # a report written before this column
+
+
+def test_the_report_says_what_decides_which_epoch_is_kept():
+    epochs = [{"train_loss": 0.6, "validation_loss": 0.58, "validation_auc": 0.71},
+              {"train_loss": 0.5, "validation_loss": 0.61, "validation_auc": 0.72}]  # fmt: skip
+    one_class = [{"train_loss": 0.6, "validation_loss": 0.58, "validation_auc": None}]
+    fits = {"teacher": {"epochs": epochs, "best": 1}, "control": {"epochs": one_class, "best": 0}}
+    page = render(report(fits={**fits, "student": {"epochs": [], "best": 0}}))
+    assert "Kept is the epoch of the highest validation AUC, not of the lowest loss" in page
+    assert "Epochs: teacher 2 (0.7200), control 1 (by loss, there being no AUC)." in page
+    assert "Kept is the epoch" not in render(report(fits={}))
+
+
 def test_an_equal_model_passes_and_a_worse_one_is_held_back_with_the_reason():
     assert decide(GateConfig(max_ece=0.2), evaluation(), SUBJECT, (10,)).passed
     verdict = decide(GateConfig(max_ece=0.9), evaluation(noise=2.0), SUBJECT, (10,))

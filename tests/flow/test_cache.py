@@ -9,11 +9,14 @@ import threading
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from recsys_kd.flow import cache, provenance
-from recsys_kd.flow.cache import CHECKPOINT, Stages, WorkUnwritable, key_of, remove_leftovers
+from recsys_kd.flow.cache import CHECKPOINT, StageDamaged, Stages, WorkUnwritable, key_of, remove_leftovers
+from recsys_kd.flow.night import read
 from recsys_kd.progress import SILENT
+from recsys_kd.settings import load_recipe
 
 
 def names(folder):
@@ -33,7 +36,7 @@ def test_an_interrupted_stage_leaves_nothing_and_is_done_again(tmp_path):
     (tmp_path / ".read-12345678").mkdir()
     remove_leftovers(tmp_path)
     made = stages.run("read", "k", lambda out: (out / "whole").write_text("x"))
-    assert names(tmp_path) == ["read-k"] and names(made) == ["whole"]
+    assert names(tmp_path) == ["read-k"] and names(made) == ["stage.json", "whole"]
     assert stages.run("read", "k", killed) == made and stages.done == {"read": "reused"}
 
 
@@ -54,7 +57,7 @@ def test_checkpoints_outlive_an_interruption_but_not_the_whole_stage(tmp_path):
         assert not (out / "half").exists() and (out / CHECKPOINT / "epoch").read_text() == "1"
         (out / "whole").write_text("x")
 
-    assert names(stages.run("teacher", "k", continued)) == ["whole"]
+    assert names(stages.run("teacher", "k", continued)) == ["stage.json", "whole"]
 
 
 def test_leftovers_of_dead_runs_go_and_those_of_live_ones_stay(tmp_path):
@@ -93,7 +96,7 @@ def test_a_second_run_waits_for_the_first_and_takes_its_result(tmp_path):
     finish.set()
     for thread in threads:
         thread.join(30)
-    assert made == [1] and set(found) == {tmp_path / "read-k"} and names(found[0]) == ["whole"]
+    assert made == [1] and set(found) == {tmp_path / "read-k"} and names(found[0]) == ["stage.json", "whole"]
     assert sorted(s.done["read"] for s in runs) == ["reused", "reused", "run"]
 
 
@@ -112,6 +115,74 @@ def test_two_processes_that_race_make_one_result(tmp_path):
     assert [run.returncode for run in runs] == [0, 0, 0], outs
     assert names(tmp_path) == sorted(f"stage{i}-k" for i in range(40))
     assert sum(out.decode().count("'run'") for out, _ in outs) == 40
+
+
+class Told(type(SILENT)):
+    """Keeps what it is told."""
+
+    def __init__(self):
+        self.said = []
+
+    def note(self, message):
+        self.said.append(message)
+
+
+def flip(path):
+    held = bytearray(path.read_bytes())
+    held[len(held) // 2] ^= 1
+    path.write_bytes(held)
+
+
+DAMAGES = {
+    "rows/item.npy is missing": lambda folder: (folder / "rows" / "item.npy").unlink(),
+    "fit.json holds 0 bytes instead of 13": lambda folder: (folder / "fit.json").write_text(""),
+    "rows/item.npy holds 40 bytes instead of 80": lambda folder: os.truncate(folder / "rows" / "item.npy", 40),
+    "rows/item.npy holds other bytes than were written": lambda folder: flip(folder / "rows" / "item.npy"),
+    "stage.json can't be read": lambda folder: flip(folder / "stage.json"),
+}
+
+
+def make_stage(out):
+    (out / "rows").mkdir()
+    (out / "rows" / "item.npy").write_bytes(bytes(range(80)))
+    (out / "fit.json").write_text('{"epochs": 3}')
+
+
+@pytest.mark.parametrize("why", DAMAGES)
+def test_a_damaged_stage_is_done_again_and_told(tmp_path, why):
+    folder, told = Stages(tmp_path, SILENT).run("control", "k", make_stage), Told()
+    DAMAGES[why](folder)
+    again = Stages(tmp_path, told)
+    assert again.run("control", "k", make_stage) == folder and again.done == {"control": "run"}
+    assert told.said == [f"warning: {folder}: {why}; done again"]
+    assert (folder / "rows" / "item.npy").read_bytes() == bytes(range(80))
+    last = Stages(tmp_path, told)
+    assert last.run("control", "k", make_stage) == folder and last.done == {"control": "reused"}
+    assert told.said[1:] == ["control: unchanged, reused"] and names(tmp_path) == ["control-k"]
+
+
+def test_a_damaged_stage_that_can_not_be_removed_is_named(tmp_path, monkeypatch):
+    folder = Stages(tmp_path, SILENT).run("control", "k", make_stage)
+    (folder / "fit.json").write_text("")
+
+    def refuse(path, ignore_errors=False):
+        if not ignore_errors:
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+
+    monkeypatch.setattr(cache.shutil, "rmtree", refuse)
+    why = "fit.json holds 0 bytes instead of 13, and it can't be removed (Permission denied); remove this folder"
+    with pytest.raises(StageDamaged) as found:
+        Stages(tmp_path, SILENT).run("control", "k", make_stage)
+    assert str(found.value) == f"{folder}: {why}"
+
+
+def test_a_flipped_bit_in_an_encoded_label_is_never_trained_on(shop, tmp_path):
+    recipe = load_recipe(shop.recipe).model_copy(update={"work": tmp_path / "work", "store": tmp_path / "store"})
+    first, digest = read(recipe, Stages(recipe.work, SILENT))
+    labels = np.array(first.column("label"))
+    flip(next(recipe.work.glob("read-*/rows/**/label.npy")))
+    second, again = read(recipe, Stages(recipe.work, SILENT))
+    assert np.array_equal(second.column("label"), labels) and again == digest
 
 
 def test_a_full_disk_is_told_from_a_failing_input(tmp_path):

@@ -96,3 +96,19 @@ def test_fallback_lookups_are_counted_before_and_after_pruning_on_the_same_rows(
     unseen = (values == dataset.schema.rows(dataset.schema.field("history")) - 1).mean()
     assert shares["before"]["history"] == pytest.approx(unseen)
     assert all(shares["before"][f] <= shares["after"][f] for f in shares["after"])
+
+
+def test_items_without_an_embedding_are_told_as_unknown_though_their_fields_give_them_rows(shop, tmp_path):
+    recipe = load_recipe(shop.recipe)
+    dataset = encode(recipe.data.model_copy(update={"min_count": 200}), recipe.split, tmp_path / "rows")
+    made = compressed(dataset, random_student(dataset), ratio=None, keep_rows=1.0).served
+    shares = score_compiled(made, dataset)[1].shares()
+    rows = dataset.splits["test"]
+    known = set(dataset.keys("item_id").tolist())
+    shown = dataset.keys("item")[dataset.item_rows[rows.start : rows.stop].clip(max=len(dataset.keys("item")) - 1)]
+    unknown = np.mean([int(key) not in known for key in shown])
+    assert unknown > 0.02 and shares["unknown"]["item_id"] == pytest.approx(unknown)
+    past = dataset.batch(np.arange(rows.start, rows.stop)).bags["history"].values
+    assert shares["unknown"]["history"] == pytest.approx((past == len(known)).mean()) and (past == len(known)).any()
+    assert shares["before"]["item_id"] == shares["after"]["item_id"] == 0 == shares["before"]["history"]
+    assert shares["unknown"]["user_id"] == shares["before"]["user_id"] > 0
