@@ -62,3 +62,19 @@ def test_one_item_in_a_hundred_is_enough_to_go_on(tmp_path):
     _, foretell, _ = both(tmp_path, columns, [99, 500, 501])
     with pytest.raises(ForeignCatalogue, match="has 1 of the 101 items"):
         foretell()
+
+
+def test_the_example_is_of_a_file_that_can_be_read(tmp_path):
+    (tmp_path / "log").mkdir()
+    bad = write(tmp_path / "log" / "a.parquet", log())
+    held = bytearray(bad.read_bytes())
+    held[200] ^= 255
+    bad.write_bytes(held)
+    write(tmp_path / "log" / "b.parquet", log(seed=1, item_id=[777] * 400))
+    items = write(tmp_path / "items.parquet", {"item_id": [5], "price": [1.0]})
+    data = {"path": str(tmp_path / "log"), "catalogue": str(items), "fields": [PRICE], "on_bad_file": "exclude"}
+    recipe = parse_recipe({"name": "s", "data": data}, "r.yaml", tmp_path)
+    with pytest.raises(
+        ForeignCatalogue, match=r"0 of the 1 items of the log: 'item_id' is such as 777 in the log and 5 "
+    ):
+        plan(recipe)
