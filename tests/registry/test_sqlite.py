@@ -5,6 +5,7 @@ import sqlite3
 import pytest
 
 from recsys_kd.errors import OutsideError
+from recsys_kd.registry.protocol import RegistryUnreachable
 from recsys_kd.registry.sqlite import SqliteRegistry
 from tests.registry.test_registry import night
 
@@ -28,3 +29,17 @@ def test_a_store_that_can_not_be_written_is_named(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(OutsideError, match="file"):
         SqliteRegistry(tmp_path / "file" / "registry.sqlite")
+
+
+def test_a_registry_that_goes_while_it_is_open_is_not_made_anew(tmp_path):
+    store = tmp_path / "a store"
+    registry = SqliteRegistry(store / "registry.sqlite")
+    night(registry, "2026-01-05", "a")
+    store.rename(tmp_path / "away")
+    store.mkdir()  # where its share is mounted
+    with pytest.raises(RegistryUnreachable, match=r"a store/registry\.sqlite: unable to open"):
+        registry.state("shop")
+    assert list(store.iterdir()) == []
+    store.rmdir()
+    (tmp_path / "away").rename(store)
+    assert list(registry.state("shop").nights) == ["2026-01-05"]
