@@ -196,12 +196,8 @@ class Encoder:
         found = self._usual_numbers(given)
         if found is not None and largest(found) <= LARGEST:
             return found
-        raw = np.concatenate([numbers(f, [given.get(f.name)], 1)[0] for f in fields])
-        with np.errstate(over="ignore"):  # what float32 can't hold is beyond the largest, too
-            found = (raw - self._mean) / self._std
-        if not largest(found) <= LARGEST:
-            _name_too_large(fields, raw)
-        return found
+        # Field by field, so that the first one that is wrong is named.
+        return np.concatenate([standardized(f, numbers(f, [given.get(f.name)], 1))[0] for f in fields])
 
     def _usual_numbers(self, given: Mapping[str, Any]) -> Floats | None:
         """Return all numbers of a request at once, unchecked; None where any is unusual, or a vector."""
@@ -219,14 +215,6 @@ class Encoder:
         with np.errstate(over="ignore"):
             found: Floats = (raw - self._mean) / self._std
         return found
-
-
-def _name_too_large(fields: tuple[Field, ...], raw: Floats) -> None:
-    """Raise BadRequest for the first field with a number beyond the largest."""
-    at = 0
-    for field in fields:
-        standardized(field, raw[None, at : at + field.dim])
-        at += field.dim
 
 
 def _check_names(given: Mapping[str, Any], known: frozenset[str], what: str) -> None:
