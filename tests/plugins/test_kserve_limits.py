@@ -1,6 +1,7 @@
 """What a server takes at once, what it counts, and what it can not start with."""
 
 import asyncio
+import socket
 import threading
 
 import httpx
@@ -97,6 +98,16 @@ def test_a_port_that_is_taken_is_named(world, server):
         Server(dataclasses.replace(configured(world), port=server.port)).start()
     with pytest.raises(PortTaken, match=f"127.0.0.1:{server.grpc_port}: .*give another --grpc-port"):
         Server(dataclasses.replace(configured(world), grpc_port=server.grpc_port)).start()
+
+
+def test_answers_do_not_wait_for_acknowledgements(world):
+    """asyncio sets TCP_NODELAY on connections whose socket names its protocol, and on no others."""
+    listener = Server(configured(world))._bind()
+    listener.listen()
+    with listener, socket.create_connection(listener.getsockname()):
+        accepted, _ = listener.accept()
+        with accepted:
+            assert accepted.proto == socket.IPPROTO_TCP
 
 
 def test_the_client_says_what_it_can_not_send_and_when_nobody_answers():

@@ -171,7 +171,8 @@ class Server:
         await asyncio.gather(serving, grpc.stop(self.config.drain_seconds))
 
     def _bind(self) -> socket.socket:
-        listener = socket.socket()
+        # With the protocol named asyncio turns Nagle's algorithm off, else answers wait for acknowledgements.
+        listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             listener.bind((self.config.host, self.config.port))
