@@ -43,9 +43,10 @@ def not_worse(name: str, what: str, delta: Interval, sign: int, margin: float) -
     passed = bool(worst > -margin)
     best = max(sign * delta.low, sign * delta.high)
     words = "stays within" if passed else "may fall outside" if best > -margin else "is outside"
-    than = name.split(" against ", 1)[1].removeprefix("the ")
+    told = name.split(" against ", 1)[1]
+    than = told if told.startswith(("the ", "today's ")) else f"the {told}"
     sentence = (
-        f"{what} is {delta.value:+.4f} from the {than} ({delta.low:+.4f} to {delta.high:+.4f}): "
+        f"{what} is {delta.value:+.4f} from {than} ({delta.low:+.4f} to {delta.high:+.4f}): "
         f"it {words} the margin of {margin:g}"
     )
     return Check(name, passed, float(worst), -margin, sentence)

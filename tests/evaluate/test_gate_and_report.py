@@ -164,6 +164,15 @@ def test_a_margin_is_told_as_surely_as_it_is_known(low, high, words, passed):
     assert found.passed is passed and f"it {words} the margin of 0.02" in found.sentence
 
 
+@pytest.mark.parametrize(
+    ("model", "told"),
+    [("the teacher", "the teacher"), ("today's champion", "today's champion"), ("control", "the control")],
+)
+def test_models_are_told_in_plain_english(model, told):
+    check = not_worse(f"auc against {model}", "served auc", Interval(0.0, -0.1, 0.1), 1, 0.2)
+    assert check.sentence.startswith(f"served auc is +0.0000 from {told} (")
+
+
 def test_a_verdict_survives_json_and_names_its_artifact():
     verdict = decide(GateConfig(), evaluation(), SUBJECT, (10,))
     assert Verdict.from_json(json.loads(json.dumps(verdict.to_json()))) == verdict
