@@ -183,9 +183,8 @@ def cancel(run: Run) -> None:
     config = from_environment()
     night, who = _existing(Board(config.state), run), getpass.getuser()
     machine.cancel(night, 0.0, who)  # raises where it can't be
-    Desk(config.desk).cancel(
-        night.model, night.night, who
-    )  # of one that is published meanwhile the registry's word counts
+    # Of one that is published meanwhile the registry's word counts.
+    Desk(config.desk).cancel(night.model, night.night, who)
     _step(run, lambda n, now: machine.cancel(n, now, who))
     with suppress(InputError):  # a recipe that can't be read publishes nothing
         recipe = recipe_of(config, night.model, night.night, night.recipe)  # its worker publishes by this one too

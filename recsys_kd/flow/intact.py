@@ -8,6 +8,8 @@ import hashlib
 import json
 from pathlib import Path
 
+from recsys_kd.flow.provenance import file_digest
+
 RECORD = "stage.json"
 """The record's name in a stage's folder."""
 
@@ -15,7 +17,7 @@ RECORD = "stage.json"
 def write_record(folder: Path, besides: frozenset[str]) -> None:
     """Write what a stage's folder holds; `besides`: names at its top that are no part of it."""
     files = {str(p.relative_to(folder)): p for p in sorted(folder.rglob("*")) if p.is_file()}
-    held = {name: [p.stat().st_size, _digest(p)] for name, p in files.items() if Path(name).parts[0] not in besides}
+    held = {name: [p.stat().st_size, file_digest(p)] for name, p in files.items() if Path(name).parts[0] not in besides}
     (folder / RECORD).write_text(json.dumps({"files": held, "sum": _sum(held)}))
 
 
@@ -35,7 +37,7 @@ def damage(folder: Path) -> str | None:
             return f"{name} holds {found:,} bytes instead of {size:,}"
     for name, (_, digest) in held.items():
         try:
-            if _digest(folder / name) != digest:
+            if file_digest(folder / name) != digest:
                 return f"{name} holds other bytes than were written"
         except OSError as error:
             return f"{name} can't be read ({error.strerror or error})"
@@ -53,8 +55,3 @@ def _read(path: Path) -> dict[str, tuple[int, str]] | None:
 
 def _sum(held: object) -> str:
     return hashlib.sha256(json.dumps(held).encode()).hexdigest()
-
-
-def _digest(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -13,13 +13,17 @@ from recsys_kd.settings import Recipe
 _PACKAGE = Path(__file__).resolve().parents[1]
 
 
+def file_digest(path: Path) -> str:
+    """Return the SHA-256 of a file's bytes, read in pieces."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
 def digest_of_files(folder: Path, pattern: str = "*") -> str:
     """Return the SHA-256 over the names and bytes of a folder's files, in order of name."""
     digest = hashlib.sha256()
     for path in sorted(p for p in folder.rglob(pattern) if p.is_file()):
-        with path.open("rb") as file:
-            inside = hashlib.file_digest(file, "sha256").hexdigest()
-        digest.update(f"{path.relative_to(folder)}\0{inside}\0".encode())
+        digest.update(f"{path.relative_to(folder)}\0{file_digest(path)}\0".encode())
     return digest.hexdigest()
 
 
