@@ -176,8 +176,6 @@ class Found:
     splits: dict[str, Evidence]
     counts: Counts
     notes: list[str]
-    excluded: list[str]
-    """Files with a damaged page: left out whole."""
 
 
 def of_log(
@@ -189,7 +187,7 @@ def of_log(
     BadSplitValue, NothingUsable, TooManyBadRows where these columns alone have more than the recipe allows, and
     ForeignCatalogue where next to none of the items is in the catalogue, if one is given.
     """
-    tally, counts, watched, excluded = _pass(log, split, last, progress, catalogue)
+    tally, counts, watched = _pass(log, split, last, progress, catalogue)
     if tally.seen == _NEVER[1]:
         raise NothingUsable(
             f"data.path: {log.config.path}: no row has a sound user, item, time and label; look at data.columns, "
@@ -197,9 +195,9 @@ def of_log(
         )
     counts.check_threshold(log.config.max_quarantine, None)
     if not split.column and tally.seen != last:
-        tally, counts, watched, excluded = _pass(log, split, tally.seen, progress, catalogue)
+        tally, counts, watched = _pass(log, split, tally.seen, progress, catalogue)
     notes = [line for one in watched if (line := one.line()) is not None]
-    return Found(tally.found(), counts, [*_covered(log, tally.met), *_mixed(tally.mixed), *notes], excluded)
+    return Found(tally.found(), counts, [*_covered(log, tally.met), *_mixed(tally.mixed), *notes])
 
 
 def _mixed(rows: int) -> list[str]:
@@ -220,15 +218,15 @@ def _covered(log: Log, met: Met | None) -> list[str]:
 
 def _pass(
     log: Log, split: SplitConfig, last: int | None, progress: Progress, catalogue: Catalogue | None
-) -> tuple[_Tally, Counts, tuple[Watched, ...], list[str]]:
+) -> tuple[_Tally, Counts, tuple[Watched, ...]]:
     watched, met = watched_of(log.layout), None if catalogue is None else Met(catalogue)
     layout = _narrow(log.layout)
-    narrow = Log(log.config, _wider(layout, watched), log.files, log.rows, replace(log.counts, excluded_files=[]))
+    narrow = Log(log.config, _wider(layout, watched), log.files, log.rows, log.counts)
     checker, tally, counts = RowChecker(log.config, layout), _Tally(split, last, met), Counts()
     with progress.task("count labels", log.rows) as task:
         for path in log.files:
             start = 0
-            for batch in file_batches(narrow, path, narrow.counts):
+            for batch in file_batches(narrow, path, counts):
                 rows = checker.check(batch)
                 tally.add(batch, rows)
                 for one in watched:
@@ -238,7 +236,7 @@ def _pass(
                 start += batch.num_rows
                 counts.read += batch.num_rows
                 task.advance(batch.num_rows)
-    return tally, counts, watched, narrow.counts.excluded_files
+    return tally, counts, watched
 
 
 def _wider(layout: Layout, watched: tuple[Watched, ...]) -> Layout:

@@ -106,7 +106,7 @@ def plan(recipe: Recipe, progress: Progress = SILENT) -> Plan:
     passed = _splits(recipe, log, found[log.layout.columns["timestamp"]], progress)
     splits = passed.splits
     rows, soft = (sum(part) for part in zip(*((p.rows, p.soft) for p in splits.values()), strict=True))
-    excluded = [*log.counts.excluded_files, *passed.excluded]
+    excluded = [*log.counts.excluded_files, *passed.counts.excluded_files]
     warnings = [
         *_unchecked(log.counts),
         *_unused(passed.counts),
