@@ -13,6 +13,7 @@ from tests.benchmarks import (
     bench_score,
     bench_serve,
     bench_steps,
+    bench_targets,
     bench_teacher,
     bench_warm,
 )
@@ -20,7 +21,7 @@ from tests.benchmarks import (
 ALL = {
     "read": bench_read, "teacher": bench_teacher, "real": bench_real, "score": bench_score, "ab": bench_ab,
     "jobs": bench_jobs, "quantize": bench_quantize, "pareto": bench_pareto, "steps": bench_steps, "serve": bench_serve,
-    "warm": bench_warm, "flips": flips,
+    "warm": bench_warm, "targets": bench_targets, "flips": flips,
 }  # fmt: skip
 
 if __name__ == "__main__":

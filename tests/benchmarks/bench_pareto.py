@@ -1,10 +1,9 @@
 """Size, quality and latency: the planner's artifacts at budgets from 1/5 to 1/100 of the teacher, beside what else
 makes a student smaller. Prints a table per set and writes a picture, build/bench/pareto-<set>.svg.
 
-BENCH_SETS names sets, `shop` (synthetic) or one of the real ones; BENCH_ROWS the shop's log rows.
+BENCH_SETS, BENCH_ROWS and BENCH_WORK as in `sets`.
 """
 
-import os
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,10 +14,6 @@ import torch
 
 from recsys_kd.cli.display import PlainProgress
 from recsys_kd.data.dataset import Dataset
-from recsys_kd.data.interactions import import_interactions
-from recsys_kd.data.interactions_config import load_import
-from recsys_kd.data.synth import synthesize
-from recsys_kd.data.synth_config import ShopConfig
 from recsys_kd.distil.loop import score_rows
 from recsys_kd.evaluate.charts import HEIGHT, LEFT, RIGHT, TOP, WIDTH, Scale, axes, curve, picture, ticks, words
 from recsys_kd.evaluate.metrics import auc
@@ -32,14 +27,13 @@ from recsys_kd.flow.probing import code
 from recsys_kd.flow.recovery import recovery_stage
 from recsys_kd.flow.training import Trained, student_of, train
 from recsys_kd.flow.weighing import budget_of
-from recsys_kd.settings import CompressConfig, Recipe, load_recipe
+from recsys_kd.settings import CompressConfig, Recipe
 from tests.benchmarks import compression_peers as peers
-from tests.benchmarks.bench_real import RECIPES, SHARED
+from tests.benchmarks.sets import asked, recipe_of
 from tests.benchmarks.table import OUT, show
 
 RATIOS = (5, 10, 20, 30, 50, 100)
 WIDTHS, SHARES = (32, 16, 8, 4, 2, 1), (0.3, 0.1, 0.05)
-ROWS = int(os.environ.get("BENCH_ROWS", "300000"))
 
 
 @dataclass(frozen=True)
@@ -51,15 +45,6 @@ class Point:
     bytes: int
     auc: float
     p50: float | None = None
-
-
-def recipe_of(name: str, folder: Path) -> Recipe:
-    """Return the recipe of a set."""
-    if name == "shop":
-        shop = ShopConfig(rows=ROWS, users=3000, items=6000)
-        return load_recipe(synthesize(shop, folder, PlainProgress()).recipe)
-    config = load_import(RECIPES / f"{name}.import.yaml", SHARED)
-    return load_recipe(import_interactions(config, folder, PlainProgress()).recipe)
 
 
 def ours(recipe: Recipe, dataset: Dataset, trained: Trained, stages: Stages) -> list[Point]:
@@ -165,9 +150,8 @@ def report(name: str, points: list[Point], chosen: int) -> None:
 
 def main() -> None:
     """Print the table of every set."""
-    for name in os.environ.get("BENCH_SETS", "shop").split(","):
-        with tempfile.TemporaryDirectory() as folder:
-            recipe = recipe_of(name, Path(folder))
+    for name in asked("shop"):
+        with recipe_of(name) as recipe:
             stages = Stages(recipe.work, PlainProgress())
             dataset, digest = read(recipe, stages)
             trained = train(recipe, dataset, digest, stages)

@@ -3,7 +3,6 @@
 BENCH_SETS names some of them, e.g. `BENCH_SETS=beauty`.
 """
 
-import os
 import sys
 import tempfile
 from pathlib import Path
@@ -13,11 +12,9 @@ from recsys_kd.data.interactions import import_interactions
 from recsys_kd.data.interactions_config import load_import
 from recsys_kd.flow.night import run as run_night
 from recsys_kd.settings import load_recipe
+from tests.benchmarks.sets import REAL, RECIPES, SHARED, asked
 from tests.benchmarks.table import show
 
-SHARED = Path(__file__).resolve().parents[2] / ".." / "shared" / "data"
-RECIPES = Path(__file__).resolve().parent / "recipes"
-SETS = ("online_retail", "beauty", "ml1m")
 METRICS = ("auc", "gauc", "hit_rate@10", "ndcg@10", "ece")
 
 
@@ -47,10 +44,7 @@ def one(name: str) -> list[dict[str, object]]:
 
 def main() -> None:
     """Print the table, set by set."""
-    if not SHARED.exists():
-        print("real sets: skipped, the folder of real data is not beside the project")
-        return
-    for name in os.environ.get("BENCH_SETS", ",".join(SETS)).split(","):
+    for name in asked(",".join(REAL)):
         show(f"real-{name}", one(name))
 
 

@@ -1,13 +1,10 @@
 """What each step of compression costs alone: 8 bits, 4 bits, 4 bits with a hot tier, half of the rows pruned; against
 the float student on the test days, before recovery and after, rows rounded as they are served.
 
-BENCH_SETS and BENCH_ROWS as in `bench_pareto`; BENCH_SEEDS: how many seeds, the first being the recipe's.
+BENCH_SETS, BENCH_ROWS, BENCH_SEEDS and BENCH_WORK as in `sets`.
 """
 
-import os
-import tempfile
 from collections.abc import Iterator
-from pathlib import Path
 
 import numpy as np
 
@@ -26,10 +23,9 @@ from recsys_kd.flow.probing import code
 from recsys_kd.flow.recovery import recovery_stage
 from recsys_kd.flow.training import Trained, student_of, train
 from recsys_kd.settings import CompressConfig, Recipe
-from tests.benchmarks.bench_pareto import recipe_of
+from tests.benchmarks.sets import asked, recipe_of, seeds_of
 from tests.benchmarks.table import show
 
-SEEDS = int(os.environ.get("BENCH_SEEDS", "1"))
 STEPS = {
     "8 bits": CompressConfig(keep_rows=1.0, bits=(8,)),
     "4 bits": CompressConfig(keep_rows=1.0, bits=(4,)),
@@ -58,13 +54,11 @@ def steps(recipe: Recipe, dataset: Dataset, trained: Trained, stages: Stages) ->
 
 def main() -> None:
     """Print every set's table: test AUC less that of the float student, with intervals clustered by user."""
-    for name in os.environ.get("BENCH_SETS", "shop").split(","):
-        with tempfile.TemporaryDirectory() as folder:
-            base, found = recipe_of(name, Path(folder)), []
-            for seed in range(base.seed, base.seed + SEEDS):
-                recipe = base.model_copy(update={"seed": seed})
-                stages = Stages(recipe.work, PlainProgress())
-                dataset, digest = read(recipe, stages)
+    for name in asked("shop"):
+        with recipe_of(name) as base:
+            found, stages = [], Stages(base.work, PlainProgress())
+            dataset, digest = read(base, stages)
+            for recipe in seeds_of(base):
                 found += steps(recipe, dataset, train(recipe, dataset, digest, stages), stages)
             show(f"steps-{name}", found)
 

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from recsys_kd.batch import Batch
 from recsys_kd.data.dataset import Dataset
+from recsys_kd.distil.batch_size import batch_rows
 from recsys_kd.distil.loop import train, validation_metrics
 from recsys_kd.distil.losses import hard_bce
 from recsys_kd.distil.objective import shuffled
@@ -80,7 +81,7 @@ def fitted(model: Student, dataset: Dataset, config: StudentConfig, seed: int) -
     optimizers = [torch.optim.Adam([p for p in model.parameters() if id(p) not in inside], lr=config.lr, fused=True)]
     if large:
         optimizers.append(torch.optim.SparseAdam(large, lr=config.lr))
-    rows = dataset.splits["train"]
+    rows, size = dataset.splits["train"], batch_rows(config.batch_size, len(dataset))
 
     def step(batch: Batch) -> float:
         model.train()
@@ -91,7 +92,7 @@ def fitted(model: Student, dataset: Dataset, config: StudentConfig, seed: int) -
         return float(loss.detach())
 
     def batches(epoch: int, skip: int):
-        for index in shuffled(np.arange(rows.start, rows.stop), config.batch_size, seed * 1000 + epoch, None):
+        for index in shuffled(np.arange(rows.start, rows.stop), size, seed * 1000 + epoch, None):
             yield dataset.batch(index)
 
     train(
