@@ -16,11 +16,13 @@ from numpy.typing import NDArray
 
 from recsys_kd.batch import Bag, Batch
 from recsys_kd.data.counts import Counts
+from recsys_kd.data.traffic import item_lookups, lookups
 from recsys_kd.errors import InputError
 from recsys_kd.schema import ITEM, Field, Schema
 
 SPLITS = ("train", "validation", "test")
 QUARANTINE = "quarantine.parquet"
+_BLOCK = 1_000_000
 
 
 class NotADataset(InputError):
@@ -94,6 +96,32 @@ class Dataset:
         One of a bag's L values counts 1 / L^2: it moves the pooled mean by 1 / L, and what is summed is squared error.
         """
         return self._load(f"traffic/{field}").astype(np.float64, copy=False)
+
+    def recent_traffic(self, field: str, weight: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Return `traffic` of a field, or of `item`, where every training row counts its weight [training rows]."""
+        train, size = self.splits["train"], len(self._load(f"traffic/{field}"))
+        if field == "item":
+            return lookups(self.item_rows[train.start : train.stop], size, weight)
+        found = self.schema.field(field)
+        if found.side == "item":
+            shown = self.recent_traffic("item", weight)
+            return item_lookups(self.item_bag(field) if found.kind == "bag" else self.item_ids(field), shown, size)
+        total = np.zeros(size)
+        for start in range(train.start, train.stop, _BLOCK):
+            rows = slice(start, min(start + _BLOCK, train.stop))
+            total += lookups(
+                self._looked_up(found, rows), size, weight[rows.start - train.start :][: rows.stop - start]
+            )
+        return total
+
+    def _looked_up(self, field: Field, rows: slice) -> Bag | NDArray[np.int64]:
+        """Return the vocabulary rows of a request-side or candidate-side field in some rows."""
+        if field.kind != "bag":
+            return self._lookups(field, self.column(field.name)[rows].astype(np.int64), catalogue=False)
+        bag = self._bag("rows", field.name)
+        offsets = np.asarray(bag.offsets[rows.start : rows.stop + 1])
+        values = np.asarray(bag.values[offsets[0] : offsets[-1]], dtype=np.int64)
+        return Bag(self._lookups(field, values, catalogue=False), offsets - offsets[0])
 
     def item_ids(self, field: str) -> NDArray[np.int64]:
         """Return the vocabulary row of every item, unknown item last; `item_id` gives embedding rows."""

@@ -15,8 +15,8 @@ from recsys_kd.evaluate.comparison import Comparison
 from recsys_kd.evaluate.effects import Effect
 from recsys_kd.evaluate.evaluation import Interval
 from recsys_kd.evaluate.measure import direction
-from recsys_kd.evaluate.report import ReportUnwritable
 from recsys_kd.evaluate.words import told_p
+from recsys_kd.evaluate.writing import write_whole
 
 VERDICTS = {
     "better": "A winner",
@@ -138,10 +138,4 @@ def write_page(
     command: str = "",
 ) -> None:
     """Write the page, whole or not at all. Raises: ReportUnwritable."""
-    building = path.with_name(f".{path.name}.new")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        building.write_text(render_page(found, digests, created, policies, command))
-        building.replace(path)
-    except OSError as error:
-        raise ReportUnwritable(f"{path}: {error.strerror}; free space, or choose another file") from None
+    write_whole(path, render_page(found, digests, created, policies, command))

@@ -12,7 +12,7 @@ from recsys_kd.evaluate.ab_charts import PALETTE, Bar, forest
 from recsys_kd.evaluate.ab_report import change
 from recsys_kd.evaluate.ablation import CONTROL, TEACHER, Ablation, Arm
 from recsys_kd.evaluate.evaluation import Interval
-from recsys_kd.evaluate.report import ReportUnwritable
+from recsys_kd.evaluate.writing import OTHER_STORE, write_whole
 
 
 def share(interval: Interval) -> str:
@@ -61,12 +61,6 @@ def render_study(
 
 def write_study(page: str, plain: Mapping[str, Any], folder: Path) -> Path:
     """Write study.html and study.json into `folder`, each whole or not at all. Raises: ReportUnwritable."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        for name, text in (("study.html", page), ("study.json", json.dumps(plain, indent=1))):
-            building = folder / f".{name}.new"
-            building.write_text(text)
-            building.replace(folder / name)
-    except OSError as error:
-        raise ReportUnwritable(f"{folder}: {error}; free space, or choose another `store`") from None
+    for name, text in (("study.html", page), ("study.json", json.dumps(plain, indent=1))):
+        write_whole(folder / name, text, OTHER_STORE)
     return folder / "study.html"

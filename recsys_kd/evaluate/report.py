@@ -9,9 +9,9 @@ from typing import Any
 import jinja2
 from markupsafe import Markup
 
-from recsys_kd.errors import OutsideError
 from recsys_kd.evaluate.charts import calibration_plot, forest_plot, kept_epochs, loss_curves
 from recsys_kd.evaluate.gate import UNTAUGHT
+from recsys_kd.evaluate.writing import OTHER_STORE, write_whole
 
 STAGES = ("teacher", "control", "control served", "student", "pruned", "recovered", "served", "champion")
 _BEFORE = {
@@ -22,10 +22,6 @@ _BEFORE = {
     "recovered": "pruned",
     "served": "recovered",
 }
-
-
-class ReportUnwritable(OutsideError):
-    """The report's folder can't be written."""
 
 
 @dataclass(frozen=True)
@@ -190,12 +186,6 @@ def render(report: Report) -> str:
 def write_report(report: Report, folder: Path) -> tuple[Path, Path]:
     """Write report.html and report.json into `folder`, each whole or not at all. Raises: ReportUnwritable."""
     html, data = folder / "report.html", folder / "report.json"
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        for path, text in ((html, render(report)), (data, json.dumps(report.to_json(), indent=1))):
-            building = path.with_suffix(path.suffix + ".new")
-            building.write_text(text)
-            Path(building).replace(path)
-    except OSError as error:
-        raise ReportUnwritable(f"{folder}: {error}; free space, or choose another `store`") from None
+    for path, text in ((html, render(report)), (data, json.dumps(report.to_json(), indent=1))):
+        write_whole(path, text, OTHER_STORE)
     return html, data

@@ -14,6 +14,7 @@ from recsys_kd.compress.plan import CompressionPlan
 from recsys_kd.data.dataset import Dataset
 from recsys_kd.flow.calibrating import recalibrated
 from recsys_kd.flow.goldens import golden_queries
+from recsys_kd.flow.gradual import pruned_gradually
 from recsys_kd.flow.probing import Coded, code, keys_of
 from recsys_kd.flow.publication import same_artifact
 from recsys_kd.flow.weighing import budget_of, fitting_plan, seen_days
@@ -43,22 +44,28 @@ class Compressed:
 
 @dataclass(frozen=True)
 class Pruned:
-    """A pruned student, rows still float32, not yet calibrated, and its plan."""
+    """A pruned student, rows still float32, not yet calibrated, its plan, and the tables it was pruned from."""
 
     student: CompiledStudent
     plan: CompressionPlan
+    coded: Coded
 
 
 def prune(coded: Coded, dataset: Dataset, config: CompressConfig, budget: int | None) -> Pruned:
     """Return the student that fits the budget best. Raises: BadBudget."""
     plan = fitting_plan(coded, dataset, config, budget)
-    return Pruned(compile_student(coded.folded, coded.tables, plan, keys_of(dataset)), plan)
+    return Pruned(compile_student(coded.folded, coded.tables, plan, keys_of(dataset)), plan, coded)
 
 
-def finish(made: Pruned, dataset: Dataset, recover: Recover = lambda pruned: pruned) -> Compressed:
-    """Return a pruned student calibrated, recovered and quantized."""
-    pruned = recalibrated(made.student, dataset)
-    recovered = recover(pruned)
+def finish(made: Pruned, dataset: Dataset, recover: Recover = lambda pruned: pruned, steps: int = 1) -> Compressed:
+    """Return a pruned student calibrated, recovered and quantized; in several `steps` rows go one part after another.
+
+    `pruned` is the student as all at once leaves it, so that the report tells what fits and steps gave together.
+    """
+    pruned = start = recalibrated(made.student, dataset)
+    if steps > 1:
+        start = recalibrated(pruned_gradually(made.coded, made.plan, keys_of(dataset), steps, recover), dataset)
+    recovered = recover(start)
     again = pruned if recovered is pruned else recalibrated(recovered, dataset)
     return Compressed(pruned, again, recalibrated(quantized(recovered, made.plan), dataset), made.plan)
 
@@ -72,7 +79,8 @@ def compress(
 ) -> Compressed:
     """Return the student pruned to the budget, recovered and quantized. Raises: BadBudget."""
     coded = code(student, dataset, config)
-    return finish(prune(coded, dataset, config, budget_of(config, teacher_bytes)), dataset, recover)
+    made = prune(coded, dataset, config, budget_of(config, teacher_bytes))
+    return finish(made, dataset, recover, config.recovery.steps)
 
 
 def publish_artifact(

@@ -31,13 +31,13 @@ def seconds(recipe: Recipe, rows: int, train_share: float) -> dict[str, float]:
     train = rows * train_share
     test = (rows - train) * recipe.split.test_days / (recipe.split.test_days + recipe.split.validation_days)
     planning = max(_PLAN_LEAST, _PLAN_SECONDS * min(1.0, (rows - train - test) / _PLAN_ROWS))
-    student = train * student_row_seconds(recipe)
+    student, recovery = train * student_row_seconds(recipe), recipe.compress.recovery
     teachers = passes(recipe) * min(_TEACHER_EPOCHS, recipe.teacher.epochs)
     return {
         "read": rows / _READ_ROWS_PER_SECOND,
         "teachers": teachers * train * teacher_row_seconds(recipe),
         "student and control": 2 * min(_STUDENT_EPOCHS, recipe.student.epochs) * student,
-        "compression": 2 * (planning + recipe.compress.recovery.epochs * student),
+        "compression": 2 * (planning + recovery.epochs * recovery.steps * student),
         "evaluation": test / _TEST_ROWS_PER_SECOND,
     }
 

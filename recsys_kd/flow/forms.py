@@ -58,6 +58,7 @@ class Maker:
         parts = np.array_split(self.sample, max(1, len(self.sample) // 16_384))
         student = student_of(trained.student)
         self.student_auc = self._auc(np.concatenate([student.score(dataset.batch(index)) for index in parts]))
+        self.student_bytes = sum(4 * p.numel() for p in student.parameters())
         self._coded: dict[tuple[Fold, float], Coded] = {}
 
     def _auc(self, logit: Any) -> float:
@@ -65,7 +66,8 @@ class Maker:
 
     def _config(self, fold: Fold, units: float, budget: int, tiers: bool) -> CompressConfig:
         given = self.recipe.compress
-        return CompressConfig(bytes=budget, bits=given.bits, fold=fold, units=units, tiers=tiers and given.tiers)
+        form = {"fold": fold, "units": units, "tiers": tiers and given.tiers}
+        return CompressConfig(bytes=budget, bits=given.bits, half_life_days=given.half_life_days, **form)
 
     def tried(self, budget: int, wanted: Wanted) -> list[Option]:
         """Return every form for a budget, the most promising measured, those ruled out with why.
@@ -136,7 +138,7 @@ class Maker:
         self.stages.progress.note(f"{form}: fitting once more, scoring")
         folder = self.trained.folders["student"]
         recover = recovery_stage(self.recipe, self.dataset, self.trained.soft, folder, self.stages, "student-recovery")
-        made = compression.finish(pruned, self.dataset, recover)
+        made = compression.finish(pruned, self.dataset, recover, self.recipe.compress.recovery.steps)
         made = with_activations(self.recipe, made, self.dataset, self.stages, "student-activations")
         found = self._auc(score_sample(made.served, self.dataset, self.sample))
         loss = self.student_auc - found

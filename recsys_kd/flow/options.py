@@ -7,6 +7,7 @@ from typing import Any, Literal
 import yaml
 
 from recsys_kd.compress.activations import ActivationChoice
+from recsys_kd.evaluate.pareto import Point, draw
 
 Fold = Literal["item", "field"]
 
@@ -56,6 +57,11 @@ class Option:
         slow = wanted.p50_us is not None and self.p50_us > wanted.p50_us
         return f"takes {self.p50_us:.0f} us, more than {wanted.p50_us:g}" if slow else ""
 
+    def point(self) -> Point:
+        """Return where it lies in a picture; it must have been finished."""
+        assert self.auc is not None
+        return Point(f"fold {self.fold}", f"{self.units:.0%} of the units", self.bytes, self.auc, self.p50_us)
+
     def settings(self) -> dict[str, Any]:
         """Return what of a recipe's `compress` makes this form."""
         found: dict[str, Any] = {"bytes": self.budget, "fold": self.fold}
@@ -71,6 +77,7 @@ class Planned:
     options: list[Option]
     chosen: Option
     student: float
+    student_bytes: int
     teacher_bytes: int
     kept: Mapping[str, Any] = field(default_factory=dict)
     """What of the recipe's `compress` the plan kept to and did not choose, where it is not the default."""
@@ -83,6 +90,12 @@ class Planned:
     def to_json(self) -> dict[str, Any]:
         """Return plain values for `--json`."""
         return asdict(self)
+
+    def picture(self) -> str:
+        """Return size, quality and latency of the options that were finished, beside the float student, as SVG."""
+        whole = Point("float student", "before it is compressed", self.student_bytes, self.student)
+        points = [o.point() for o in self.options if o.auc is not None]
+        return draw([*points, whole], self.chosen.point(), "validation AUC")
 
     def lines(self) -> list[str]:
         """Return the plan as text."""

@@ -24,6 +24,8 @@ from recsys_kd.settings import Recipe
 LADDER = (100, 50, 30, 20, 10, 5)
 """Teacher bytes / artifact bytes, smallest artifact first: what is tried where no budget of bytes is given."""
 _CHOSEN = "chosen: "
+_KEPT_TO = {"bits", "half_life_days", "recovery"}
+"""What of `compress` a plan does not choose."""
 
 
 def plan(recipe: Recipe, wanted: Wanted, progress: Progress) -> Planned:
@@ -55,8 +57,10 @@ def plan(recipe: Recipe, wanted: Wanted, progress: Progress) -> Planned:
             best = max(good, key=lambda o: o.auc or 0.0)
             options = [_judged(o, best, wanted) for o in found]
             chosen = next(o for o in options if o.why.startswith(_CHOSEN))
-            kept = recipe.compress.model_dump(include={"bits", "recovery"}, exclude_defaults=True, mode="json")
-            return Planned(options, chosen, maker.student_auc, trained.teacher.bytes, kept)
+            kept = recipe.compress.model_dump(
+                include={"bits", "half_life_days", "recovery"}, exclude_defaults=True, mode="json"
+            )
+            return Planned(options, chosen, maker.student_auc, maker.student_bytes, trained.teacher.bytes, kept)
     raise BadBudget(
         _nearest(found, wanted) if found else "plan: the teacher is too small to take shares of; give --bytes"
     )

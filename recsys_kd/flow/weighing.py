@@ -51,7 +51,8 @@ def make_plan(coded: Coded, fixed: int, config: CompressConfig, budget: int | No
         return plan_for_bytes(tables, fixed, budget, config.fold, config.bits, config.tiers, coded.market)
     if config.threshold is not None:
         return plan_for_threshold(tables, fixed, config.threshold, config.fold, config.bits, config.hot_rows)
-    return plan_for_fraction(tables, fixed, config.keep_rows or 1.0, config.fold, config.bits, config.hot_rows)
+    keep = config.keep_rows or 1.0
+    return plan_for_fraction(tables, fixed, keep, config.fold, config.bits, config.hot_rows, config.keep_by)
 
 
 def fixed_bytes(folded: FoldedStudent, overhead: int) -> int:

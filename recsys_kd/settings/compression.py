@@ -17,6 +17,8 @@ class RecoveryConfig(StrictConfig):
     """Learning rate of table rows, as a share of the standard deviation of their table's numbers."""
     lr: float = Field(1e-3, gt=0)
     """Learning rate of bases, first layer and head."""
+    steps: int = Field(1, ge=1, le=16)
+    """Rows go in so many steps, a fit after each, most of them early (a cubic schedule: arXiv 1710.01878)."""
     aware: bool = True
     """Rows are looked up as their codes will read them, so that the fit allows for rounding."""
 
@@ -32,6 +34,10 @@ class CompressConfig(StrictConfig):
     """Keep this fraction of all rows, those whose loss would cost most."""
     threshold: float | None = Field(None, gt=0)
     """Magnitude pruning as articles have it: keep rows whose largest number is at least this, whoever looks them up."""
+    keep_by: Literal["loss", "lookups"] = "loss"
+    """`keep_rows`: what makes rows worth keeping, the loss that they save or how often they are looked up alone."""
+    half_life_days: float | None = Field(None, gt=0)
+    """A lookup counts half as much for every so many days before the last training row; absent, all count alike."""
     bits: tuple[Literal[4, 8], ...] = Field((4, 8), min_length=1)
     """Bits per stored number that the plan may choose from, table by table."""
     hot_rows: float = Field(0.0, ge=0, le=1)
@@ -53,6 +59,8 @@ class CompressConfig(StrictConfig):
         if len(given) > 1:
             told = ", ".join(f"`{name}: {value}`" for name, value in given.items())
             raise ValueError(f"got {told}; give one of `ratio`, `bytes`, `keep_rows` and `threshold`, not several")
+        if self.keep_by != "loss" and self.keep_rows is None:
+            raise ValueError(f"keep_by: got `{self.keep_by}` without `keep_rows`; give that, or leave keep_by out")
         if self.hot_rows and (self.bytes is not None or self.ratio is not None):
             raise ValueError("hot_rows: within a budget the plan finds the hot rows; leave it out, or give keep_rows")
         return self

@@ -5,18 +5,16 @@ BENCH_SETS, BENCH_ROWS and BENCH_WORK as in `sets`.
 """
 
 import tempfile
-from dataclasses import dataclass
 from pathlib import Path
 
 import fbgemm_gpu  # noqa: F401 - registers its operators
-import numpy as np
 import torch
 
 from recsys_kd.cli.display import PlainProgress
 from recsys_kd.data.dataset import Dataset
 from recsys_kd.distil.loop import score_rows
-from recsys_kd.evaluate.charts import HEIGHT, LEFT, RIGHT, TOP, WIDTH, Scale, axes, curve, picture, ticks, words
 from recsys_kd.evaluate.metrics import auc
+from recsys_kd.evaluate.pareto import OURS, Point, draw
 from recsys_kd.flow import compression
 from recsys_kd.flow.cache import Stages
 from recsys_kd.flow.evaluation import score_compiled, test_sample
@@ -36,17 +34,6 @@ RATIOS = (5, 10, 20, 30, 50, 100)
 WIDTHS, SHARES = (32, 16, 8, 4, 2, 1), (0.3, 0.1, 0.05)
 
 
-@dataclass(frozen=True)
-class Point:
-    """One model: what it is, its bytes, test AUC and (of ours) median microseconds of 1,000 candidates."""
-
-    way: str
-    detail: str
-    bytes: int
-    auc: float
-    p50: float | None = None
-
-
 def ours(recipe: Recipe, dataset: Dataset, trained: Trained, stages: Stages) -> list[Point]:
     """Return the planner's artifacts, as they are read from disk."""
     recover = recovery_stage(recipe, dataset, trained.soft, trained.folders["student"], stages, "student-recovery")
@@ -64,7 +51,7 @@ def ours(recipe: Recipe, dataset: Dataset, trained: Trained, stages: Stages) -> 
             size, p50 = artifact.bytes_on_disk, latency_of(artifact.path)[0]
         value = auc(score_compiled(made.served, dataset)[0], sample).value
         hot = ", two tiers" if "hot_rows" in made.plan.summary() else ""
-        found.append(Point("ours", f"1/{ratio}, fold {made.plan.fold}{hot}", size, value, p50))
+        found.append(Point(OURS, f"1/{ratio}, fold {made.plan.fold}{hot}", size, value, p50))
     return found
 
 
@@ -94,36 +81,14 @@ def others(recipe: Recipe, dataset: Dataset, trained: Trained) -> list[Point]:
 
 def above(points: list[Point]) -> list[str]:
     """Return the baselines that are better than every artifact of ours that is no larger."""
-    mine = [p for p in points if p.way == "ours"]
+    mine = [p for p in points if p.way == OURS]
     least, beaten = min(p.bytes for p in mine), []
     for p in points:
-        if p.way in ("ours", "teacher") or p.bytes < least:
+        if p.way in (OURS, "teacher") or p.bytes < least:
             continue
         if p.auc > max(m.auc for m in mine if m.bytes <= p.bytes):
             beaten.append(f"{p.way}, {p.detail}")
     return beaten
-
-
-def draw(points: list[Point], chosen: int) -> str:
-    """Return the picture: test AUC over bytes, on a scale of powers of ten; a ring marks the recipe's own budget."""
-    sizes, values = [np.log10(p.bytes) for p in points], [p.auc for p in points]
-    pad = (max(values) - min(values)) * 0.08 or 0.01
-    x = Scale(min(sizes) - 0.1, max(sizes) + 0.1, LEFT, WIDTH - RIGHT)
-    y = Scale(min(values) - pad, max(values) + pad, HEIGHT - 40, TOP)
-    body = axes(x, y, ticks(x.low, x.high), ticks(y.low, y.high), ("bytes, power of ten", "test AUC"))
-    ways = list(dict.fromkeys(p.way for p in points))
-    colours = ["#1b6ac9", "#444", "#c9541b", "#2a8f4c", "#8a4fbf", "#b8860b", "#c0307a", "#008b8b"]
-    for i, way in enumerate(ways):
-        own = sorted((p for p in points if p.way == way), key=lambda p: p.bytes)
-        at = [(x(np.log10(p.bytes)), y(p.auc)) for p in own]
-        body += curve(at, colours[i % len(colours)])
-        body += words("tick", at[-1][0] - 4, at[-1][1] - 6, "end", way)
-        if way == "ours":
-            near = min(range(len(own)), key=lambda j: abs(own[j].bytes - chosen))
-            body += f'<circle cx="{at[near][0]:.1f}" cy="{at[near][1]:.1f}" r="6" fill="none" stroke="#1b6ac9"/>'
-    return picture(
-        "Size and quality", "Test AUC over bytes of our artifacts and of what else makes students smaller", body
-    )
 
 
 def points_of(recipe: Recipe, dataset: Dataset, trained: Trained, stages: Stages) -> list[Point]:
@@ -143,7 +108,8 @@ def report(name: str, points: list[Point], chosen: int) -> None:
          "test AUC": f"{p.auc:.4f}", "p50 us": "" if p.p50 is None else f"{p.p50:.0f}"}
         for p in points
     ])  # fmt: skip
-    (OUT / f"pareto-{name}.svg").write_text(draw(points, chosen))
+    nearest = min((p for p in points if p.way == OURS), key=lambda p: abs(p.bytes - chosen))
+    (OUT / f"pareto-{name}.svg").write_text(draw(points, nearest))
     beaten = above(points)
     print(f"baselines that lie above ours: {'; '.join(beaten) if beaten else 'none'}")
 

@@ -1,5 +1,6 @@
-"""What each step of compression costs alone: 8 bits, 4 bits, 4 bits with a hot tier, half of the rows pruned; against
-the float student on the test days, before recovery and after, rows rounded as they are served.
+"""What each step of compression costs alone: 8 bits, 4 bits, 4 bits with a hot tier, half of the rows pruned (at once,
+in steps, by lookups alone); against the float student on the test days, before recovery and after, rows rounded as they
+are served.
 
 BENCH_SETS, BENCH_ROWS, BENCH_SEEDS and BENCH_WORK as in `sets`.
 """
@@ -22,7 +23,7 @@ from recsys_kd.flow.night import read
 from recsys_kd.flow.probing import code
 from recsys_kd.flow.recovery import recovery_stage
 from recsys_kd.flow.training import Trained, student_of, train
-from recsys_kd.settings import CompressConfig, Recipe
+from recsys_kd.settings import CompressConfig, Recipe, RecoveryConfig
 from tests.benchmarks.sets import asked, recipe_of, seeds_of
 from tests.benchmarks.table import show
 
@@ -31,6 +32,8 @@ STEPS = {
     "4 bits": CompressConfig(keep_rows=1.0, bits=(4,)),
     "4 bits, a fifth of the rows hot": CompressConfig(keep_rows=1.0, bits=(4,), hot_rows=0.2),
     "half of the rows, 8 bits": CompressConfig(keep_rows=0.5, bits=(8,)),
+    "the same, in three steps": CompressConfig(keep_rows=0.5, bits=(8,), recovery=RecoveryConfig(steps=3)),
+    "the same, by lookups alone": CompressConfig(keep_rows=0.5, bits=(8,), keep_by="lookups"),
 }
 
 
@@ -43,7 +46,7 @@ def steps(recipe: Recipe, dataset: Dataset, trained: Trained, stages: Stages) ->
     coded = code(student, dataset, CompressConfig())
     for name, config in STEPS.items():
         pruned = compression.prune(coded, dataset, config, None)
-        made = compression.finish(pruned, dataset, recover)
+        made = compression.finish(pruned, dataset, recover, config.recovery.steps)
         found = {"step": name, "seed": str(recipe.seed), "bytes": f"{pruned.plan.predicted_bytes:,}"}
         rounded = recalibrated(quantized(pruned.student, pruned.plan), dataset)
         for column, model in (("AUC before recovery", rounded), ("AUC as served", made.served)):

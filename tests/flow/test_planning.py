@@ -4,6 +4,7 @@ import pytest
 import yaml
 
 from recsys_kd.compress.plan import BadBudget, BudgetTooSmall
+from recsys_kd.evaluate.pareto import told_bytes
 from recsys_kd.flow.forms import FINALISTS
 from recsys_kd.flow.options import Option, Planned, Wanted
 from recsys_kd.flow.planning import plan
@@ -54,7 +55,7 @@ def test_a_budget_of_bytes_is_filled_and_the_better_fold_is_chosen(recipe):
 
 def test_what_the_plan_kept_to_is_written_into_the_recipe_too():
     option = Option("item", 0.5, False, 100, 90, {"item": 1}, {"item": 1}, {"item": 4}, {}, 0.1, 5.0, auc=0.7, loss=0.0)
-    told = Planned([option], option, 0.7, 1000, {"bits": [8], "recovery": {"epochs": 0}}).lines()[-1]
+    told = Planned([option], option, 0.7, 4000, 1000, {"bits": [8], "recovery": {"epochs": 0}}).lines()[-1]
     config = CompressConfig.model_validate(yaml.safe_load(told.partition("compress: ")[2]))
     assert config == CompressConfig(bytes=100, units=0.5, tiers=False, bits=(8,), recovery={"epochs": 0})
 
@@ -63,7 +64,7 @@ def test_a_loss_below_0_is_told_to_be_a_gain():
     def lines(loss):
         shape = {"item": 1}, {"item": 1}, {"item": 4}, {}
         option = Option("item", 1.0, True, 100, 90, *shape, 0.1, 5.0, auc=0.7, loss=loss)
-        return Planned([option], option, 0.7 + loss, 1000).lines()
+        return Planned([option], option, 0.7 + loss, 4000, 1000).lines()
 
     said = "lost below 0 is a gain: pruned and fitted once more, it scores above the float student there"
     assert said in lines(-0.001) and said not in lines(0.001)
@@ -93,3 +94,12 @@ def test_bytes_that_no_form_can_keep_are_refused_before_any_training_and_those_n
 def test_limits_that_can_not_be_kept_are_refused_with_what_comes_nearest(recipe, wanted, words):
     with pytest.raises(BadBudget, match=words):
         plan(recipe, wanted, SILENT)
+
+
+def test_the_picture_has_every_option_that_was_finished_and_rings_the_chosen_one(recipe):
+    found = plan(recipe, Wanted(bytes=12_000), SILENT)
+    svg = found.picture()
+    finished = [o for o in found.options if o.auc is not None]
+    assert svg.count('r="2.6"') == len(finished) + 1 and svg.count(" us<") == len(finished)
+    assert f"ring: {told_bytes(found.chosen.bytes)}, {found.chosen.auc:.4f}" in svg
+    assert f"float student before it is compressed: {found.student_bytes:,} bytes, {found.student:.4f}" in svg

@@ -1,0 +1,69 @@
+"""Lookups that count the less the longer ago they were, and what is kept by them."""
+
+import numpy as np
+import pytest
+from pydantic import ValidationError
+
+from recsys_kd.flow.compression import prune
+from recsys_kd.flow.probing import code, recency, traffic_of
+from recsys_kd.settings import CompressConfig
+from tests.served import random_student
+
+DAY = 86_400_000
+
+
+def train_rows(dataset):
+    return slice(dataset.splits["train"].start, dataset.splits["train"].stop)
+
+
+def test_a_row_counts_half_for_every_half_life_and_one_in_the_mean(dataset):
+    weight, stamp = recency(dataset, 2.0), dataset.column("timestamp")[train_rows(dataset)].astype(np.int64)
+    ages = (stamp[-1] - stamp) / DAY
+    assert weight.mean() == pytest.approx(1.0) and np.allclose(weight / weight[-1], 0.5 ** (ages / 2.0))
+
+
+def test_rows_that_all_count_one_give_the_traffic_that_the_log_was_encoded_with(dataset):
+    ones = np.ones(len(dataset.splits["train"]))
+    kinds = set()
+    for name in ["item", *(f.name for f in dataset.schema.fields if f.is_lookup)]:
+        assert np.allclose(dataset.recent_traffic(name, ones), dataset.traffic(name)), name
+        kinds.add("item" if name == "item" else (dataset.schema.field(name).side, dataset.schema.field(name).kind))
+    assert {"item", ("request", "id"), ("request", "bag"), ("item", "categorical")} <= kinds
+
+
+def test_the_lookups_of_a_user_are_what_his_rows_count(dataset):
+    weight, rows = recency(dataset, 0.5), train_rows(dataset)
+    user = dataset.column("user_id")[rows]
+    traffic = traffic_of(dataset, 0.5)["user_id"]
+    for row in (0, 7, int(user[-1])):
+        assert traffic[row] == pytest.approx(weight[user == row].sum() / len(weight))
+    assert traffic.sum() == pytest.approx(1.0)
+
+
+def test_users_of_yesterday_are_kept_for_those_of_last_week(dataset):
+    model, rows = random_student(dataset), train_rows(dataset)
+    kept = {}
+    for name, half_life in (("all alike", None), ("recent", 0.1)):
+        config = CompressConfig(keep_rows=0.3, keep_by="lookups", half_life_days=half_life)
+        plan = prune(code(model, dataset, config), dataset, config, None).plan
+        kept[name] = set(plan.tables["user_id.folded"].keep.tolist())
+    user, stamp = dataset.column("user_id")[rows], dataset.column("timestamp")[rows]
+    last = {int(u): int(t) for u, t in zip(user, stamp, strict=True)}
+    gained, lost = kept["recent"] - kept["all alike"], kept["all alike"] - kept["recent"]
+    assert gained and np.mean([last[u] for u in gained]) > np.mean([last[u] for u in lost])
+
+
+def test_by_lookups_the_rows_looked_up_most_stay_whatever_they_hold(dataset):
+    config = CompressConfig(keep_rows=0.3, keep_by="lookups")
+    coded = code(random_student(dataset), dataset, config)
+    plan = prune(coded, dataset, config, None).plan
+    least = min(t.lookups[plan.tables[t.name].keep].min(initial=np.inf) for t in coded.tables)
+    most = max(np.delete(t.lookups[:-1], plan.tables[t.name].keep).max(initial=0.0) for t in coded.tables)
+    assert least >= most > 0
+    share = sum(len(p.keep) for p in plan.tables.values()) / sum(len(t.z) - 1 for t in coded.tables)
+    assert share == pytest.approx(0.3, abs=0.01)
+
+
+def test_what_to_keep_by_needs_a_share_to_keep():
+    with pytest.raises(ValidationError, match="keep_by: got `lookups` without `keep_rows`"):
+        CompressConfig(ratio=20, keep_by="lookups")
