@@ -101,7 +101,10 @@ class Desk:
         links = (path for path in (folder / "log").rglob("*") if path.is_symlink())
         for path in (*links, load_recipe(folder / RECIPE).data.catalogue):
             if path is not None and not path.exists():
-                raise LogAway(f"{path.resolve()} is no longer there; is its share mounted?")
+                raise LogAway(
+                    f"{path.resolve()} is no longer there; is its share mounted? If it was deleted for good, "
+                    f"`recsys-kd jobs retry {model}@{night}` reads what is there now"
+                )
 
     def _is_prepared(self, folder: Path) -> bool:
         """Return whether a night knows its recipe, and has what it reads or no longer needs it."""
@@ -175,7 +178,10 @@ def _link(files: list[Path], source: Path, target: Path) -> None:
         name.parent.mkdir(parents=True, exist_ok=True)
         try:
             os.link(file, name)
-        except OSError:
+        except FileNotFoundError:
+            # A link to what is not there would hold until the file is back, and break when the shop deletes it.
+            raise LogAway(f"{file} is no longer there; is its share mounted?") from None
+        except OSError:  # another disk, or one that knows no hard links
             name.symlink_to(file.resolve())
 
 

@@ -15,7 +15,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--faults", type=int, default=300)
     parser.add_argument("--models", type=int, default=3)
-    parser.add_argument("--nights", type=int, default=10)
+    parser.add_argument("--nights", type=int, default=25)
     parser.add_argument("--folder", type=Path, default=Path("build/chaos"))
     parser.add_argument("--patience", type=float, default=1800, help="Seconds for the nights that are left at the end.")
     given = parser.parse_args()

@@ -28,7 +28,7 @@ DAYS = 5
 """Of its log the shop keeps, up to the oldest night that is open."""
 SHOPS_OWN = {"teacher": {"kind": "precomputed", "column": "propensity", "scores": "probability"}}
 """A teacher that the log has already: a night takes seconds of processor time. `make chaos` trains teachers."""
-_EVERY_SECONDS = 10.0
+_EVERY_SECONDS = 5.0
 
 
 def soak(folder: Path, seed: int, models: int, nights: int, every: tuple[float, float], patience: float) -> bool:
@@ -77,7 +77,7 @@ def _take(world: World, plan: Faults, began: float, samples: list[Sample]) -> No
             _roll(world)
     except (RecsysKdError, RedisError, OSError):
         return  # Redis is away, or a file just went: the next look is soon
-    if len(samples) % 12 == 0:
+    if len(samples) % 24 == 0:
         print(samples[-1].line(), flush=True)
 
 
@@ -97,7 +97,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--models", type=int, default=3)
     parser.add_argument("--nights", type=int, default=100)
-    parser.add_argument("--every", type=float, default=15.0, help="Seconds between two faults, about.")
+    parser.add_argument("--every", type=float, default=4.0, help="Seconds between two faults, about.")
     parser.add_argument("--patience", type=float, default=7200)
     parser.add_argument("--folder", type=Path, default=Path("build/soak"))
     given = parser.parse_args()

@@ -1,5 +1,6 @@
 """What a night reads is frozen when it begins."""
 
+import os
 import shutil
 
 import pytest
@@ -74,6 +75,27 @@ def test_a_log_on_another_disk_that_goes_while_the_night_runs_is_away(recipe, tm
     (tmp_path / "log").rename(tmp_path / "away")
     with pytest.raises(LogAway, match="is no longer there; is its share mounted"):
         desk.check_there("shop", "2026-01-08")
+
+
+def test_a_log_that_goes_while_it_is_linked_leaves_no_link_to_nothing(recipe, tmp_path, monkeypatch):
+    """One such link came whole again with the share, and hung for good when the shop deleted that old day."""
+    desk, log, link, calls = Desk(tmp_path / "desk"), tmp_path / "log", os.link, []
+
+    def going(source, target):
+        calls.append(source)
+        if len(calls) == 3:
+            log.rename(tmp_path / "away")
+        link(source, target)
+
+    monkeypatch.setattr("os.link", going)
+    with pytest.raises(LogAway, match=r"part-0.parquet is no longer there; is its share mounted"):
+        desk.prepare("shop", "2026-01-08", recipe)
+    assert len(calls) == 3 and not list((tmp_path / "desk").rglob("*.parquet"))
+    (tmp_path / "away").rename(log)
+    linked = list((desk.prepare("shop", "2026-01-08", recipe).parent / "log").rglob("*.parquet"))
+    assert linked and not any(path.is_symlink() for path in linked)
+    shutil.rmtree(log)
+    desk.check_there("shop", "2026-01-08")  # what was linked is the night's own
 
 
 def test_what_killed_workers_left_half_made_is_swept_up_when_it_is_old(tmp_path):
