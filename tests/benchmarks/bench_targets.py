@@ -2,18 +2,23 @@
 
 Every seed trains teacher, student and control, and serves both students at `TARGET_RATIO` (30). Intervals are those of
 `recsys_kd.evaluate.ablation`: users and seeds drawn again. BENCH_SETS, BENCH_SEEDS and BENCH_WORK as in `sets`.
+Defaults are chosen by the column of the validation days; BENCH_CHANGE tries others: `{"student": {"init": "auto"}}`.
 """
 
+import json
 import os
 
 import numpy as np
+import torch
 
 from recsys_kd.cli.display import PlainProgress
 from recsys_kd.data.dataset import Dataset
+from recsys_kd.distil.loop import auc
 from recsys_kd.evaluate.ablation import CONTROL, TEACHER, ablation
 from recsys_kd.evaluate.evaluation import Interval
 from recsys_kd.flow import models
 from recsys_kd.flow.cache import Stages
+from recsys_kd.flow.calibrating import score_sample
 from recsys_kd.flow.evaluation import Calibrated, score_compiled, score_test, test_sample
 from recsys_kd.flow.night import compress, read
 from recsys_kd.flow.training import train
@@ -22,13 +27,14 @@ from tests.benchmarks.sets import asked, recipe_of, seeds_of
 from tests.benchmarks.table import show
 
 RATIO = float(os.environ.get("TARGET_RATIO", "30"))
+CHANGE = json.loads(os.environ.get("BENCH_CHANGE", "{}"))
 SERVED, FLOAT, FLOAT_CONTROL = "student served", "student, float", "control, float"
 MARGIN = 0.003
 """AUC by which the served student may be below its teacher, at the interval's end."""
 
 
-def one(recipe: Recipe, dataset: Dataset, digest: str, stages: Stages) -> tuple[dict[str, np.ndarray], float]:
-    """Return a seed's test logits by model, and the served student's share of the teacher's bytes."""
+def one(recipe: Recipe, dataset: Dataset, digest: str, stages: Stages) -> tuple[dict[str, np.ndarray], float, float]:
+    """Return a seed's test logits by model, the served student's share of the teacher's bytes, and validation AUC."""
     trained = train(recipe, dataset, digest, stages)
     made = {which: compress(recipe, dataset, trained, stages, which) for which in ("student", "control")}
     teacher = Calibrated(trained.teacher.model, models.calibrate(trained.teacher.model, dataset))
@@ -39,7 +45,20 @@ def one(recipe: Recipe, dataset: Dataset, digest: str, stages: Stages) -> tuple[
         FLOAT: score_test(trained.student, dataset),
         FLOAT_CONTROL: score_test(trained.control, dataset),
     }
-    return logits, made["student"].plan.predicted_bytes / trained.teacher.bytes
+    rows = dataset.splits["validation"]
+    label = np.asarray(dataset.column("label")[rows.start : rows.stop], dtype=np.float32)
+    score = score_sample(made["student"].served, dataset, np.arange(rows.start, rows.stop))
+    validation = auc(torch.from_numpy(score), torch.from_numpy(label))
+    return logits, made["student"].plan.predicted_bytes / trained.teacher.bytes, validation
+
+
+def changed(recipe: Recipe) -> Recipe:
+    """Return a recipe with what BENCH_CHANGE says."""
+    for name, update in CHANGE.items():
+        section = getattr(recipe, name)
+        whole = type(section).model_validate(section.model_dump() | update)
+        recipe = recipe.model_copy(update={name: whole})
+    return recipe
 
 
 def told(interval: Interval, form: str = "+.4f") -> str:
@@ -53,10 +72,12 @@ def report(base: Recipe) -> list[dict[str, str]]:
     dataset, digest = read(base, stages)
     config = base.compress.model_copy(update={"ratio": RATIO, "bytes": None, "keep_rows": None})
     logits: dict[str, list[np.ndarray]] = {}
-    shares, recipes = [], [r.model_copy(update={"compress": config}) for r in seeds_of(base)]
+    shares, validation = [], []
+    recipes = [changed(r.model_copy(update={"compress": config})) for r in seeds_of(base)]
     for recipe in recipes:
-        found, share = one(recipe, dataset, digest, stages)
+        found, share, valid = one(recipe, dataset, digest, stages)
         shares.append(share)
+        validation.append(valid)
         for name, values in found.items():
             logits.setdefault(name, []).append(values)
     sample, seeds = test_sample(dataset), [r.seed for r in recipes]
@@ -76,8 +97,9 @@ def report(base: Recipe) -> list[dict[str, str]]:
             "ECE": f"{arm.ece:.4f}",
             "by seed": " ".join(f"{value:.4f}" for value in arm.seeds),
         })  # fmt: skip
-    rows[[r["model"] for r in rows].index(SERVED)]["teacher / this"] = f"{1 / max(shares):.1f}"
-    return [{"teacher / this": "", **row} for row in rows]
+    served = next(row for row in rows if row["model"] == SERVED)
+    served |= {"teacher / this": f"{1 / max(shares):.1f}", "validation AUC": f"{np.mean(validation):.4f}"}
+    return [{"teacher / this": "", "validation AUC": "", **row} for row in rows]
 
 
 def main() -> None:
