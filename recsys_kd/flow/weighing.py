@@ -13,12 +13,13 @@ from recsys_kd.compress.plan import (
     BadBudget,
     BudgetTooSmall,
     CompressionPlan,
+    at_least,
     nothing_kept,
     parse_bytes,
     plan_for_bytes,
-    plan_for_fraction,
-    plan_for_threshold,
+    plan_for_rows,
     smallest,
+    worth_most,
 )
 from recsys_kd.data.dataset import Dataset
 from recsys_kd.distil.calibration import IDENTITY
@@ -50,9 +51,10 @@ def make_plan(coded: Coded, fixed: int, config: CompressConfig, budget: int | No
     if budget is not None:
         return plan_for_bytes(tables, fixed, budget, config.fold, config.bits, config.tiers, coded.market)
     if config.threshold is not None:
-        return plan_for_threshold(tables, fixed, config.threshold, config.fold, config.bits, config.hot_rows)
-    keep = config.keep_rows or 1.0
-    return plan_for_fraction(tables, fixed, keep, config.fold, config.bits, config.hot_rows, config.keep_by)
+        keeps = at_least(tables, config.threshold)
+    else:
+        keeps = worth_most(tables, config.keep_rows or 1.0, config.bits, config.keep_by)
+    return plan_for_rows(tables, fixed, keeps, config.fold, config.bits, config.hot_rows)
 
 
 def fixed_bytes(folded: FoldedStudent, overhead: int) -> int:

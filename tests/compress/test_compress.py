@@ -12,10 +12,11 @@ from recsys_kd.compress.fold import FloatTable, View
 from recsys_kd.compress.plan import (
     BadBudget,
     TablePlan,
+    at_least,
     parse_bytes,
     plan_for_bytes,
-    plan_for_fraction,
-    plan_for_threshold,
+    plan_for_rows,
+    worth_most,
 )
 from recsys_kd.compress.sensitivity import Head, logits_and_gradient
 from recsys_kd.distil.calibration import IDENTITY, Platt, fit_platt
@@ -133,22 +134,23 @@ def test_an_impossible_budget_names_the_smallest_possible():
 
 
 def test_a_fraction_keeps_the_rows_worth_most():
-    plan = plan_for_fraction([coded([[1.0], [5.0], [3.0], [2.0], [0.0]], np.ones(5))], 0, 0.5, "item")
+    table = coded([[1.0], [5.0], [3.0], [2.0], [0.0]], np.ones(5))
+    plan = plan_for_rows([table], 0, worth_most([table], 0.5), "item")
     assert plan.tables["t"].keep.tolist() == [1, 2]
 
 
 def test_a_fraction_is_one_of_all_tables_rows_together():
     one = coded([[3.0], [1.0], [2.0], [0.0]], [1.0, 1.0, 1.0, 1.0], name="one")
     two = coded([[9.0], [8.0], [0.5], [0.0]], [1.0, 1.0, 1.0, 1.0], name="two")
-    plan = plan_for_fraction([one, two], 0, 0.5, "item")
+    plan = plan_for_rows([one, two], 0, worth_most([one, two], 0.5), "item")
     assert plan.tables["one"].keep.tolist() == [0] and plan.tables["two"].keep.tolist() == [0, 1]
 
 
 def test_a_threshold_keeps_rows_by_magnitude_whoever_looks_them_up():
     table = coded([[0.05, -0.02], [0.0, -0.1], [3.0, 0.0], [0.09, 0.09], [0.0, 0.0]], [9.0, 1.0, 1.0, 9.0, 1.0])
-    assert plan_for_threshold([table], 0, 0.1, "item").tables["t"].keep.tolist() == [1, 2]
+    assert at_least([table], 0.1)["t"].tolist() == [1, 2]
     moved = dataclasses.replace(table, mean=np.float32([0.0, -0.09]))  # rows are what they mean, not their coordinates
-    assert plan_for_threshold([moved], 0, 0.1, "item").tables["t"].keep.tolist() == [0, 1, 2]
+    assert at_least([moved], 0.1)["t"].tolist() == [0, 1, 2]
 
 
 def test_pruned_rows_become_the_traffic_weighted_fallback():
@@ -209,7 +211,7 @@ def test_predicted_loss_is_what_a_small_change_costs(dataset):
     views = (dataclasses.replace(table.views[0], values=table.views[0].values + noise), *table.views[1:])
     moved = dataclasses.replace(folded, tables={**folded.tables, "item": dataclasses.replace(table, views=views)})
     coded_tables = code_tables(moved, traffic_of(dataset), keys_of(dataset), metrics)
-    plan = plan_for_fraction(coded_tables, 0, 1.0, "item")
+    plan = plan_for_rows(coded_tables, 0, worth_most(coded_tables, 1.0), "item")
     after = score_sample(
         calibrated(compile_student(moved, coded_tables, plan, keys_of(dataset)), IDENTITY), dataset, sample
     ).astype(np.float64)

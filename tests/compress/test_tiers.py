@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from recsys_kd.artifact.read import open_artifact
 from recsys_kd.artifact.write import write_artifact
 from recsys_kd.compress.export import code_tables, coded_rows, compile_student, is_hot, kept_rows, quantized
-from recsys_kd.compress.plan import TablePlan, plan_for_bytes, plan_for_fraction
+from recsys_kd.compress.plan import TablePlan, plan_for_bytes, plan_for_rows, worth_most
 from recsys_kd.compress.pricing import Sample, fill
 from recsys_kd.distil.calibration import IDENTITY
 from recsys_kd.flow.calibrating import calibrated
@@ -64,9 +64,9 @@ def test_a_row_looked_up_often_is_refined_and_rare_ones_are_not():
 
 def test_of_rows_kept_in_full_a_fraction_is_refined_where_it_gains_most():
     rows = coded([[3.0, 0.1], [30.0, 1.0], [2.0, 0.1], [20.0, 1.0], [0.0, 0.0]], [1.0, 9.0, 1.0, 9.0, 1.0])
-    plan = plan_for_fraction([rows], 0, 1.0, "item", (4,), 0.5)
+    plan = plan_for_rows([rows], 0, worth_most([rows], 1.0), "item", (4,), 0.5)
     assert plan.tables["t"].hot.tolist() == [1, 3] and plan.tables["t"].code == RowCode(2, 4, RowCode(2, 4))
-    plain = plan_for_fraction([rows], 0, 1.0, "item", (4,))
+    plain = plan_for_rows([rows], 0, worth_most([rows], 1.0), "item", (4,))
     assert len(plain.tables["t"].hot) == 0 and plan.predicted_loss < plain.predicted_loss
     # two rows of 2 numbers (a byte) and a scale; the tier's fixed part is a row that adds nothing, and its name
     tier = rows.fixed_bytes(plan.tables["t"].code) - rows.fixed_bytes(plain.tables["t"].code)
@@ -106,7 +106,7 @@ def tiered(dataset):
     """Return a random student, its rows in two tiers wherever they may be: pruned, and quantized."""
     folded = fold(random_student(dataset), dataset, CompressConfig())
     tables = code_tables(folded, traffic_of(dataset), keys_of(dataset), metrics_of(folded, dataset))
-    plan = plan_for_fraction(tables, 0, 0.8, "item")
+    plan = plan_for_rows(tables, 0, worth_most(tables, 0.8), "item")
     plans = {}
     for table in tables:
         kept, more = plan.tables[table.name], RowCode(min(5, table.dim), 8)
