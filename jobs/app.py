@@ -11,7 +11,7 @@ from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 
 from celery import Celery
-from celery.signals import celeryd_init, setup_logging, worker_ready
+from celery.signals import celeryd_init, setup_logging, worker_init, worker_ready
 
 from jobs.config import JobsConfig, from_environment
 
@@ -85,6 +85,14 @@ def log_as_json(**_: Any) -> None:
     from jobs.logs import configure_logging
 
     configure_logging("INFO")
+
+
+@worker_init.connect  # type: ignore[untyped-decorator]
+def end_where_it_hangs(**_: Any) -> None:
+    """Let a worker end that a killed pool process has left waiting for ever."""
+    from jobs.watchdog import watch
+
+    watch()
 
 
 @worker_ready.connect  # type: ignore[untyped-decorator]
