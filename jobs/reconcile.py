@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Iterator
 from functools import partial
 
-from jobs import cleanup, machine, stages
+from jobs import cleanup, machine, owners
 from jobs.board import Board
 from jobs.config import JobsConfig
 from jobs.desk import CANCELLED, DEAD, Desk, Wanted
@@ -85,7 +85,7 @@ def _correct(config: JobsConfig, board: Board, desk: Desk, night: Night, record:
         board.change(night.run, lambda n, now: machine.published(n, now, outcome))
     elif night.phase == "published":
         board.change(night.run, lambda n, now: n.moved(now, phase="waiting", reason="the registry lost it"))
-    elif night.phase == "running" and stages.is_gone(night.owner):
+    elif night.phase == "running" and owners.is_gone(night.owner):
         board.change(night.run, lambda n, now: _release(n, now, night.owner))
 
 

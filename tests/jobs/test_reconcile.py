@@ -10,7 +10,7 @@ import pytest
 import yaml
 from typer.testing import CliRunner
 
-from jobs import machine, reconcile, stages
+from jobs import machine, owners, reconcile, stages
 from jobs.cli import app
 from jobs.config import JobsConfig, Scheduled
 from jobs.desk import Desk, Wanted, write_whole
@@ -208,7 +208,7 @@ def test_a_worker_of_this_machine_that_is_gone_is_not_waited_for(config, board, 
     assert go(config) == []
     other.kill()
     other.wait()
-    assert stages.is_gone(owner) and go(config) == [run]
+    assert owners.is_gone(owner) and go(config) == [run]
     assert "went silent" in board.get(run).reason
 
 

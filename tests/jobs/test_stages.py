@@ -9,7 +9,8 @@ from jobs import machine
 from jobs.board import Board, BoardUnreachable
 from jobs.config import JobsConfig, Limits
 from jobs.desk import DEAD, RECIPE, RESULT, Desk
-from jobs.stages import OutsideAway, StageFailed, _said, perform
+from jobs.stages import perform
+from jobs.steps import OutsideAway, StageFailed, _said
 from jobs.supervise import Ended
 from recsys_kd.settings import BadRecipe
 from tests.chaos.faults import unmounted
