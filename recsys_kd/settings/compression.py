@@ -22,6 +22,14 @@ class RecoveryConfig(StrictConfig):
     aware: bool = True
     """Rows are looked up as their codes will read them, so that the fit allows for rounding."""
 
+    @model_validator(mode="after")
+    def _steps_are_fitted(self) -> "RecoveryConfig":
+        if self.steps > 1 and self.epochs == 0:
+            raise ValueError(
+                f"steps: got {self.steps} with `epochs: 0`, and no fit between them; give epochs: 1 or more"
+            )
+        return self
+
 
 class CompressConfig(StrictConfig):
     """The byte budget, or what is kept whatever it weighs: given one of four ways."""

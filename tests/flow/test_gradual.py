@@ -4,6 +4,7 @@ import dataclasses
 
 import numpy as np
 import pytest
+from pydantic import ValidationError
 
 from recsys_kd.flow.compression import compress, prune
 from recsys_kd.flow.gradual import pruned_gradually
@@ -81,3 +82,8 @@ def test_steps_are_asked_for_in_the_recipe_and_the_budget_holds(dataset):
     rows = [sum(table.rows for table in student.tables.values()) for student in counted]
     assert rows[0] > rows[1] > rows[2] == sum(table.rows for table in made.served.tables.values())
     assert weigh(made.served, dataset, made.plan) <= 9000
+
+
+def test_steps_without_a_fit_between_them_are_refused():
+    with pytest.raises(ValidationError, match="steps: got 3 with `epochs: 0`"):
+        RecoveryConfig(steps=3, epochs=0)
