@@ -32,12 +32,13 @@ def want(config: JobsConfig, path: Path, days: list[dt.date], send: reconcile.Se
     """
     recipe, path, desk = load_recipe(path), path.resolve(), Desk(config.desk)
     _check_days(recipe, days)
-    _check_place(config, recipe, path)
+    known = _known(config, recipe.name)
+    _check_place(config, recipe, path, known)
     nights = [Wanted(recipe.name, day.isoformat(), str(path)) for day in days]
     records = _recorded(config, recipe)
     new = [night for night in nights if night.night not in records]
     for night in new:
-        _check_recipe(config, desk, night)
+        _check_recipe(desk, night, known)
     for night in new:
         desk.want(night)
     try:
@@ -65,13 +66,17 @@ def _check_days(recipe: Recipe, days: list[dt.date]) -> None:
         raise CantBeWanted(f"night {first} lies before data.path: {source} begins on {known[0]}; start from there")
 
 
-def _check_place(config: JobsConfig, recipe: Recipe, path: Path) -> None:
-    """Refuse a second recipe of a model's name that publishes elsewhere: a model has one champion."""
+def _known(config: JobsConfig, model: str) -> list[Night]:
+    """Return what the board knows of a model; nothing where Redis is away, which holds up no record on the desk."""
     try:
-        nights = Board(config.state).all()
+        return [night for night in Board(config.state).all() if night.model == model]
     except BoardUnreachable:
-        return
-    others = {n.recipe: n for n in nights if n.model == recipe.name and Path(n.recipe).resolve() != path}
+        return []
+
+
+def _check_place(config: JobsConfig, recipe: Recipe, path: Path, known: list[Night]) -> None:
+    """Refuse a second recipe of a model's name that publishes elsewhere: a model has one champion."""
+    others = {n.recipe: n for n in known if Path(n.recipe).resolve() != path}
     for given, night in others.items():
         try:
             place = place_of(config, recipe_of(config, night.model, night.night, given))
@@ -84,16 +89,11 @@ def _check_place(config: JobsConfig, recipe: Recipe, path: Path) -> None:
             )
 
 
-def _check_recipe(config: JobsConfig, desk: Desk, night: Wanted) -> None:
+def _check_recipe(desk: Desk, night: Wanted, known: list[Night]) -> None:
     """Refuse a night that is wanted already with another recipe: it would run with that one."""
     run = run_id(night.model, night.night)
-    given = desk.recipe_of(night.model, night.night)
-    try:
-        known = Board(config.state).get(run)
-    except BoardUnreachable:
-        known = None
-    if given is None and known is not None:
-        given = known.recipe
+    recorded = (desk.recipe_of(night.model, night.night), *(n.recipe for n in known if n.run == run))
+    given = next((recipe for recipe in recorded if recipe is not None), None)
     if given is not None and Path(given).resolve() != Path(night.recipe):
         raise CantBeWanted(
             f"{run} is wanted already, with the recipe {given}; change that file, or give {night.recipe} another name"

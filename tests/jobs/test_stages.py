@@ -109,11 +109,11 @@ def test_a_night_that_is_prepared_slowly_stays_its_workers(shop, config, board, 
     given = yaml.safe_load(shop.recipe.read_text())
     run = board.want(given["name"], "2026-01-09", str(shop.recipe)).run
     board.change(run, lambda night, now: machine.queue(night, now, 100))
-    config = config.model_copy(update={"limits": Limits(lease=0.4)})
+    config = config.model_copy(update={"limits": Limits(lease=1.5)})
     link, left = os.link, []
 
     def slow(source, target):
-        time.sleep(0.3)
+        time.sleep(0.5)
         left.append(board.get(run).lease_until - board.now())
         link(source, target)
 
