@@ -1,10 +1,18 @@
 """Addresses that can't be used are refused where they are read, not where they are first tried."""
 
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 import yaml
 
 from jobs.config import from_environment, load
 from recsys_kd.settings import BadRecipe
+
+ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.mark.parametrize(
@@ -42,3 +50,12 @@ def test_an_address_from_the_environment_is_refused_by_its_name(monkeypatch):
     monkeypatch.setenv("RECSYS_KD_BROKER", "http://x")
     with pytest.raises(BadRecipe, match=r"^the environment's RECSYS_KD_BROKER: broker: got 'http://x'; give redis://"):
         from_environment()
+
+
+def test_the_reconciler_ends_with_a_line_of_its_log_where_it_can_not_be_configured():
+    environment = {**os.environ, "RECSYS_KD_BROKER": "http://x"}
+    command = [sys.executable, "-m", "jobs.reconciler"]
+    ended = subprocess.run(
+        command, env=environment, cwd=ROOT, capture_output=True, text=True, timeout=200, check=False
+    )  # fmt: skip
+    assert ended.returncode == 2 and "got 'http://x'" in json.loads(ended.stderr)["message"]
