@@ -7,7 +7,7 @@ Losing all of it loses no night: what is wanted is on the desk, what is publishe
 import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from typing import Any
 
 from redis import Redis
@@ -20,6 +20,7 @@ from recsys_kd.registry.redis import masked
 PREFIX = "recsys_kd_jobs"
 _TRIES, _LOG_LINES = 100, 500
 _TIMEOUT_SECONDS = 5.0
+_KNOWN = frozenset(f.name for f in fields(Night))
 
 
 class BoardUnreachable(OutsideError):
@@ -149,4 +150,7 @@ def _seconds(seconds: int, micros: int) -> float:
 
 
 def _parse(text: str | None) -> Night | None:
-    return None if text is None else Night(**json.loads(text))
+    """Return a night; what a later version wrote beside it is left out."""
+    if text is None:
+        return None
+    return Night(**{key: value for key, value in json.loads(text).items() if key in _KNOWN})

@@ -7,24 +7,21 @@ import datetime as dt
 import getpass
 import json
 import time
+from collections import Counter
 from contextlib import suppress
 from dataclasses import asdict
-from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from jobs import machine, reconcile
+from jobs import machine, reconcile, wanting
 from jobs.board import Board
-from jobs.config import JobsConfig, from_environment
-from jobs.desk import DEAD, Desk, Wanted
+from jobs.config import from_environment
+from jobs.desk import DEAD, Desk
 from jobs.machine import Night
 from jobs.places import recipe_of, registry_of
-from recsys_kd.errors import InputError, OutsideError
-from recsys_kd.registry.protocol import Publication
-from recsys_kd.settings import Recipe as Loaded
-from recsys_kd.settings import load_recipe
+from recsys_kd.errors import InputError
 
 app = typer.Typer(no_args_is_help=True, help="Nights on Celery workers.")
 Recipe = Annotated[Path, typer.Argument(help="YAML recipe; workers must see it under the same path.")]
@@ -39,37 +36,6 @@ def extend(root: typer.Typer) -> None:
     root.command()(submit)
 
 
-def _want(config: JobsConfig, recipe: Path, nights: list[dt.date]) -> list[str]:
-    """Record nights as wanted and start what can be started; return their runs."""
-    from jobs.tasks import send
-
-    read, desk, board = load_recipe(recipe), Desk(config.desk), Board(config.state)
-    records, runs = _recorded(config, read), []
-    for night in nights:
-        wanted = Wanted(read.name, night.isoformat(), str(recipe.resolve()))
-        record = records.get(wanted.night)
-        if record is None:
-            desk.want(wanted)
-        run = reconcile.remember(board, desk, wanted).run
-        if record is not None:
-            board.change(run, partial(_is_published, outcome=record.outcome))
-        runs.append(run)
-    reconcile.start_next(config, read.name, send)
-    return runs
-
-
-def _recorded(config: JobsConfig, recipe: Loaded) -> dict[str, Publication]:
-    """Return the nights that the registry has recorded; none where it is away: workers ask it again."""
-    try:
-        return registry_of(config, recipe, recipe.name).state(recipe.name).nights
-    except OutsideError:
-        return {}
-
-
-def _is_published(night: Night, now: float, outcome: str) -> Night:
-    return machine.published(night, now, outcome)
-
-
 def submit(
     recipe: Recipe,
     night: Annotated[
@@ -78,9 +44,18 @@ def submit(
     as_json: Json = False,
 ) -> None:
     """Have a night run by Celery workers; it is published once, however often it is submitted."""
+    from jobs.tasks import send
+
     date = reconcile.yesterday() if night is None else night.date()
-    (run,) = _want(from_environment(), recipe, [date])
-    typer.echo(json.dumps({"run": run}) if as_json else f"{run}; next: recsys-kd jobs status {run} --follow")
+    (wanted,) = wanting.want(from_environment(), recipe, [date], send)
+    over = wanted.phase in machine.OVER
+    if as_json:
+        more = {"phase": wanted.phase, "outcome": wanted.outcome} if over else {}
+        typer.echo(json.dumps({"run": wanted.run} | more))
+    elif over:
+        typer.echo(f"{wanted.phase} already: {describe(wanted)}")
+    else:
+        typer.echo(f"{wanted.run}; next: recsys-kd jobs status {wanted.run} --follow")
 
 
 @app.command()
@@ -91,11 +66,16 @@ def backfill(
     as_json: Json = False,
 ) -> None:
     """Have every night from one date to another run, oldest first; published ones stay as they are."""
+    from jobs.tasks import send
+
     if last < first:
-        raise typer.BadParameter(f"--to {last.date()} is before --from {first.date()}")
-    nights = [first.date() + dt.timedelta(days=n) for n in range((last - first).days + 1)]
-    runs = _want(from_environment(), recipe, nights)
-    typer.echo(json.dumps({"runs": runs}) if as_json else f"{len(runs)} nights are wanted; next: recsys-kd jobs status")
+        raise typer.BadParameter(f"--to {last.date()} is before --from {first.date()}.")
+    days = [first.date() + dt.timedelta(days=n) for n in range((last - first).days + 1)]
+    nights = wanting.want(from_environment(), recipe, days, send)
+    over = Counter(n.phase for n in nights if n.phase in machine.OVER)
+    already = ", ".join(f"{number} {phase}" for phase, number in sorted(over.items()))
+    told = f"{len(nights)} nights are wanted{f', of them already {already}' if over else ''}"
+    typer.echo(json.dumps({"runs": [n.run for n in nights]}) if as_json else f"{told}; next: recsys-kd jobs status")
 
 
 @app.command()
@@ -104,18 +84,19 @@ def status(
     follow: Annotated[bool, typer.Option("--follow", help="Print what the night says, until it is over.")] = False,
     as_json: Json = False,
 ) -> None:
-    """Show where every night is, or follow one live."""
+    """Show where every night is, or follow one live: ends with 1 where it comes to nothing that is served."""
     board = Board(from_environment().state)
     if follow:
         if run is None or "@" not in run:
-            raise typer.BadParameter("--follow needs one night, MODEL@DATE")
+            raise typer.BadParameter("--follow needs one night, MODEL@DATE.")
         _follow(board, run)
     nights = [n for n in board.all() if run is None or run in (n.run, n.model)]
-    if as_json:
-        typer.echo(json.dumps([asdict(n) for n in nights]))
-        return
-    for n in nights:
-        typer.echo(describe(n))
+    if run is not None and not nights:
+        raise machine.NotPossible(f"{run}: no night of that name is known; see `recsys-kd jobs status`")
+    for line in [json.dumps([asdict(n) for n in nights])] if as_json else map(describe, nights):
+        typer.echo(line)
+    if follow and any(n.phase != "published" or n.outcome == "held" for n in nights):
+        raise typer.Exit(1)
 
 
 def _follow(board: Board, run: str) -> None:
@@ -169,11 +150,14 @@ def _step(run: str, step: Any) -> None:
 
 @app.command()
 def show(run: Run) -> None:
-    """Print all that is known of a night as JSON; of a dead one, what is needed to look into it."""
+    """Print all that is known of a night as JSON: its verdict; of a dead one, what is needed to look into it."""
     config = from_environment()
-    night = _existing(Board(config.state), run)
-    letter = Desk(config.desk).night_folder(night.model, night.night) / DEAD
-    found = json.loads(letter.read_text()) if letter.exists() else {"night": asdict(night)}
+    night, desk = _existing(Board(config.state), run), Desk(config.desk)
+    letter = desk.night_folder(night.model, night.night) / DEAD
+    found = json.loads(letter.read_text()) if letter.exists() else {}
+    if result := desk.found(night.model, night.night):
+        told = {key: result.get(key) for key in ("passed", "reasons", "report")}
+        found["verdict"] = told | {"held_by": desk.why_held(night.model, night.night)}
     typer.echo(json.dumps(found | {"night": asdict(night)}, indent=2))
 
 
@@ -210,9 +194,11 @@ def reconcile_command() -> None:
     """Compare wanted with published nights; start what is missing."""
     from jobs.tasks import send
 
-    config = from_environment()
-    started = reconcile.reconcile(config, send)
-    typer.echo("\n".join(started) if started else "nothing to start")
+    done = reconcile.reconcile(from_environment(), send)
+    if done.started or not done.troubles:
+        typer.echo("\n".join(done.started) or "nothing to start")
+    if done.troubles:
+        raise reconcile.Unreconciled(done.troubles)
 
 
 @app.command()

@@ -9,14 +9,17 @@ import datetime as dt
 import os
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
-from pydantic import Field, ValidationError, model_validator
+from pydantic import Field, ValidationError, ValidationInfo, field_validator, model_validator
 
 from recsys_kd.registry import where
+from recsys_kd.registry.redis import masked
 from recsys_kd.settings import BadRecipe, StrictConfig, explain, load_yaml
 
 VARIABLE, BROKER_VARIABLE = "RECSYS_KD_JOBS", "RECSYS_KD_BROKER"
 _DEFAULTS = "the defaults"
+_SCHEMES = ("redis", "rediss")
 
 
 class Scheduled(StrictConfig):
@@ -81,6 +84,25 @@ class JobsConfig(StrictConfig):
     server_config: Path | None = None
     """What `recsys-kd serve` is given as `--config`."""
 
+    @field_validator("broker", "state")
+    @classmethod
+    def _is_redis(cls, value: str, info: ValidationInfo) -> str:
+        scheme = urlsplit(value).scheme
+        if scheme == "unix" and info.field_name == "state":  # Celery knows no such broker
+            return value
+        if scheme not in _SCHEMES:
+            raise ValueError(f"got '{masked(value)}'; give redis://host:port/database, or rediss:// for TLS")
+        return _checked(value)
+
+    @field_validator("registry")
+    @classmethod
+    def _keeps_a_registry(cls, value: str | None) -> str | None:
+        try:
+            where.check_address(value)
+        except where.BadAddress as error:
+            raise ValueError(str(error).removeprefix("registry: ")) from None
+        return value if value is None or urlsplit(value).scheme not in _SCHEMES else _checked(value)
+
     @model_validator(mode="after")
     def _limits_fit(self) -> "JobsConfig":
         stage, grace, visibility = self.limits.stage, self.limits.grace, self.limits.visibility
@@ -90,6 +112,21 @@ class JobsConfig(StrictConfig):
                 "long night would be started a second time while it runs; raise `visibility`"
             )
         return self
+
+
+def _checked(url: str) -> str:
+    """Return a Redis address whose port and database can be used: of a wrong database Redis's client takes 0."""
+    parts = urlsplit(url)
+    try:
+        port = parts.port
+    except ValueError:
+        port = 0
+    if port == 0:
+        raise ValueError(f"got '{masked(url)}'; its port is no number from 1 to 65535, give one, e.g. 6379")
+    database = parts.path.strip("/")
+    if database and not database.isdecimal():
+        raise ValueError(f"got '{masked(url)}'; its database '{database}' is no number, give one, e.g. /1")
+    return url
 
 
 def load(path: Path | None) -> JobsConfig:
@@ -112,8 +149,14 @@ def from_environment() -> JobsConfig:
     """Return the configuration that RECSYS_KD_JOBS names; RECSYS_KD_BROKER and RECSYS_KD_REGISTRY win over it."""
     named = os.environ.get(VARIABLE)
     config = load(Path(named) if named else None)
-    changes = {"broker": os.environ.get(BROKER_VARIABLE), "registry": os.environ.get(where.VARIABLE)}
-    return config.model_copy(update={k: v for k, v in changes.items() if v})
+    named_so = {"broker": BROKER_VARIABLE, "registry": where.VARIABLE}
+    changes = {key: value for key, variable in named_so.items() if (value := os.environ.get(variable))}
+    try:
+        JobsConfig.model_validate(changes)
+    except ValidationError as error:
+        told = " and ".join(named_so[key] for key in changes)
+        raise BadRecipe(explain(error, f"the environment's {told}", JobsConfig)) from None
+    return config.model_copy(update=changes)
 
 
 def is_configured() -> bool:

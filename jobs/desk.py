@@ -7,6 +7,7 @@ next night. Hard links where the disk allows, so that a file replaced under the 
 
 import datetime as dt
 import json
+import logging
 import os
 import shutil
 import time
@@ -24,6 +25,7 @@ from recsys_kd.settings import Recipe, load_recipe
 
 RECIPE, RESULT, ERRORS, DEAD = "recipe.yaml", "result.json", "attempts.log", "dead.json"
 CANCELLED = "cancelled.json"
+log = logging.getLogger("recsys_kd.jobs")
 
 
 class DeskUnwritable(OutsideError):
@@ -32,6 +34,16 @@ class DeskUnwritable(OutsideError):
 
 class NoDataForNight(InputError):
     """A night lies before the first day of the log."""
+
+
+class OtherModel(InputError):
+    """A night's recipe is no longer of its model."""
+
+    def __init__(self, path: Path, name: str, model: str, night: str) -> None:
+        super().__init__(
+            f"{path}: name: '{name}', though {model}@{night} is a night of '{model}'; give the recipe that name again, "
+            f"then `recsys-kd jobs retry {model}@{night}`, or submit it as '{name}' and cancel this night"
+        )
 
 
 class LogAway(OutsideError):
@@ -59,24 +71,39 @@ class Desk:
 
     def want(self, wanted: Wanted) -> None:
         """Record that a night is wanted; the first record of a night stays."""
-        path = self.folder / "wanted" / wanted.model / f"{wanted.night}.json"
+        path = self._record(wanted.model, wanted.night)
         if not path.exists():
             write_whole(path, json.dumps({"recipe": wanted.recipe}))
 
     def wanted(self) -> Iterator[Wanted]:
-        """Yield every recorded night, by model and date."""
+        """Yield every recorded night, by model and date; what is no record is told and passed over."""
         for path in sorted((self.folder / "wanted").glob("*/*.json")):
-            yield Wanted(path.parent.name, path.stem, json.loads(path.read_text())["recipe"])
+            try:
+                yield _read_record(path)
+            except FileNotFoundError:
+                continue  # forgotten just now
+            except (OSError, ValueError, KeyError, TypeError) as error:
+                log.warning("%s is no record of a wanted night (%s); remove it, then submit that night", path, error)
+
+    def recipe_of(self, model: str, night: str) -> str | None:
+        """Return the recipe that a night is wanted with, None where it is not recorded as wanted."""
+        try:
+            return _read_record(self._record(model, night)).recipe
+        except (OSError, ValueError, KeyError, TypeError):
+            return None
+
+    def _record(self, model: str, night: str) -> Path:
+        return self.folder / "wanted" / model / f"{night}.json"
 
     def prepare(self, model: str, night: str, recipe_path: Path) -> Path:
         """Freeze what a night reads; return its recipe. Done once: a night that was prepared stays as it was.
 
-        Raises: BadRecipe, NoDataForNight, LogAway.
+        Raises: BadRecipe, OtherModel, NoDataForNight, LogAway.
         """
         final = self.night_folder(model, night)
         if self._is_prepared(final):
             return final / RECIPE
-        recipe = load_recipe(recipe_path)
+        recipe = recipe_for(model, night, recipe_path)
         files = files_until(recipe, night)
         building = final.with_name(f".{night}-{uuid.uuid4().hex[:8]}")
         try:
@@ -116,19 +143,42 @@ class Desk:
 
     def thaw(self, model: str, night: str) -> None:
         """Let a night that is retried by hand read its recipe and log anew: somebody may have mended them."""
-        for name in (RECIPE, RESULT, DEAD, CANCELLED):
-            (self.night_folder(model, night) / name).unlink(missing_ok=True)
+        for path in (self.night_folder(model, night) / name for name in (RECIPE, RESULT, DEAD, CANCELLED)):
+            try:
+                path.unlink(missing_ok=True)
+            except OSError as error:
+                raise DeskUnwritable(f"{path}: {error.strerror}; make it writable, then retry again") from None
+
+    def found(self, model: str, night: str) -> dict[str, Any]:
+        """Return what a night's process came to: its verdict, why, where the report is; {} where it came to nothing."""
+        try:
+            found: dict[str, Any] = json.loads((self.night_folder(model, night) / RESULT).read_text())
+        except (OSError, ValueError):
+            return {}
+        return found
+
+    def why_held(self, model: str, night: str) -> list[str]:
+        """Return for what the gate held a night back, a sentence each; none where it did not, or that is forgotten."""
+        checks = self.found(model, night).get("verdict", {}).get("checks", ())
+        return [check["sentence"] for check in checks if check["gates"] and not check["passed"]]
+
+    def why(self, model: str, night: str, outcome: str) -> str:
+        """Return the first reason of a night that was held back, "" of every other."""
+        return next(iter(self.why_held(model, night)), "") if outcome == "held" else ""
 
     def tidy(self, model: str, night: str) -> None:
-        """Remove what a night that is over no longer needs: links and intermediate results."""
+        """Remove what a night that is over no longer needs: links, intermediate results, files left half-written."""
+        folder = self.night_folder(model, night)
         for name in ("log", "work"):
-            shutil.rmtree(self.night_folder(model, night) / name, ignore_errors=True)
+            shutil.rmtree(folder / name, ignore_errors=True)
+        for path in list(folder.glob(".*-*")):
+            path.unlink(missing_ok=True)
 
     def forget(self, model: str, nights: list[str]) -> None:
         """Remove all that is kept of nights: what they came to is in the registry."""
         for night in nights:
             shutil.rmtree(self.night_folder(model, night), ignore_errors=True)
-            (self.folder / "wanted" / model / f"{night}.json").unlink(missing_ok=True)
+            self._record(model, night).unlink(missing_ok=True)
 
     def sweep(self, model: str, min_age_seconds: float) -> None:
         """Remove what killed workers left half-made: folders with links to a log, files without their name."""
@@ -147,11 +197,23 @@ def frozen(recipe: Recipe, folder: Path) -> dict[str, Any]:
     return plain
 
 
-def files_until(recipe: Recipe, night: str) -> list[Path]:
-    """Return the files of a log up to a night, by the date in a partition's name; files without one all count.
+def _read_record(path: Path) -> Wanted:
+    night, recipe = path.stem, json.loads(path.read_text())["recipe"]
+    if dt.date.fromisoformat(night).isoformat() != night or not isinstance(recipe, str):
+        raise ValueError("its name is no date, or its recipe no path")
+    return Wanted(path.parent.name, night, recipe)
 
-    Raises: LogAway where there is no log, or nothing of the night's own day; NoDataForNight before its first day.
-    """
+
+def recipe_for(model: str, night: str, path: Path) -> Recipe:
+    """Return the recipe of a night. Raises: BadRecipe; OtherModel where it has been given another name since."""
+    recipe = load_recipe(path)
+    if recipe.name != model:
+        raise OtherModel(path, recipe.name, model, night)
+    return recipe
+
+
+def files_by_day(recipe: Recipe) -> dict[Path, str | None]:
+    """Return the files of a log, each with the date that a partition's name gives it. Raises: LogAway."""
     from recsys_kd.data.files import NoParquet, catalogue_files, list_files  # reads Parquet: not for every process
 
     source = recipe.data.path
@@ -160,9 +222,17 @@ def files_until(recipe: Recipe, night: str) -> list[Path]:
         catalogue_files(recipe.data.catalogue)
     except NoParquet as error:
         raise LogAway(f"{str(error).partition(';')[0]}; is its share mounted, has it arrived?") from None
-    dated = {file: day_of(file, source) for file in files}
+    return {file: day_of(file, source) for file in files}
+
+
+def files_until(recipe: Recipe, night: str) -> list[Path]:
+    """Return the files of a log up to a night; files without a date all count.
+
+    Raises: LogAway where there is no log, or nothing of the night's own day; NoDataForNight before its first day.
+    """
+    source, dated = recipe.data.path, files_by_day(recipe)
     days = sorted(day for day in dated.values() if day is not None)
-    if len(days) == len(files) and night not in days:
+    if len(days) == len(dated) and night not in days:
         if night < days[0]:
             raise NoDataForNight(f"{source}: no file up to {night}; the log begins on {days[0]}")
         what, last = f"data.path: {source} has nothing of {night}", days[-1]

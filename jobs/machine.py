@@ -56,6 +56,8 @@ class Night:
     outcome: str = ""
     waited: float = 0.0
     """Seconds spent on what was away, of `limits.patience`."""
+    held_since: float | None = None
+    """Up to when `waited` counts, while something keeps the reconciler from the night's model."""
 
     @property
     def run(self) -> str:
@@ -94,10 +96,10 @@ def queue(night: Night, now: float, requeue: float) -> Night:
     if not is_ready(night, now, requeue):
         raise NotYours(f"{night.run} is {night.phase}")
     if night.phase == "queued":
-        return night.moved(now)
+        return night.moved(now, held_since=None)
     lost = night.phase == "running"
     reason = f"its worker {night.owner} went silent in {night.stage}" if lost else night.reason
-    return night.moved(now, phase="queued", stage=STAGES[0], owner=None, reason=reason)
+    return night.moved(now, phase="queued", stage=STAGES[0], owner=None, reason=reason, held_since=None)
 
 
 def claim(night: Night, now: float, owner: str, stage: str, lease: float, most: int, gone: bool) -> Night:
@@ -152,11 +154,11 @@ def finish_stage(night: Night, now: float, owner: str, seconds: float) -> Night:
     return night.moved(now, phase="queued", stage=following, owner=None, seconds=times)
 
 
-def published(night: Night, now: float, outcome: str) -> Night:
-    """The registry has recorded it: that is so whoever owns it."""
+def published(night: Night, now: float, outcome: str, why: str = "") -> Night:
+    """The registry has recorded it: that is so whoever owns it; `why` it was held back, where it was."""
     if night.phase == "published":
         return night
-    return night.moved(now, phase="published", owner=None, outcome=outcome, finished=now, reason="")
+    return night.moved(now, phase="published", owner=None, outcome=outcome, finished=now, reason=why)
 
 
 def failed(night: Night, now: float, owner: str, reason: str, again: bool, most: int, backoff: float) -> Night:
@@ -178,8 +180,7 @@ def postponed(
     """
     waited = held(night, owner).waited + spent
     if waited >= patience:
-        why = f"{reason}; waited {span(waited)} for it, limits.patience is {span(patience)}"
-        return night.moved(now, phase="dead", owner=None, reason=why, finished=now, waited=waited)
+        return _out_of_patience(night, now, reason, waited, patience)
     first = max(backoff, _SHORTEST_WAIT)
     wait = min(max(waited, first), first * _PATIENT_BACKOFF, max(patience - waited, _SHORTEST_WAIT))
     why = f"{reason}; tried again in {span(wait)}, has waited {span(waited)} of at most {span(patience)}"
@@ -187,6 +188,29 @@ def postponed(
     return night.moved(
         now, phase="waiting", owner=None, reason=why, not_before=now + wait, waited=waited + wait, attempts=attempts
     )
+
+
+def _out_of_patience(night: Night, now: float, reason: str, waited: float, patience: float) -> Night:
+    why = f"{reason}; waited {span(waited)} for it, limits.patience is {span(patience)}"
+    return night.moved(now, phase="dead", owner=None, reason=why, finished=now, waited=waited)
+
+
+def held_up(night: Night, now: float, reason: str, requeue: float, patience: float) -> Night:
+    """Count the time for which a night that could begin waits for what keeps the reconciler from its model."""
+    if not is_ready(night, now, requeue):
+        return night
+    waited = night.waited + now - (now if night.held_since is None else night.held_since)
+    if waited >= patience:
+        return _out_of_patience(night, now, reason, waited, patience)
+    why = f"{reason}; tried again in every round of the reconciler, has waited {span(waited)} of at most "
+    return night.moved(now, reason=why + span(patience), waited=waited, held_since=now)
+
+
+def let_go(night: Night, now: float) -> Night:
+    """The reconciler reaches the night's model again."""
+    if night.held_since is None or night.phase in OVER:
+        return night
+    return night.moved(now, reason="", held_since=None)
 
 
 def span(seconds: float) -> str:
@@ -209,4 +233,6 @@ def retry(night: Night, now: float, who: str) -> Night:
     if night.phase not in ("dead", "cancelled", "waiting"):
         raise NotPossible(f"{night.run} is {night.phase}; only a dead, cancelled or waiting night can be retried")
     reason = f"retried by {who} after: {night.reason}"
-    return night.moved(now, phase="waiting", attempts=0, not_before=0.0, finished=None, reason=reason, waited=0.0)
+    return night.moved(
+        now, phase="waiting", attempts=0, not_before=0.0, finished=None, reason=reason, waited=0.0, held_since=None
+    )

@@ -8,12 +8,12 @@ from pathlib import Path
 
 from jobs.board import Board
 from jobs.config import JobsConfig
-from jobs.desk import RECIPE, Desk
+from jobs.desk import RECIPE, Desk, recipe_for
 from recsys_kd.errors import OutsideError
 from recsys_kd.registry import where
 from recsys_kd.registry.protocol import Registry
 from recsys_kd.registry.store import COPY
-from recsys_kd.settings import Recipe, load_recipe
+from recsys_kd.settings import Recipe
 
 
 class StoreAway(OutsideError):
@@ -27,9 +27,18 @@ class StoreAway(OutsideError):
 
 
 def recipe_of(config: JobsConfig, model: str, night: str, given: str) -> Recipe:
-    """Return a recipe that says where a night is published: what it froze, or the one that it was `given`."""
+    """Return a recipe that says where a night is published: what it froze, or the one that it was `given`.
+
+    Raises: BadRecipe, OtherModel.
+    """
     frozen = Desk(config.desk).night_folder(model, night) / RECIPE
-    return load_recipe(frozen if frozen.exists() else Path(given))
+    return recipe_for(model, night, frozen if frozen.exists() else Path(given))
+
+
+def place_of(config: JobsConfig, recipe: Recipe) -> tuple[Path, str]:
+    """Return a recipe's store and registry, as whole paths or addresses: what two recipes of one model share."""
+    named = config.registry or recipe.registry or str(recipe.store / where.SQLITE)
+    return recipe.store.resolve(), named if where.is_url(named) else str(Path(named).resolve())
 
 
 def registry_of(config: JobsConfig, recipe: Recipe, model: str) -> Registry:

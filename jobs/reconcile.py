@@ -8,6 +8,8 @@ import datetime as dt
 import logging
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from functools import partial
 
 from jobs import cleanup, machine, owners
@@ -16,7 +18,7 @@ from jobs.config import JobsConfig
 from jobs.desk import CANCELLED, DEAD, Desk, Wanted
 from jobs.machine import Night
 from jobs.places import recipe_of, registry_of
-from recsys_kd.errors import InputError, RecsysKdError
+from recsys_kd.errors import InputError, OutsideError, RecsysKdError
 from recsys_kd.registry.protocol import Publication, State
 from recsys_kd.registry.store import keep_copy, read_copy, rebuild
 from recsys_kd.settings import load_recipe
@@ -25,38 +27,115 @@ log = logging.getLogger("recsys_kd.jobs")
 Send = Callable[[Night], None]
 
 
+class DeskAway(OutsideError):
+    """A night's folder can't be looked into."""
+
+
+class Unreconciled(OutsideError):
+    """Something keeps the reconciler from models."""
+
+    def __init__(self, troubles: dict[str, RecsysKdError]) -> None:
+        each = "; ".join(f"{model}: {error}" for model, error in sorted(troubles.items()))
+        super().__init__(f"not reconciled, and nothing of it started: {each}")
+
+
+@dataclass
+class Round:
+    """What one comparison came to."""
+
+    started: list[str] = field(default_factory=list)
+    """The runs sent."""
+    troubles: dict[str, RecsysKdError] = field(default_factory=dict)
+    """What kept it from a model: by the model's name, by the recipe's path where the name can't be read."""
+
+
 def yesterday() -> dt.date:
     """Return the last day that is over, UTC."""
     return dt.datetime.now(dt.UTC).date() - dt.timedelta(days=1)
 
 
-def scheduled(config: JobsConfig, until: dt.date) -> Iterator[Wanted]:
-    """Yield the nights that the schedule wants; a recipe that can't be read is logged and holds up nobody else."""
+def scheduled(config: JobsConfig, until: dt.date, troubles: dict[str, RecsysKdError]) -> Iterator[Wanted]:
+    """Yield the nights that the schedule wants; a recipe that can't be read is told and holds up nobody else."""
     for model in config.models:
         try:
             name = load_recipe(model.recipe).name
         except RecsysKdError as error:
             log.error("schedule: %s", error)
+            troubles[str(model.recipe)] = error
             continue
         for day in range((until - model.first).days + 1):
             yield Wanted(name, (model.first + dt.timedelta(days=day)).isoformat(), str(model.recipe))
 
 
-def reconcile(config: JobsConfig, send: Send) -> list[str]:
-    """Bring the board in line with desk and registry, then start every model's next night; return the runs started."""
-    board, desk = Board(config.state), Desk(config.desk)
+def reconcile(config: JobsConfig, send: Send) -> Round:
+    """Bring the board in line with desk and registry, then start every model's next night."""
+    board, desk, done = Board(config.state), Desk(config.desk), Round()
     wanted: dict[str, list[Wanted]] = {}
-    for want in (*scheduled(config, yesterday()), *desk.wanted()):
+    for want in (*scheduled(config, yesterday(), done.troubles), *desk.wanted()):
         wanted.setdefault(want.model, []).append(want)
     known = {night.run: night for night in board.all()}
-    started = []
     for model, nights in sorted(wanted.items()):
         try:
-            _align(config, board, desk, nights, known)
-            started += start_next(config, model, send)
+            with _told_as_outside():
+                _align(config, board, desk, nights, known)
+                done.started += start_next(config, model, send)
         except RecsysKdError as error:  # one model's trouble does not hold up the others
             log.error("reconcile %s: %s", model, error)
-    return started
+            done.troubles[model] = error
+            _hold_up(config, board, desk, nights, known, error)
+    return done
+
+
+@contextmanager
+def _told_as_outside() -> Iterator[None]:
+    """Raise what the system says of a desk or store as an error of ours: it is no defect."""
+    try:
+        yield
+    except OSError as error:
+        raise DeskAway(f"{error.filename}: {error.strerror}; make it readable and writable for this user") from None
+
+
+def _hold_up(
+    config: JobsConfig, board: Board, desk: Desk, wanted: list[Wanted], known: dict[str, Night], error: RecsysKdError
+) -> None:
+    """Let a model's nights that could begin wait for what keeps the reconciler from it, until their patience is out."""
+    limits = config.limits
+    step = partial(machine.held_up, reason=str(error), requeue=limits.requeue, patience=limits.patience)
+    try:
+        with _told_as_outside():
+            for night in _open(config, board, desk, wanted, known):
+                after = board.change(night.run, step)
+                if after.phase == "dead" != night.phase:
+                    cleanup.bury(config, after)
+    except RecsysKdError as more:  # Redis or the desk are away as well: the next round counts
+        log.error("reconcile %s: %s", wanted[0].model, more)
+
+
+def _open(
+    config: JobsConfig, board: Board, desk: Desk, wanted: list[Wanted], known: dict[str, Night]
+) -> Iterator[Night]:
+    """Yield a model's open nights while its registry is away; new ones are those later than all that was published.
+
+    Where the store's copy can't be read either, only the desk's records tell of new ones: old ones are removed there.
+    """
+    before = [night for want in wanted if (night := known.get(machine.run_id(want.model, want.night))) is not None]
+    yield from (night for night in before if night.phase not in machine.OVER)
+    recorded = _recorded(config, wanted[0])
+    done = {night.night for night in before if night.phase == "published"} | (recorded or set())
+    for want in wanted:
+        if machine.run_id(want.model, want.night) in known or want.night <= max(done, default=""):
+            continue
+        if recorded is not None or desk.recipe_of(want.model, want.night) is not None:
+            yield remember(board, desk, want)
+
+
+def _recorded(config: JobsConfig, want: Wanted) -> set[str] | None:
+    """Return the nights of a model that the store's copy of the registry has; None where that can't be read."""
+    try:
+        copy = read_copy(recipe_of(config, want.model, want.night, want.recipe).store, want.model)
+    except RecsysKdError:
+        return None
+    return set(copy.nights) if copy is not None else set()
 
 
 def _align(config: JobsConfig, board: Board, desk: Desk, wanted: list[Wanted], known: dict[str, Night]) -> None:
@@ -72,6 +151,8 @@ def _align(config: JobsConfig, board: Board, desk: Desk, wanted: list[Wanted], k
         night = known.get(machine.run_id(want.model, want.night))
         if night is None and want.night in forgotten:
             continue  # over for so long that the board forgot it: see `cleanup.tidy`
+        if night is not None and night.held_since is not None:
+            night = board.change(night.run, machine.let_go)
         _correct(config, board, desk, night or remember(board, desk, want), records.get(want.night))
 
 
@@ -81,12 +162,17 @@ def _correct(config: JobsConfig, board: Board, desk: Desk, night: Night, record:
         if (desk.night_folder(night.model, night.night) / "work").exists():
             cleanup.tidy(config, night)  # its last stage was lost
     elif record is not None:
-        outcome = record.outcome
-        board.change(night.run, lambda n, now: machine.published(n, now, outcome))
+        settle(board, desk, night, record)
     elif night.phase == "published":
         board.change(night.run, lambda n, now: n.moved(now, phase="waiting", reason="the registry lost it"))
     elif night.phase == "running" and owners.is_gone(night.owner):
         board.change(night.run, lambda n, now: _release(n, now, night.owner))
+
+
+def settle(board: Board, desk: Desk, night: Night, record: Publication) -> Night:
+    """Put on the board what the registry has recorded of a night."""
+    why = desk.why(night.model, night.night, record.outcome)
+    return board.change(night.run, partial(machine.published, outcome=record.outcome, why=why))
 
 
 def remember(board: Board, desk: Desk, want: Wanted) -> Night:

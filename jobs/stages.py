@@ -57,13 +57,14 @@ def perform(config: JobsConfig, run: str, stage: str) -> Night:
 def _hand_over(work: Work, seconds: float, outcome: str | None) -> Night:
     """Write down that a stage is done; worth some patience where Redis does not answer just now."""
     deadline = time.monotonic() + _HAND_OVER_SECONDS
+    why = work.desk.why(work.night.model, work.night.night, outcome or "")
     while True:
         try:
             if outcome is not None:
                 return work.board.change(
                     work.night.run,
                     lambda n, now: machine.published(
-                        n.moved(now, seconds=n.seconds | {"publish": round(seconds, 3)}), now, outcome
+                        n.moved(now, seconds=n.seconds | {"publish": round(seconds, 3)}), now, outcome, why
                     ),
                 )
             return work.board.change(

@@ -6,8 +6,10 @@
 import json
 import os
 import socket
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -91,10 +93,30 @@ class Work:
         except BoardUnreachable:
             return
 
+    @contextmanager
+    def kept(self) -> Iterator[None]:
+        """Stay the owner while a stage works in this process; who loses the night all the same hands nothing over."""
+        done = threading.Event()
+        thread = threading.Thread(target=self._keep, args=(done,), name="lease", daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            done.set()
+            thread.join()
+
+    def _keep(self, done: threading.Event) -> None:
+        while not done.wait(self.config.limits.lease / 4):
+            try:
+                self.renew([])
+            except machine.NotYours:
+                return
+
 
 def prepare(work: Work) -> None:
     """Freeze what the night reads."""
-    work.desk.prepare(work.night.model, work.night.night, Path(work.night.recipe))
+    with work.kept():
+        work.desk.prepare(work.night.model, work.night.night, Path(work.night.recipe))
 
 
 def train(work: Work) -> None:
@@ -155,6 +177,11 @@ def _how(ended: supervise.Ended) -> str:
 
 def publish(work: Work) -> str:
     """Record the night in the registry, once, and promote its artifact if the gate let it through."""
+    with work.kept():
+        return _publish(work)
+
+
+def _publish(work: Work) -> str:
     from recsys_kd.runtime.ranker import Ranker
 
     recipe, registry = work.recipe(), work.registry()

@@ -74,7 +74,7 @@ def tidy(run: str) -> dict[str, Any]:
 @app.task(name="recsys_kd.reconcile")  # type: ignore[untyped-decorator]
 def reconcile_once() -> dict[str, Any]:
     """Compare wanted with published nights; start what is missing."""
-    return {"started": reconcile.reconcile(from_environment(), send)}
+    return {"started": reconcile.reconcile(from_environment(), send).started}
 
 
 def send(night: Night) -> None:

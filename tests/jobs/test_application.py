@@ -133,6 +133,21 @@ def test_a_poisoned_night_is_a_dead_letter_that_says_what_to_do_and_lives_after_
     assert wait(world, run, "published").outcome == "live"
 
 
+def test_a_night_that_the_gate_holds_back_says_why_wherever_it_is_asked(world):
+    path = world.shop / "strict.yaml"
+    good = yaml.safe_load((world.shop / "shop-0.yaml").read_text())
+    path.write_text(yaml.safe_dump(good | {"name": "strict", "gate": good["gate"] | {"min_ratio": 1000}}))
+    run = "strict@2026-01-09"
+    cli(world, "submit", str(path), "--night", "2026-01-09")
+    followed = cli(world, "jobs", "status", run, "--follow")
+    verdict = json.loads(cli(world, "jobs", "show", run).stdout)["verdict"]
+    (why,) = verdict["held_by"]
+    assert "1000" in why and not verdict["passed"] and why in verdict["reasons"]
+    assert followed.returncode == 1 and followed.stdout.rstrip().endswith(why), followed.stderr
+    assert verdict["report"].endswith(".html")
+    assert cli(world, "submit", str(path), "--night", "2026-01-09").stdout.startswith("published already: strict@")
+
+
 def test_a_cancelled_night_stops_at_once_and_is_not_published_until_it_is_retried(world):
     done = cli(world, "jobs", "backfill", recipe(world), "--from", "2026-01-10", "--to", "2026-01-11", "--json")
     first, second = json.loads(done.stdout)["runs"]

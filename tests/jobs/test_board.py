@@ -1,6 +1,8 @@
 """The board on a real Redis."""
 
+import json
 import threading
+from dataclasses import asdict
 
 import pytest
 
@@ -80,6 +82,13 @@ def test_a_night_that_is_forgotten_leaves_nothing_in_redis(board):
     board.forget(["shop@2026-01-05"])
     assert [n.run for n in board.all()] == ["shop@2026-01-06"]
     assert not [key for key in board.redis.scan_iter() if "2026-01-05" in key]
+
+
+def test_what_a_later_version_wrote_beside_a_night_is_left_out(board):
+    night = board.want("shop", "2026-01-05", "r.yaml")
+    (key,) = board.redis.scan_iter(match="*night:*")
+    board.redis.set(key, json.dumps(asdict(night) | {"priority": 1}))
+    assert board.all() == [night] and board.get(night.run) == night
 
 
 def test_a_redis_that_is_down_is_named():

@@ -4,8 +4,9 @@ import os
 import shutil
 
 import pytest
+import yaml
 
-from jobs.desk import Desk, LogAway, NoDataForNight, Wanted, day_of
+from jobs.desk import Desk, DeskUnwritable, LogAway, NoDataForNight, OtherModel, Wanted, day_of
 from recsys_kd.data.files import content_key, list_files
 from recsys_kd.settings import load_recipe
 
@@ -15,7 +16,9 @@ def recipe(shop, tmp_path):
     for name in ("log", "items.parquet", "recipe.yaml"):
         source = shop.folder / name
         (shutil.copytree if source.is_dir() else shutil.copy)(source, tmp_path / name)
-    return tmp_path / "recipe.yaml"
+    path = tmp_path / "recipe.yaml"
+    path.write_text(yaml.safe_dump(yaml.safe_load(path.read_text()) | {"name": "shop"}))
+    return path
 
 
 def test_a_night_reads_the_days_up_to_it_and_data_that_comes_later_is_the_next_nights(recipe, tmp_path):
@@ -116,6 +119,48 @@ def test_the_first_record_of_a_wanted_night_stays(tmp_path):
     for recipe in ("a.yaml", "b.yaml"):
         desk.want(Wanted("shop", "2026-01-05", recipe))
     assert list(desk.wanted()) == [Wanted("shop", "2026-01-05", "a.yaml")]
+
+
+def test_what_is_no_record_of_a_wanted_night_is_told_and_holds_up_no_other(tmp_path, caplog):
+    desk = Desk(tmp_path)
+    for model in ("a", "z"):
+        desk.want(Wanted(model, "2026-01-05", f"{model}.yaml"))
+    bad = {
+        "2026-01-06": "",
+        "notadate": '{"recipe": "a.yaml"}',
+        "20260107": '{"recipe": "a.yaml"}',
+        "2026-01-08": "[1]",
+    }
+    for name, text in bad.items():
+        (tmp_path / "wanted" / "a" / f"{name}.json").write_text(text)
+    assert [w.model for w in desk.wanted()] == ["a", "z"]
+    assert sorted(r.getMessage().partition(" (")[0] for r in caplog.records) == sorted(
+        f"{tmp_path}/wanted/a/{name}.json is no record of a wanted night" for name in bad
+    )
+    assert "remove it, then submit that night" in caplog.text
+
+
+def test_a_recipe_that_was_given_another_name_is_not_the_nights(recipe, tmp_path):
+    recipe.write_text(recipe.read_text().replace("name: shop", "name: other"))
+    with pytest.raises(OtherModel, match=r"recipe.yaml: name: 'other', though shop@2026-01-08 is a night of 'shop'"):
+        Desk(tmp_path / "desk").prepare("shop", "2026-01-08", recipe)
+    assert not (tmp_path / "desk").exists()
+
+
+def test_a_desk_that_can_not_be_written_is_told_when_a_night_is_thawed(tmp_path):
+    path = tmp_path / "nights" / "shop" / "2026-01-05" / "dead.json"
+    path.mkdir(parents=True)  # can't be unlinked, by root either
+    with pytest.raises(DeskUnwritable, match=rf"^{path}: .*; make it writable, then retry again"):
+        Desk(tmp_path).thaw("shop", "2026-01-05")
+
+
+def test_what_a_killed_worker_left_half_written_goes_when_the_night_is_tidied(tmp_path):
+    folder = tmp_path / "nights" / "shop" / "2026-01-05"
+    folder.mkdir(parents=True)
+    for name in (".result.json-123", "result.json"):
+        (folder / name).write_text("")
+    Desk(tmp_path).tidy("shop", "2026-01-05")
+    assert [path.name for path in folder.iterdir()] == ["result.json"]
 
 
 def test_a_tidied_night_keeps_its_recipe_and_result(recipe, tmp_path):

@@ -97,6 +97,33 @@ def test_a_night_that_waits_for_what_is_away_says_for_how_long(waiting):
     assert night.reason == "no log; tried again in 10 min, has waited 90 min of at most 6 h"  # 20 times the first wait
 
 
+def held_up(night, now, patience=100.0):
+    return machine.held_up(night, now, "no registry", 50.0, patience)
+
+
+def test_time_in_which_the_reconciler_can_not_reach_a_model_counts_from_when_it_first_could_not(waiting):
+    night = held_up(waiting.moved(0.0, waited=10.0, not_before=20.0), 19.0)
+    assert night.held_since is None  # waits anyway
+    night = held_up(held_up(night, 1000.0), 1030.0)
+    assert (night.phase, night.waited, night.held_since) == ("waiting", 40.0, 1030.0)
+    assert night.reason == (
+        "no registry; tried again in every round of the reconciler, has waited 40 s of at most 100 s"
+    )
+    free = machine.let_go(night, 1040.0)
+    assert (free.reason, held_up(free, 9000.0).waited) == ("", 40.0)
+    dead = held_up(night, 1090.0)
+    assert (dead.phase, dead.reason) == ("dead", "no registry; waited 100 s for it, limits.patience is 100 s")
+    assert machine.let_go(dead, 1091.0) == dead == held_up(dead, 1091.0)
+    assert held_up(machine.retry(dead, 2000.0, "ann"), 3000.0).waited == 0.0
+
+
+def test_a_night_that_is_under_way_does_not_wait_for_the_reconciler(waiting):
+    for night in (queued(waiting), claimed(queued(waiting))):
+        assert held_up(night, 5.0) == night
+    night = machine.queue(held_up(waiting, 5.0), 6.0, 100.0)
+    assert night.held_since is None
+
+
 def test_cancel_and_retry(waiting):
     night = machine.cancel(claimed(queued(waiting)), 2.0, "ann")
     assert (night.phase, night.reason) == ("cancelled", "cancelled by ann")

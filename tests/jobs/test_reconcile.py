@@ -1,9 +1,11 @@
 """Wanted against published, on a real Redis; what would be sent is looked at instead of run."""
 
 import datetime as dt
+import json
 import os
 import subprocess
 import sys
+import time
 
 import psutil
 import pytest
@@ -19,6 +21,7 @@ from recsys_kd.registry.protocol import StalePublisher
 from recsys_kd.registry.sqlite import SqliteRegistry
 from recsys_kd.registry.store import write_copy
 from tests.chaos.faults import unmounted
+from tests.redis_server import free_port
 from tests.registry.test_registry import add, verdict
 
 DATES = ("2026-01-05", "2026-01-06", "2026-01-07")
@@ -49,7 +52,7 @@ def publish(tmp_path, date, model="shop"):
 def go(config):
     sent = []
     started = reconcile.reconcile(config, lambda night: sent.append(night.run))
-    assert started == sent
+    assert started.started == sent
     return sent
 
 
@@ -171,6 +174,89 @@ def test_a_night_does_not_begin_while_the_store_of_those_before_is_not_mounted(c
     assert (night.phase, night.attempts) == ("waiting", 0) and night.waited > 0 and night.recipe == str(path)
 
 
+def patient(config, seconds):
+    return config.model_copy(update={"limits": config.limits.model_copy(update={"patience": seconds})})
+
+
+def block(tmp_path, model="shop"):
+    """Let nobody read or write the store's copy of a model's registry."""
+    path = tmp_path / "store" / model / "registry.json"
+    path.unlink(missing_ok=True)
+    path.mkdir(parents=True)
+    return path
+
+
+def test_what_keeps_the_reconciler_from_a_model_is_waited_for_no_longer_than_the_patience(config, board, tmp_path):
+    want(config, tmp_path, dates=DATES[:2])
+    want(config, tmp_path, "toys", dates=DATES[:1])
+    SqliteRegistry(tmp_path / "store" / "registry.sqlite")
+    block(tmp_path)
+    done = reconcile.reconcile(patient(config, 0.2), lambda night: None)
+    assert done.started == [f"toys@{DATES[0]}"] and list(done.troubles) == ["shop"]
+    first, second = (board.get(f"shop@{date}") for date in DATES[:2])
+    assert (first.phase, first.waited) == ("waiting", 0.0)
+    assert "registry.json: " in first.reason and first.reason.endswith("has waited 0 s of at most 0.2 s")
+    board.change(second.run, lambda n, now: n.moved(now, not_before=now + 60))  # it waits for something of its own
+    time.sleep(0.25)
+    reconcile.reconcile(patient(config, 0.2), lambda night: None)
+    assert phases(board) == {first.run: "dead", second.run: "waiting", f"toys@{DATES[0]}": "queued"}
+    assert "limits.patience is 0.2 s" in board.get(first.run).reason
+    assert (Desk(config.desk).night_folder("shop", DATES[0]) / "dead.json").exists()
+
+
+def test_a_model_that_is_reached_again_goes_on_and_counts_no_more(config, board, tmp_path):
+    want(config, tmp_path, dates=DATES[:2])
+    SqliteRegistry(tmp_path / "store" / "registry.sqlite")
+    path = block(tmp_path)
+    assert go(config) == []
+    path.rmdir()
+    assert go(config) == [f"shop@{DATES[0]}"]
+    night = board.get(f"shop@{DATES[1]}")
+    assert (night.phase, night.reason, night.held_since) == ("waiting", "", None)
+
+
+def test_new_nights_of_the_schedule_are_told_while_the_registry_is_away_and_published_ones_are_not(
+    config, board, tmp_path
+):
+    path = want(config, tmp_path, dates=())
+    first = dt.datetime.now(dt.UTC).date() - dt.timedelta(days=3)
+    days = [(first + dt.timedelta(days=n)).isoformat() for n in range(3)]
+    publish(tmp_path, days[0])
+    away = f"redis://127.0.0.1:{free_port()}/0"
+    config = config.model_copy(update={"models": (Scheduled(recipe=path, first=first),), "registry": away})
+    assert go(config) == []
+    assert phases(board) == {f"shop@{day}": "waiting" for day in days[1:]}
+    assert away in board.get(f"shop@{days[1]}").reason
+    board.redis.flushall()
+    block(tmp_path)  # nobody can tell now which nights are new
+    assert go(config) == [] and phases(board) == {}
+
+
+def test_a_desk_that_can_not_be_looked_into_holds_up_one_model_alone(config, board, tmp_path):
+    want(config, tmp_path, "a", dates=DATES[:1])
+    want(config, tmp_path, "b", dates=DATES[:1])
+    (config.desk / "nights").mkdir()
+    (config.desk / "nights" / "a").symlink_to("x" * 300)  # no name that the system takes
+    done = reconcile.reconcile(config, lambda night: None)
+    assert done.started == [f"b@{DATES[0]}"]
+    assert str(done.troubles["a"]).endswith("File name too long; make it readable and writable for this user")
+
+
+def test_a_night_that_was_held_back_has_its_reason_on_the_board_from_its_result(config, board, tmp_path):
+    want(config, tmp_path, dates=DATES[:1])
+    checks = [{"sentence": "ECE 0.2 is above 0.02", "passed": False, "gates": True}]
+    folder = Desk(config.desk).night_folder("shop", DATES[0])
+    write_whole(folder / "result.json", json.dumps({"verdict": {"checks": checks}}))
+    registry = SqliteRegistry(tmp_path / "store" / "registry.sqlite")
+    version = add(registry, "artifact")
+    claim = registry.claim("shop", DATES[0])
+    registry.publish("shop", version.number, verdict(version.digest, passed=False), 0, claim, "ann")
+    (tmp_path / "store" / "shop").mkdir()
+    assert go(config) == []
+    night = board.get(f"shop@{DATES[0]}")
+    assert (night.outcome, night.reason) == ("held", "ECE 0.2 is above 0.02")
+
+
 def test_a_rollback_outlives_the_registry(config, board, tmp_path):
     want(config, tmp_path, dates=DATES[:2])
     for date in DATES[:2]:
@@ -217,7 +303,7 @@ def test_the_schedule_wants_every_night_that_is_over(config, tmp_path):
     today = dt.datetime.now(dt.UTC).date()
     first = today - dt.timedelta(days=3)
     scheduled = config.model_copy(update={"models": (Scheduled(recipe=path, first=first),)})
-    wanted = [w.night for w in reconcile.scheduled(scheduled, reconcile.yesterday())]
+    wanted = [w.night for w in reconcile.scheduled(scheduled, reconcile.yesterday(), {})]
     assert wanted == [(today - dt.timedelta(days=n)).isoformat() for n in (3, 2, 1)]
     assert go(scheduled) == [f"shop@{first}"]
 
@@ -228,5 +314,5 @@ def test_what_can_not_be_sent_waits_for_the_next_round(config, board, tmp_path):
     def refuse(night):
         raise ConnectionError("broker is away")
 
-    assert reconcile.reconcile(config, refuse) == []
+    assert reconcile.reconcile(config, refuse).started == []
     assert board.get(f"shop@{DATES[0]}").reason == "not sent: broker is away" and go(config) == [f"shop@{DATES[0]}"]

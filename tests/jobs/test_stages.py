@@ -1,6 +1,8 @@
 """What a worker makes of what the night's process left."""
 
 import json
+import os
+import time
 
 import pytest
 import yaml
@@ -8,7 +10,7 @@ import yaml
 from jobs import machine
 from jobs.board import Board, BoardUnreachable
 from jobs.config import JobsConfig, Limits
-from jobs.desk import DEAD, RECIPE, RESULT, Desk
+from jobs.desk import DEAD, RECIPE, RESULT, Desk, OtherModel
 from jobs.stages import perform
 from jobs.steps import OutsideAway, StageFailed, _said
 from jobs.supervise import Ended
@@ -87,6 +89,37 @@ def test_an_artifact_that_is_lost_from_a_store_that_is_there_is_made_again_and_a
         perform(config, "shop@2026-01-09", "publish")
     night = board.get("shop@2026-01-09")
     assert (night.phase, night.attempts) == ("waiting", 1) and not (trained / RESULT).exists()
+
+
+def test_a_recipe_that_has_another_name_by_now_makes_no_model_of_the_night(config, board, tmp_path):
+    path = tmp_path / "recipe.yaml"
+    path.write_text("name: other\ndata: {path: log}\nstore: store\n")
+    run = board.want("shop", "2026-01-09", str(path)).run
+    board.change(run, lambda night, now: machine.queue(night, now, 100))
+    with pytest.raises(OtherModel):
+        perform(config, run, "prepare")
+    night = board.get(run)
+    assert night.phase == "dead" and night.reason == (
+        f"{path}: name: 'other', though {run} is a night of 'shop'; give the recipe that name again, then "
+        f"`recsys-kd jobs retry {run}`, or submit it as 'other' and cancel this night"
+    )
+
+
+def test_a_night_that_is_prepared_slowly_stays_its_workers(shop, config, board, tmp_path, monkeypatch):
+    given = yaml.safe_load(shop.recipe.read_text())
+    run = board.want(given["name"], "2026-01-09", str(shop.recipe)).run
+    board.change(run, lambda night, now: machine.queue(night, now, 100))
+    config = config.model_copy(update={"limits": Limits(lease=1.5)})
+    link, left = os.link, []
+
+    def slow(source, target):
+        time.sleep(0.5)
+        left.append(board.get(run).lease_until - board.now())
+        link(source, target)
+
+    monkeypatch.setattr("os.link", slow)
+    assert perform(config, run, "prepare").stage == "train"
+    assert len(left) == 5 and min(left) > 0
 
 
 @pytest.fixture
