@@ -5,15 +5,17 @@ workers do end when Redis is lost at the wrong moment, so something has to start
 what it started ends with it.
 """
 
+import fcntl
 import os
 import signal
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 from types import FrameType
-
-import psutil
+from typing import IO
 
 from jobs import checks, local_redis
 from jobs.config import JobsConfig
@@ -61,22 +63,43 @@ def run(config: JobsConfig, folder: Path, beat: bool) -> None:
     """Run the application until it is told to stop. Raises: AlreadyUp, PortTaken, RedisMissing, Refused."""
     folder = folder.resolve()
     folder.mkdir(parents=True, exist_ok=True)
-    if (pid := running(folder)) is not None:
-        raise AlreadyUp(f"{folder}: process {pid} runs it already; `recsys-kd jobs down {folder}` stops it")
+    with _alone(folder):
+        _run(config, folder, beat)
+
+
+@contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """Hold the folder: a lock that goes with its process, however that ends. Raises: AlreadyUp."""
+    with (folder / PID).open("a+") as file:
+        while not _locked(file, fcntl.LOCK_EX):
+            if (pid := running(folder)) is not None:  # else somebody only looked
+                raise AlreadyUp(f"{folder}: process {pid} runs it already; `recsys-kd jobs down {folder}` stops it")
+        file.truncate(0)
+        file.write(str(os.getpid()))
+        file.flush()
+        yield
+        file.truncate(0)
+
+
+def _locked(file: IO[str], kind: int) -> bool:
+    try:
+        fcntl.flock(file, kind | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def _run(config: JobsConfig, folder: Path, beat: bool) -> None:
     others = commands(config, folder, beat)
     _check_ports(config, others)
     redis = local_redis.missing(config)
     started = {name: local_redis.command(name, urls, folder) for name, urls in redis.items()}
     supervisor = Supervisor(started, folder, last=redis)
     _end_on_signals(supervisor)
-    (folder / PID).write_text(str(os.getpid()))
-    try:
-        _start_redis(supervisor, {name: urls[0] for name, urls in redis.items()}, config)
-        supervisor.commands = started | others
-        print(f"up: {', '.join(supervisor.commands)}; logs in {folder}", file=sys.stderr, flush=True)
-        supervisor.run()
-    finally:
-        (folder / PID).unlink(missing_ok=True)
+    _start_redis(supervisor, {name: urls[0] for name, urls in redis.items()}, config)
+    supervisor.commands = started | others
+    print(f"up: {', '.join(supervisor.commands)}; logs in {folder}", file=sys.stderr, flush=True)
+    supervisor.run()
 
 
 def _check_ports(config: JobsConfig, others: dict[str, list[str]]) -> None:
@@ -123,12 +146,16 @@ def _examine(config: JobsConfig) -> None:
 
 
 def running(folder: Path) -> int | None:
-    """Return the process that runs the application in a folder, if it does."""
+    """Return the process that runs the application in a folder, if one does: it holds the lock."""
     try:
-        pid = int((folder / PID).read_text())
-        return pid if "up" in psutil.Process(pid).cmdline() else None
-    except (OSError, ValueError, psutil.Error):
-        return None
+        with (folder / PID).open() as file:
+            while not _locked(file, fcntl.LOCK_SH):
+                if text := (folder / PID).read_text():
+                    return int(text)
+                time.sleep(0.01)  # it has the lock, and is about to write its number
+    except OSError:
+        pass
+    return None
 
 
 def stop(folder: Path) -> bool:
@@ -136,7 +163,7 @@ def stop(folder: Path) -> bool:
     pid = running(folder)
     if pid is None:
         return False
-    psutil.Process(pid).terminate()
+    os.kill(pid, signal.SIGTERM)
     deadline = time.monotonic() + 4 * STOP_SECONDS
     while running(folder) is not None:  # it is not our child, so it can't be waited for
         if time.monotonic() > deadline:

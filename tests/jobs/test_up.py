@@ -94,6 +94,10 @@ def test_up_and_down_start_and_stop_the_whole_application_whose_logs_are_json(ap
     application.start()
     assert "already" in application.call("up", str(tmp_path / "up")).stderr and AlreadyUp.exit_code == 3
     other = application.call("up", str(tmp_path / "other"))
+    stale = tmp_path / "stale" / up.PID  # its number is somebody else's by now
+    stale.parent.mkdir()
+    stale.write_text(str(application.process.pid))
+    assert up.running(tmp_path / "up") == application.process.pid and not up.stop(stale.parent)
     assert other.returncode == 3 and "metrics_port" in other.stderr and "another `recsys-kd jobs up`" in other.stderr
     for name in ("heavy", "light", "reconcile", "beat"):
         assert all(json.loads(line)["level"] for line in application.log(name).splitlines()), name
