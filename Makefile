@@ -26,8 +26,9 @@ bench: setup
 
 up: setup
 	@mkdir -p build
-	@nohup $(BIN)/recsys-kd jobs up build/up >build/up.log 2>&1 & sleep 2
-	@cat build/up.log
+	@nohup $(BIN)/recsys-kd jobs up build/up >build/up.log 2>&1 & \
+	while kill -0 $$! 2>/dev/null && ! grep -qs "^up: " build/up.log; do sleep 0.1; done; \
+	cat build/up.log; kill -0 $$! 2>/dev/null || wait $$!
 
 down:
 	@$(BIN)/recsys-kd jobs down build/up

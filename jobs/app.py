@@ -6,6 +6,7 @@ stage, since a task that outlives it is started a second time while it still run
 came to is on the board and in the registry.
 """
 
+import logging
 import sys
 from typing import Any
 from urllib.parse import urlsplit, urlunsplit
@@ -15,6 +16,7 @@ from celery.signals import celeryd_init, setup_logging, worker_init, worker_read
 
 from jobs.config import JobsConfig, from_environment
 
+log = logging.getLogger("recsys_kd.jobs")
 HEAVY, LIGHT = "heavy", "light"
 
 
@@ -68,14 +70,14 @@ configure(app, from_environment())
 
 @celeryd_init.connect  # type: ignore[untyped-decorator]
 def refuse_what_loses_work(**_: Any) -> None:
-    """Stop a worker at its start where the configuration would lose work; print what `doctor` prints."""
-    from jobs.checks import examine
+    """Stop a worker at its start where the configuration would lose work; say what `doctor` says."""
+    from jobs import checks
 
-    findings = examine(from_environment())
-    for finding in findings:
-        if finding.level != "ok":
-            print(f"{finding.level}: {finding.check}: {finding.detail}", file=sys.stderr, flush=True)
-    if any(f.level == "error" for f in findings):
+    log_as_json()  # Celery sets up logging later, and warns of root before that
+    findings = checks.examine(from_environment())
+    for finding in checks.wrong(findings):
+        log.log(logging.getLevelNamesMapping()[finding.level.upper()], checks.line(finding))
+    if checks.refuses(findings):
         sys.exit(2)
 
 

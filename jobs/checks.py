@@ -1,16 +1,17 @@
-"""What would lose work, found before any is done: a worker refuses to start, `recsys-kd doctor` prints the same."""
+"""What would lose work, found before any is done: a worker refuses to start; `doctor` and `up` print the same."""
 
 from typing import Any
 from urllib.parse import urlsplit
 
 from redis import Redis
-from redis.exceptions import RedisError
+from redis.exceptions import AuthenticationError, NoPermissionError, RedisError
 
 from jobs.config import JobsConfig, from_environment, is_configured
 from recsys_kd.errors import RecsysKdError
 from recsys_kd.flow.doctor import Finding
 from recsys_kd.registry.redis import masked
 from recsys_kd.registry.where import is_url
+from recsys_kd.settings import load_recipe
 
 _TIMEOUT_SECONDS = 5.0
 
@@ -23,10 +24,52 @@ def examine(config: JobsConfig) -> list[Finding]:
     return [_limits(config), *_apart(urls), *(f for n, u in urls.items() for f in _server(n, u, config)), _desk(config)]
 
 
+def examine_machine(config: JobsConfig) -> list[Finding]:
+    """Return findings that keep no worker from its work: recipes that can't be read, ports of `up`."""
+    return [*_recipes(config), _ports(config)]
+
+
+def wrong(findings: list[Finding]) -> list[Finding]:
+    """Return the findings that are worth telling."""
+    return [f for f in findings if f.level != "ok"]
+
+
+def line(finding: Finding) -> str:
+    """Return a finding as one line."""
+    return f"{finding.level}: {finding.check}: {finding.detail}"
+
+
+def refuses(findings: list[Finding]) -> bool:
+    """Return whether nothing is to be started with these findings."""
+    return any(f.level == "error" for f in findings)
+
+
+def _recipes(config: JobsConfig) -> list[Finding]:
+    """Warn of scheduled recipes: a share may be mounted later, and other models go on meanwhile."""
+    found = []
+    for model in config.models:
+        try:
+            load_recipe(model.recipe)
+        except RecsysKdError as error:
+            found.append(Finding("jobs.models", "warning", f"{error}; no night of it is run until then"))
+    return found or [Finding("jobs.models", "ok", f"{len(config.models)} scheduled")]
+
+
+def _ports(config: JobsConfig) -> Finding:
+    names: dict[int, str] = {}
+    for name in ("flower_port", "metrics_port", "server_port", "server_grpc_port"):
+        port = getattr(config, name)
+        if port is not None and names.setdefault(port, name) != name:
+            what = f"{names[port]} and {name} are both {port}; give each its own"
+            return Finding("jobs.ports", "error", what, bad_input=True)
+    return Finding("jobs.ports", "ok", ", ".join(str(port) for port in sorted(names)))
+
+
 def _limits(config: JobsConfig) -> Finding:
     limits = config.limits
     if limits.lease * 2 > limits.stage:
-        return Finding("jobs.limits", "error", f"limits.lease {limits.lease:g} s is not well below limits.stage")
+        what = f"limits.lease {limits.lease:g} s is not well below limits.stage"
+        return Finding("jobs.limits", "error", what, bad_input=True)
     return Finding("jobs.limits", "ok", f"stage {limits.stage:g} s < visibility {limits.visibility:g} s")
 
 
@@ -37,7 +80,7 @@ def _apart(urls: dict[str, str]) -> list[Finding]:
         if place in places:
             what = f"{name} and {places[place]} share one Redis database, {masked(url)}"
             why = "what is cleared for one is lost for the other; give each its own, e.g. /1"
-            return [Finding("jobs.databases", "error", f"{what}: {why}")]
+            return [Finding("jobs.databases", "error", f"{what}: {why}", bad_input=True)]
         places[place] = name
     return [Finding("jobs.databases", "ok", f"{len(places)} apart")]
 
@@ -63,6 +106,11 @@ def _server(name: str, url: str, config: JobsConfig) -> list[Finding]:
     try:
         with _client(url) as client:
             info = client.info()
+    except AuthenticationError as error:
+        why = f"{masked(url)}: {error}; mend user and password in the address of `{name}`"
+        return [Finding(check, "error", why, bad_input=True)]
+    except NoPermissionError:
+        return [Finding(check, "ok", f"{masked(url)}: this user may not ask it what it keeps (+info)")]
     except (RedisError, OSError) as error:
         return [Finding(check, "warning", f"{masked(url)}: {error}; workers wait until it answers")]
     level = "error" if config.production else "warning"
@@ -91,6 +139,7 @@ def doctor() -> list[Finding]:
     if not is_configured():
         return []
     try:
-        return examine(from_environment())
+        config = from_environment()
+        return examine(config) + examine_machine(config)
     except RecsysKdError as error:
-        return [Finding("jobs.config", "error", str(error))]
+        return [Finding("jobs.config", "error", str(error), bad_input=True)]

@@ -13,6 +13,8 @@ import time
 from pathlib import Path
 
 _PR_SET_PDEATHSIG = 1
+_LIBC = ctypes.CDLL(None, use_errno=True)
+"""Opened here, not where it is called: that may be between fork and exec, where little is safe."""
 _LOCK_SECONDS = 10.0
 _CANT_LOCK = 3
 
@@ -20,7 +22,7 @@ _CANT_LOCK = 3
 def die_with_parent(parent: int) -> None:
     """Ask the kernel to kill this process when its parent ends; exit at once if it already has."""
     if sys.platform == "linux":
-        ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+        _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != parent:
         sys.exit(1)
 

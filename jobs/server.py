@@ -1,94 +1,106 @@
-"""The server beside the workers: `python -m jobs.server FOLDER` waits for a champion, then becomes `recsys-kd serve`.
+"""The server beside the workers: `python -m jobs.server FOLDER` keeps `recsys-kd serve` running.
 
-It serves every model of that registry that has a champion by then; later champions of these are taken over as ever. In
-FOLDER it keeps what it served last. A server has one registry: models of others are named in its log.
+It serves every model of one registry that has a champion, from the first one on. Later champions the server takes over
+by itself; a model that is published for the first time is loaded into it while it runs, and one that can't be loaded
+holds up no other. FOLDER holds what was served last, by which the next start goes. Models of other registries are named
+in its log.
 """
 
 import logging
-import os
+import signal
 import sys
+import threading
 import time
-from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
+from types import FrameType
 
 from jobs.config import JobsConfig, from_environment
-from jobs.desk import Desk
+from jobs.live import Live, keep, kept, left_out, published
 from jobs.logs import configure_logging
-from recsys_kd.errors import RecsysKdError
-from recsys_kd.registry import where
+from jobs.serving import Serving
 from recsys_kd.registry.redis import masked
-from recsys_kd.settings import Recipe, load_recipe
 
 log = logging.getLogger("recsys_kd.jobs")
 _LOOK_SECONDS = 2.0
 
 
-def recipes(config: JobsConfig) -> Iterator[Recipe]:
-    """Yield the recipes of scheduled models, then of submitted ones, one each; what can't be read is passed over."""
-    paths = dict.fromkeys([*(m.recipe for m in config.models), *(Path(w.recipe) for w in Desk(config.desk).wanted())])
-    for path in paths:
-        try:
-            yield load_recipe(path)
-        except RecsysKdError:
-            continue  # the night that needs it says so
+class Keeper:
+    """Runs the server, and tells it of new models."""
 
+    def __init__(self, config: JobsConfig, folder: Path) -> None:
+        self.config, self.folder = config, folder
+        self.stopping = threading.Event()
+        self.serving: Serving | None = None
+        self.answered = False
+        self.failures = 0
+        self._said: set[str] = set()
+        self._looked = float("-inf")
 
-@dataclass(frozen=True)
-class Command:
-    """What serves; the registry's address, which may hold a password, is for the environment: `ps` shows arguments."""
+    def stop(self, number: int = 0, frame: FrameType | None = None) -> None:
+        """End, after the server has drained."""
+        self.stopping.set()
+        if self.serving is not None:
+            self.serving.process.terminate()
 
-    arguments: list[str]
-    registry: str
+    def run(self) -> int:
+        """Look until told to stop, or until a server that answered has ended; return its exit code."""
+        while not self.stopping.is_set():
+            if self.serving is None:
+                self._start()
+            elif (code := self.serving.process.poll()) is None:
+                self._tell(self.serving)
+            elif self.answered:
+                return code or 1  # it ended unasked; whoever supervises this process starts it again
+            else:
+                self.failures, self.serving = self.failures + 1, None
+            self.stopping.wait(_LOOK_SECONDS)  # neither a registry nor a server tells of what is new
+        if self.serving is None:
+            return 0
+        self.serving.process.terminate()  # it may have been started when `stop` looked
+        return max(0, self.serving.process.wait())  # below: the signal came before it could drain
 
-    def environment(self) -> dict[str, str]:
-        """Return this process's environment with the registry."""
-        return {**os.environ, where.VARIABLE: self.registry}
+    def _start(self) -> None:
+        before = kept(self.folder)
+        live = published(self.config, before)
+        if live is None:
+            return
+        if before is not None and masked(live.registry) != before.registry:
+            self._say(f"{masked(live.registry)} is served now; no recipe names {before.registry} any more")
+        models = live.models
+        if self.failures:  # one of them keeps the server from starting: the others are loaded into it later
+            models = (models[(self.failures - 1) % len(models)],)
+        self.serving = Serving(self.config, self.folder, Live(live.registry, models))
 
+    def _tell(self, serving: Serving) -> None:
+        """Once it answers, tell the server of every model that it does not serve yet."""
+        if not self.answered and not serving.answers():
+            return
+        if self.answered and time.monotonic() - self._looked < self.config.limits.reconcile:
+            return
+        self.answered, self._looked = True, time.monotonic()
+        found = published(self.config, kept(self.folder))
+        if found is not None and found.registry == serving.registry:
+            for model in found.models:
+                if model not in serving.models and (reason := serving.load(model)):
+                    self._say(f"{model} is not served yet: {reason}; it is tried again")
+        keep(self.folder, Live(serving.registry, tuple(serving.models)))
+        for sentence in left_out(self.config, serving.registry):
+            self._say(sentence)
 
-def address(config: JobsConfig, recipe: Recipe) -> str:
-    """Return a recipe's registry, of an SQLite file its whole path."""
-    named = config.registry or recipe.registry or str(recipe.store / where.SQLITE)
-    return named if where.is_url(named) else str(Path(named).resolve())
-
-
-def command(config: JobsConfig) -> Command | None:
-    """Return what serves now; None while no model has a champion."""
-    for recipe in recipes(config):
-        named = address(config, recipe)
-        try:
-            registry = where.open_registry(named, recipe.store, create=False)
-            live = [m for m in registry.models() if registry.pointer(m, "champion") is not None]
-        except RecsysKdError:
-            continue  # it is away, or was never written to
-        if live:
-            models = [argument for model in live for argument in ("--model", model)]
-            ports = ["--port", str(config.server_port), "--grpc-port", str(config.server_grpc_port)]
-            more = ["--config", str(config.server_config)] if config.server_config else []
-            return Command([sys.executable, "-m", "recsys_kd", "serve", *models, *ports, *more], named)
-    return None
-
-
-def left_out(config: JobsConfig, registry: str) -> list[str]:
-    """Return a sentence for every model that is published in another registry than the one that is served."""
-    elsewhere = {recipe.name: named for recipe in recipes(config) if (named := address(config, recipe)) != registry}
-    return [
-        f"{model} is not served here: it is published in {masked(named)}, this server follows {masked(registry)}; give "
-        "all models one `registry` in the jobs configuration, or serve that one by `recsys-kd serve`"
-        for model, named in elsewhere.items()
-    ]
+    def _say(self, sentence: str) -> None:
+        if sentence not in self._said:
+            self._said.add(sentence)
+            log.warning(sentence)
 
 
 def main() -> None:
-    """Wait, then serve."""
+    """Keep a server running until SIGTERM or SIGINT."""
     folder, config = Path(sys.argv[1]), from_environment()
     folder.mkdir(parents=True, exist_ok=True)
-    while (found := command(config)) is None:
-        time.sleep(_LOOK_SECONDS)  # a registry tells nobody of its first champion
-    for sentence in left_out(config, found.registry):
-        log.warning(sentence)
-    os.chdir(folder)
-    os.execve(found.arguments[0], found.arguments, found.environment())
+    keeper = Keeper(config, folder)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, keeper.stop)
+    sys.exit(keeper.run())
 
 
 if __name__ == "__main__":

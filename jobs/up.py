@@ -1,41 +1,49 @@
 """The whole application on one machine: starts its processes, starts again whatever ends, stops them all together.
 
 For trying it out, and for tests; a service manager or deploy/compose.yaml does the same in production. Celery's
-workers do end when Redis is lost at the wrong moment, so something has to start them again.
+workers do end when Redis is lost at the wrong moment, so something has to start them again. However `up` itself ends,
+what it started ends with it.
 """
 
+import fcntl
 import os
-import shutil
 import signal
-import socket
-import subprocess
 import sys
-import threading
 import time
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 from types import FrameType
-from urllib.parse import urlsplit
+from typing import IO
 
-import psutil
-
+from jobs import checks, local_redis
 from jobs.config import JobsConfig
-from recsys_kd.errors import OutsideError
+from jobs.keeper import LOOK_SECONDS, STOP_SECONDS, Supervisor
+from recsys_kd.errors import InputError, OutsideError
 
 PID = "up.pid"
-_RESTART_SECONDS, _STOP_SECONDS, _LOOK_SECONDS = 1.0, 15.0, 0.2
-_LOG_BYTES = 50 << 20
-"""A longer log becomes `<name>.log.1`, in place of the one before."""
 
 
 class AlreadyUp(OutsideError):
     """Another `up` runs in the folder."""
 
 
+class PortTaken(OutsideError):
+    """Somebody listens where a process of ours would."""
+
+
+class Refused(InputError):
+    """With this configuration no worker starts."""
+
+
+class StillUp(OutsideError):
+    """What `up` started does not end."""
+
+
 def commands(config: JobsConfig, folder: Path, beat: bool) -> dict[str, list[str]]:
-    """Return what runs: name -> command."""
-    celery = [sys.executable, "-m", "celery", "-A", "jobs.app"]
+    """Return what runs beside Redis: name -> command."""
+    celery = [sys.executable, "-m", "celery", "--quiet", "-A", "jobs.app"]
     worker = [*celery, "worker", "--without-gossip", "--without-mingle"]
     found = {
         "heavy": [*worker, "-Q", "heavy", "-c", "1", "-n", f"heavy-{os.getpid()}@%h"],
@@ -48,136 +56,106 @@ def commands(config: JobsConfig, folder: Path, beat: bool) -> dict[str, list[str
         found["server"] = [sys.executable, "-m", "jobs.server", str(folder)]
     if beat:
         found["beat"] = [*celery, "beat", "-s", str(folder / "beat-schedule"), "--pidfile="]
-    redis = urlsplit(config.broker)
-    if redis.hostname in ("127.0.0.1", "localhost") and not _listens(redis.port or 6379):
-        server = shutil.which("redis-server")
-        if server is None:
-            raise OutsideError("redis-server is not installed; install it from the system's packages, or start one")
-        options = ["--bind", "127.0.0.1", "--appendonly", "yes", "--maxmemory-policy", "noeviction", "--save", ""]
-        (folder / "redis").mkdir(parents=True, exist_ok=True)
-        port = str(redis.port or 6379)
-        found = {"redis": [server, "--port", port, "--dir", str(folder / "redis"), *options], **found}
     return found
 
 
-def _listens(port: int) -> bool:
-    with socket.socket() as s:
-        return s.connect_ex(("127.0.0.1", port)) == 0
-
-
-class StillUp(OutsideError):
-    """What `up` started does not end."""
-
-
-class Supervisor:
-    """Keeps processes running; each writes to `<name>.log`."""
-
-    def __init__(self, commands: dict[str, list[str]], folder: Path, environment: dict[str, str] | None = None) -> None:
-        self.commands, self.folder, self.environment = commands, folder, environment
-        self.running: dict[str, subprocess.Popen[bytes]] = {}
-        self.ended_at: dict[str, float] = {}
-        self.restarts = 0
-        self.stopping = threading.Event()
-
-    def look(self) -> None:
-        """Start whatever does not run, a second after it ended."""
-        for name in self.commands:
-            process = self.running.get(name)
-            if process is not None and process.poll() is None:
-                _turn_over(self.folder / f"{name}.log")
-                continue
-            if process is not None and name not in self.ended_at:
-                self.ended_at[name] = time.monotonic()
-                continue
-            if time.monotonic() - self.ended_at.get(name, float("-inf")) < _RESTART_SECONDS:
-                continue
-            self.restarts += self.ended_at.pop(name, None) is not None
-            self._start(name)
-
-    def _start(self, name: str) -> None:
-        self.folder.mkdir(parents=True, exist_ok=True)
-        with (self.folder / f"{name}.log").open("ab") as log:
-            try:
-                self.running[name] = subprocess.Popen(
-                    self.commands[name], stdout=log, stderr=log, stdin=subprocess.DEVNULL, env=self.environment,
-                    start_new_session=True,
-                )  # fmt: skip
-            except OSError as error:  # being installed anew, say: it is tried again
-                log.write(f"{name} can't be started: {error}\n".encode())
-                self.ended_at[name] = time.monotonic()
-
-    def run(self) -> None:
-        """Look until `stopping` is set, then stop everything."""
-        try:
-            while not self.stopping.wait(_LOOK_SECONDS):
-                self.look()
-        finally:
-            self.stop()
-
-    def stop(self) -> None:
-        """Stop all: politely, then not; Redis last, since the others still talk to it."""
-        redis = [p for name, p in self.running.items() if name == "redis"]
-        _stop([p for p in self.running.values() if p not in redis])
-        _stop(redis)
-
-
-def _turn_over(log: Path) -> None:
-    """Keep a log short; whoever writes it goes on at its new end. What is written just now may be lost."""
-    if log.stat().st_size > _LOG_BYTES:
-        shutil.copyfile(log, log.with_name(f"{log.name}.1"))
-        os.truncate(log, 0)
-
-
-def _stop(processes: list["subprocess.Popen[bytes]"]) -> None:
-    for process in processes:
-        _signal(process, signal.SIGCONT)
-        _signal(process, signal.SIGTERM)
-    deadline = time.monotonic() + _STOP_SECONDS
-    for process in processes:
-        with suppress(subprocess.TimeoutExpired):
-            process.wait(timeout=max(0.1, deadline - time.monotonic()))
-        _kill_group(process)
-
-
-def _signal(process: "subprocess.Popen[bytes]", number: signal.Signals) -> None:
-    if process.poll() is None:
-        process.send_signal(number)
-
-
-def _kill_group(process: "subprocess.Popen[bytes]") -> None:
-    with suppress(ProcessLookupError, PermissionError):
-        os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
-
-
 def run(config: JobsConfig, folder: Path, beat: bool) -> None:
-    """Run the application until it is told to stop. Raises: AlreadyUp."""
+    """Run the application until it is told to stop. Raises: AlreadyUp, PortTaken, RedisMissing, Refused."""
     folder = folder.resolve()
     folder.mkdir(parents=True, exist_ok=True)
-    if (pid := running(folder)) is not None:
-        raise AlreadyUp(f"{folder}: process {pid} runs it already; `recsys-kd jobs down {folder}` stops it")
-    supervisor = Supervisor(commands(config, folder, beat), folder)
+    with _alone(folder):
+        _run(config, folder, beat)
 
+
+@contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """Hold the folder: a lock that goes with its process, however that ends. Raises: AlreadyUp."""
+    with (folder / PID).open("a+") as file:
+        while not _locked(file, fcntl.LOCK_EX):
+            if (pid := running(folder)) is not None:  # else somebody only looked
+                raise AlreadyUp(f"{folder}: process {pid} runs it already; `recsys-kd jobs down {folder}` stops it")
+        file.truncate(0)
+        file.write(str(os.getpid()))
+        file.flush()
+        yield
+        file.truncate(0)
+
+
+def _locked(file: IO[str], kind: int) -> bool:
+    try:
+        fcntl.flock(file, kind | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def _run(config: JobsConfig, folder: Path, beat: bool) -> None:
+    others = commands(config, folder, beat)
+    _check_ports(config, others)
+    redis = local_redis.missing(config)
+    started = {name: local_redis.command(name, urls, folder) for name, urls in redis.items()}
+    supervisor = Supervisor(started, folder, last=redis)
+    _end_on_signals(supervisor)
+    _start_redis(supervisor, {name: urls[0] for name, urls in redis.items()}, config)
+    supervisor.commands = started | others
+    print(f"up: {', '.join(supervisor.commands)}; logs in {folder}", file=sys.stderr, flush=True)
+    supervisor.run()
+
+
+def _check_ports(config: JobsConfig, others: dict[str, list[str]]) -> None:
+    """Raise PortTaken where a process would find its port taken, and be started again and again."""
+    wanted = {"metrics_port": config.metrics_port}
+    wanted |= {"flower_port": config.flower_port} if "flower" in others else {}
+    if "server" in others:
+        wanted |= {"server_port": config.server_port, "server_grpc_port": config.server_grpc_port}
+    for name, port in wanted.items():
+        if port is not None and local_redis.listens(port):
+            raise PortTaken(
+                f"{name} {port}: somebody listens there already; if it is another `recsys-kd jobs up`, stop that one "
+                f"(`recsys-kd jobs down FOLDER`), else give another `{name}` in the jobs configuration"
+            )
+
+
+def _end_on_signals(supervisor: Supervisor) -> None:
     def stop(number: int, frame: FrameType | None) -> None:
         supervisor.stopping.set()
 
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, stop)
-    (folder / PID).write_text(str(os.getpid()))
-    print(f"up: {', '.join(supervisor.commands)}; logs in {folder}", file=sys.stderr, flush=True)
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        if signal.getsignal(number) is not signal.SIG_IGN:  # as nohup has it
+            signal.signal(number, stop)
+
+
+def _start_redis(supervisor: Supervisor, urls: dict[str, str], config: JobsConfig) -> None:
+    """Start what the others need, and look at it as they will; where they would not start, nothing stays."""
     try:
-        supervisor.run()
-    finally:
-        (folder / PID).unlink(missing_ok=True)
+        supervisor.look()
+        local_redis.wait(urls, supervisor.running, supervisor.folder, supervisor.stopping)
+        _examine(config)
+    except BaseException:
+        supervisor.stop()
+        raise
+
+
+def _examine(config: JobsConfig) -> None:
+    """Print what a worker would print. Raises: Refused where it would not start."""
+    findings = checks.examine(config) + checks.examine_machine(config)
+    for finding in checks.wrong(findings):
+        print(checks.line(finding), file=sys.stderr, flush=True)
+    if checks.refuses(findings):
+        raise Refused("nothing was started: no worker starts with what is named above as `error`; mend that first")
 
 
 def running(folder: Path) -> int | None:
-    """Return the process that runs the application in a folder, if it does."""
+    """Return the process that runs the application in a folder, if one does: it holds the lock."""
     try:
-        pid = int((folder / PID).read_text())
-        return pid if "up" in psutil.Process(pid).cmdline() else None
-    except (OSError, ValueError, psutil.Error):
-        return None
+        with (folder / PID).open() as file:
+            while not _locked(file, fcntl.LOCK_SH):
+                if text := (folder / PID).read_text():
+                    return int(text)
+                time.sleep(0.01)  # it has the lock, and is about to write its number
+    except OSError:
+        pass
+    return None
 
 
 def stop(folder: Path) -> bool:
@@ -185,10 +163,10 @@ def stop(folder: Path) -> bool:
     pid = running(folder)
     if pid is None:
         return False
-    psutil.Process(pid).terminate()
-    deadline = time.monotonic() + 4 * _STOP_SECONDS
+    os.kill(pid, signal.SIGTERM)
+    deadline = time.monotonic() + 4 * STOP_SECONDS
     while running(folder) is not None:  # it is not our child, so it can't be waited for
         if time.monotonic() > deadline:
             raise StillUp(f"{folder}: process {pid} does not end; look into the logs there, then kill it")
-        time.sleep(_LOOK_SECONDS)
+        time.sleep(LOOK_SECONDS)
     return True

@@ -90,7 +90,7 @@ def test_a_serving_host_can_use_the_registry_without_any_training_library(tmp_pa
     assert (listed.returncode, listed.stdout.strip()) == (0, "[]"), listed.stderr
     back = [sys.executable, "-c", code.format(["rollback", "shop", "--why", "x"])]
     refused = subprocess.run(back, capture_output=True, text=True)
-    assert refused.returncode == 2 and "no previous champion" in refused.stderr
+    assert refused.returncode == 2 and "no model 'shop' is registered here" in refused.stderr
 
 
 def test_a_part_whose_packages_are_not_installed_is_left_out_and_named_in_the_help(tmp_path):

@@ -184,7 +184,7 @@ def doctor(
 ) -> None:
     """Check versions that must match, disk, memory, registry and store."""
     from recsys_kd.flow.doctor import as_json as plain
-    from recsys_kd.flow.doctor import examine
+    from recsys_kd.flow.doctor import examine, exit_code
 
     findings = examine(store) + [f for check in extensions("recsys_kd.checks") for f in check()]
     if as_json:
@@ -192,8 +192,8 @@ def doctor(
     else:
         for f in findings:
             say(f"{f.level:<8} {f.check:<14} {f.detail}")
-    if any(f.level == "error" for f in findings):
-        raise typer.Exit(3)
+    if code := exit_code(findings):
+        raise typer.Exit(code)
 
 
 OURS = frozenset(

@@ -101,13 +101,23 @@ def challenge(
 
 
 @app.command()
-def rollback(model: Model, why: Why, store: Store = STORE, registry: Where = None, as_json: Json = False) -> None:
-    """Make the previous champion live again, after checking that it loads."""
+def rollback(
+    model: Model,
+    why: Why,
+    to: Annotated[int | None, typer.Option(help="Version to go to: any that was champion.")] = None,
+    store: Store = STORE,
+    registry: Where = None,
+    as_json: Json = False,
+) -> None:
+    """Make an earlier champion live again, after checking that it loads: the one before, next time one further back.
+
+    What was rolled back from is passed over; `--to` names it, or any other champion, where it is wanted after all.
+    """
     from recsys_kd.registry import store as stores
     from recsys_kd.runtime.versions import load
 
     opened = _open(store, registry)
-    pointer = opened.rollback(model, lambda path: load(model, 0, path.name, path), getpass.getuser(), why)
+    pointer = opened.rollback(model, lambda path: load(model, 0, path.name, path), getpass.getuser(), why, to)
     stores.copy_beside(opened, store, model)
     _print([asdict(pointer)], as_json, ("alias", "number", "digest", "epoch"))
 

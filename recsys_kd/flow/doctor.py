@@ -9,7 +9,7 @@ from typing import Any
 
 import psutil
 
-from recsys_kd.errors import RecsysKdError
+from recsys_kd.errors import InputError, OutsideError, RecsysKdError
 from recsys_kd.flow.folders import FolderUnwritable, check_writable, nearest
 from recsys_kd.registry.where import RegistryMissing, open_registry
 from recsys_kd.runtime.library import KernelUnavailable, kernel
@@ -26,6 +26,8 @@ class Finding:
     check: str
     level: str
     detail: str
+    bad_input: bool = False
+    """What was given is wrong, and nothing outside: exit code 2."""
 
 
 def _installed(name: str) -> str | None:
@@ -100,6 +102,12 @@ def examine(store: Path) -> list[Finding]:
         *_space(store),
         *_store(store),
     ]
+
+
+def exit_code(findings: list[Finding]) -> int:
+    """Return what `doctor` ends with: 3 if anything outside is wrong, 2 if it is the configuration alone."""
+    errors = [f for f in findings if f.level == "error"]
+    return 0 if not errors else InputError.exit_code if all(f.bad_input for f in errors) else OutsideError.exit_code
 
 
 def as_json(findings: list[Finding]) -> dict[str, Any]:

@@ -35,7 +35,7 @@ class StaleEpoch(OutsideError):
 
 
 class NothingToRollBackTo(InputError):
-    """The model had no earlier champion."""
+    """No earlier champion can be made live, or not the one that was asked for."""
 
 
 class RegistryUnreachable(OutsideError):
@@ -181,8 +181,11 @@ class Registry(Protocol):
         """Make a version champion. Raises: PromotionRefused, StaleEpoch, UnknownModel."""
         ...
 
-    def rollback(self, model: str, verify: Verify, who: str, why: str) -> Pointer:
-        """Make the previous champion champion again, after `verify` opened it. Raises: NothingToRollBackTo."""
+    def rollback(self, model: str, verify: Verify, who: str, why: str, to: int | None = None) -> Pointer:
+        """Make the champion before this one that was not rolled back from champion again, after `verify` opened it.
+
+        `to` names any version that was champion instead. Raises: UnknownModel, NothingToRollBackTo.
+        """
         ...
 
     def audit(self, model: str) -> list[Event]:

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from recsys_kd.evaluate.verdict import Verdict
-from recsys_kd.registry import rules
+from recsys_kd.registry import history, rules
 from recsys_kd.registry.protocol import Claim, Event, Pointer, Publication, State, Verify, Version
 from recsys_kd.registry.rules import Change
 
@@ -64,15 +64,16 @@ class RuledRegistry(ABC):
         """Make a version champion. Raises: PromotionRefused, StaleEpoch, UnknownModel."""
         return self._change(model, lambda s: rules.promote(s, model, number, verdict, expected_epoch, who, why))
 
-    def rollback(self, model: str, verify: Verify, who: str, why: str) -> Pointer:
-        """Make the previous champion champion again, after `verify` opened it.
+    def rollback(self, model: str, verify: Verify, who: str, why: str, to: int | None = None) -> Pointer:
+        """Make an earlier champion champion again, after `verify` opened it.
 
-        Raises: NothingToRollBackTo, ArtifactRefused, StaleEpoch where somebody promoted while it was verified.
+        Raises: UnknownModel, NothingToRollBackTo, ArtifactCollected, ArtifactRefused; StaleEpoch where somebody
+        promoted while it was verified.
         """
         state = self.state(model)
-        before = rules.previous(state, model)
-        verify(rules.folder(rules.usable(state, model, before.number)))
-        return self._change(model, lambda s: rules.rollback(s, model, before, state.epoch, who, why))
+        number = history.target(state, self.audit(model), model, to)
+        verify(rules.folder(rules.usable(state, model, number)))
+        return self._change(model, lambda s: rules.rollback(s, model, number, state.epoch, who, why))
 
     def name(self, model: str, alias: str, number: int, who: str, why: str) -> Pointer:
         """Let `challenger` name a version."""

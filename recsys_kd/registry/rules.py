@@ -16,7 +16,6 @@ from recsys_kd.registry.protocol import (
     ArtifactCollected,
     Claim,
     Event,
-    NothingToRollBackTo,
     Outcome,
     Pointer,
     PromotionRefused,
@@ -102,17 +101,10 @@ def promote(
     return _point(state, version, "promote", who, why)
 
 
-def rollback(state: State, model: str, verified: Pointer, epoch: int, who: str, why: str) -> tuple[Change, Pointer]:
-    """Make `verified`, which was the previous champion at `epoch`, champion again."""
+def rollback(state: State, model: str, number: int, epoch: int, who: str, why: str) -> tuple[Change, Pointer]:
+    """Make a version that was champion before `epoch`, and was verified, champion again."""
     _check_epoch(state, model, epoch)
-    return _point(state, usable(state, model, verified.number), "rollback", who, why)
-
-
-def previous(state: State, model: str) -> Pointer:
-    """Return the previous champion. Raises: NothingToRollBackTo."""
-    if "previous" not in state.aliases:
-        raise NothingToRollBackTo(f"{model}: there is no previous champion; promote a version instead")
-    return state.aliases["previous"]
+    return _point(state, usable(state, model, number), "rollback", who, why)
 
 
 def name(state: State, model: str, alias: str, number: int, who: str, why: str) -> tuple[Change, Pointer]:

@@ -76,7 +76,9 @@ class SqliteRegistry(RuledRegistry):
             if begin:
                 connection.execute("COMMIT")
         except sqlite3.Error as error:
-            raise RegistryUnreachable(f"{self.path}: {error}; check the disk and the file's rights") from None
+            raise RegistryUnreachable(
+                f"{self.path}: {error}; free space if the disk is full, else check it and the file's rights"
+            ) from None
         finally:
             connection.close()
 

@@ -19,7 +19,7 @@ import yaml
 from jobs.board import Board
 from jobs.config import JobsConfig, load
 from jobs.desk import Desk, Wanted
-from jobs.up import Supervisor
+from jobs.keeper import Supervisor
 from recsys_kd.data.synth import synthesize
 from recsys_kd.data.synth_config import ShopConfig
 from recsys_kd.errors import RecsysKdError

@@ -220,7 +220,11 @@ def test_registry_commands_show_and_roll_back(recipe, night):
     kept = read_copy(recipe.store, recipe.name)  # what a lost registry is restored from, without any worker
     assert kept is not None and kept.aliases["champion"].digest == rows[0]["digest"]
     nothing = cli("registry", "rollback", "nobody", "--why", "x", "--store", store)
-    assert nothing.returncode == 2 and "no previous champion" in nothing.stderr
+    assert nothing.returncode == 2 and "no model 'nobody' is registered here" in nothing.stderr
+    unable = cli("registry", "rollback", recipe.name, "--why", "x", "--store", store)
+    assert unable.returncode == 2 and "another version goes live by its night, or by `recsys-kd gate" in unable.stderr
+    same = cli("registry", "rollback", recipe.name, "--why", "x", "--to", "1", "--store", store)
+    assert same.returncode == 2 and "version 1 is live already" in same.stderr
 
 
 def test_doctor_finds_this_machine_sound(tmp_path):

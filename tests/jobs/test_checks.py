@@ -1,5 +1,6 @@
 """Configurations that lose work are refused, against real Redis servers."""
 
+import datetime as dt
 import json
 import os
 import subprocess
@@ -7,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import redis
 import yaml
 
 from jobs.checks import doctor, examine
@@ -79,6 +81,60 @@ def test_doctor_says_nothing_where_nothing_is_configured_and_names_what_is_wrong
     assert {f.check for f in doctor() if f.level == "error"} == {"jobs.databases", "jobs.broker", "jobs.state"}
 
 
+def run_doctor(tmp_path, plain):
+    path = tmp_path / "jobs.yaml"
+    path.write_text(yaml.safe_dump(plain))
+    command = [sys.executable, "-m", "recsys_kd", "doctor", "--json", "--store", str(tmp_path)]
+    environment = {**os.environ, "RECSYS_KD_JOBS": str(path), "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(command, env=environment, cwd=ROOT, capture_output=True, text=True, check=False)
+    return done.returncode, {f["check"]: (f["level"], f["detail"]) for f in json.loads(done.stdout)["findings"]}
+
+
+def test_doctor_ends_with_2_for_a_bad_configuration_whose_file_and_key_it_names(tmp_path):
+    code, found = run_doctor(tmp_path, {"brokers": "x"})
+    assert (
+        code == 2
+        and found["jobs.config"][0] == "error"
+        and "jobs.yaml: brokers: unknown key" in found["jobs.config"][1]
+    )
+
+
+def test_doctor_names_scheduled_recipes_that_can_not_be_read_and_ports_that_are_given_twice(tmp_path, redis_server):
+    plain = {"broker": redis_server.url(0), "state": redis_server.url(1), "flower_port": 7001, "metrics_port": 7001}
+    plain["models"] = [{"recipe": "gone.yaml", "first": dt.date(2026, 1, 5)}]
+    code, found = run_doctor(tmp_path, plain)
+    assert code == 2 and found["jobs.ports"] == (
+        "error",
+        "flower_port and metrics_port are both 7001; give each its own",
+    )
+    level, detail = found["jobs.models"]
+    assert level == "warning" and f"{tmp_path / 'gone.yaml'}" in detail and "no night of it is run until then" in detail
+    recipe = {"name": "shop", "data": {"path": "log"}}
+    (tmp_path / "gone.yaml").write_text(yaml.safe_dump(recipe))
+    code, found = run_doctor(tmp_path, plain | {"metrics_port": 7002})
+    assert code == 0 and found["jobs.models"] == ("ok", "1 scheduled")
+
+
+def test_a_wrong_password_is_an_error_since_no_waiting_helps(tmp_path, redis_server):
+    (tmp_path / "redis").mkdir()
+    locked = RedisServer(tmp_path / "redis", "--requirepass", "hush")
+    try:
+        for login in (":wrong@", ""):
+            config = JobsConfig(
+                broker=redis_server.url(0), state=redis_server.url(1), registry=locked.url(0, login), desk=tmp_path
+            )
+            (found,) = (f for f in examine(config) if f.check == "jobs.registry")
+            assert found.level == "error" and "mend user and password in the address of `registry`" in found.detail
+            assert found.bad_input and "wrong" not in found.detail.partition("; mend")[0].replace("WRONGPASS", "")
+        admin = redis.Redis(port=locked.port, password="hush")
+        admin.acl_setuser("publisher", enabled=True, passwords=["+secret"], keys=["recsys_kd:*"], categories=["+@read"])
+        publisher = config.model_copy(update={"registry": locked.url(0, "publisher:secret@")})
+        (found,) = (f for f in examine(publisher) if f.check == "jobs.registry")
+        assert found.level == "ok" and "may not ask" in found.detail  # README's rights, which suffice
+    finally:
+        locked.stop()
+
+
 def test_a_worker_does_not_start_with_it_and_recsys_kd_doctor_prints_the_same(tmp_path, forgetful):
     path = tmp_path / "jobs.yaml"
     plain = {"broker": forgetful.url(0), "state": forgetful.url(1), "production": True}
@@ -89,6 +145,8 @@ def test_a_worker_does_not_start_with_it_and_recsys_kd_doctor_prints_the_same(tm
         command, env=environment, cwd=ROOT, capture_output=True, text=True, timeout=240, check=False
     )  # fmt: skip
     assert worker.returncode == 2 and "error: jobs.broker:" in worker.stderr and "appendonly yes" in worker.stderr
+    said = [json.loads(line) for line in worker.stderr.splitlines()]
+    assert {"error"} == {line["level"] for line in said if "jobs.broker" in line["message"]}
     command = [sys.executable, "-m", "recsys_kd", "doctor", "--json", "--store", str(tmp_path)]
     printed = subprocess.run(
         command, env=environment, cwd=ROOT, capture_output=True, text=True, check=False

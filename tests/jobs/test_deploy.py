@@ -2,7 +2,6 @@
 
 import os
 import signal
-import subprocess
 import sys
 import threading
 import time
@@ -11,10 +10,10 @@ from pathlib import Path
 import pytest
 import yaml
 
-from jobs import up
+from jobs import keeper, local_redis, up
 from jobs.app import HEAVY, LIGHT, app
 from jobs.config import JobsConfig, load
-from jobs.up import AlreadyUp, Supervisor
+from jobs.keeper import Supervisor
 from tests.redis_server import free_port
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -23,8 +22,9 @@ pytestmark = pytest.mark.timeout(600)  # seconds on an idle machine, minutes on 
 
 def test_compose_starts_what_up_starts_with_a_redis_that_loses_nothing(tmp_path):
     services = yaml.safe_load((ROOT / "jobs" / "deploy" / "compose.yaml").read_text())["services"]
-    local = up.commands(JobsConfig(broker=f"redis://127.0.0.1:{free_port()}/0"), tmp_path, beat=True)
-    assert set(services) == {*local, "registry"}
+    broker, registry = (f"redis://127.0.0.1:{free_port()}" for _ in range(2))
+    told = JobsConfig(broker=f"{broker}/0", state=f"{broker}/1", registry=f"{registry}/0")
+    assert set(services) == {*up.commands(told, tmp_path, beat=True), *local_redis.missing(told)}
     for name in ("redis", "registry"):
         assert "--appendonly yes" in services[name]["command"] and "noeviction" in services[name]["command"]
     for name in ("heavy", "light"):
@@ -79,7 +79,7 @@ def test_what_can_not_be_started_is_tried_again_and_ends_nothing_else(tmp_path):
 
 
 def test_a_log_that_grows_long_is_turned_over(tmp_path, monkeypatch):
-    monkeypatch.setattr(up, "_LOG_BYTES", 10_000)
+    monkeypatch.setattr(keeper, "_LOG_BYTES", 10_000)
     supervisor = Supervisor({"talker": [sys.executable, "-c", "while True: print('x' * 99, flush=True)"]}, tmp_path)
     thread = threading.Thread(target=supervisor.run)
     thread.start()
@@ -92,30 +92,15 @@ def test_a_log_that_grows_long_is_turned_over(tmp_path, monkeypatch):
     assert b"\0" not in (tmp_path / "talker.log").read_bytes()  # no hole where the old lines were
 
 
-def test_up_and_down_start_and_stop_the_whole_application(tmp_path):
-    port = free_port()
-    plain = {"broker": f"redis://127.0.0.1:{port}/0", "state": f"redis://127.0.0.1:{port}/1"}
-    plain |= {"desk": "desk"} | {f"{name}_port": free_port() for name in ("flower", "server", "server_grpc")}
-    (tmp_path / "jobs.yaml").write_text(yaml.safe_dump(plain))
-    environment = {**os.environ, "RECSYS_KD_JOBS": str(tmp_path / "jobs.yaml"), "PYTHONPATH": str(ROOT)}
-    command = [sys.executable, "-m", "recsys_kd", "jobs"]
-
-    def call(*arguments):
-        return subprocess.run(
-            [*command, *arguments], env=environment, cwd=ROOT, capture_output=True, text=True, check=False
-        )  # fmt: skip
-
-    with (tmp_path / "up.log").open("w") as log:
-        process = subprocess.Popen([*command, "up", tmp_path / "up"], env=environment, cwd=ROOT, stdout=log, stderr=log)
-    deadline = time.monotonic() + 240
-    while up.running(tmp_path / "up") is None or "ready" not in _log(tmp_path):
-        assert time.monotonic() < deadline, (tmp_path / "up.log").read_text()
-        time.sleep(0.1)
-    assert "already" in call("up", str(tmp_path / "up")).stderr and AlreadyUp.exit_code == 3
-    assert call("down", str(tmp_path / "up")).stdout == "stopped\n" and process.wait(timeout=120) == 0
-    assert not up.stop(tmp_path / "up")
+def test_what_a_host_has_built_is_no_part_of_an_image():
+    ignored = (ROOT / ".dockerignore").read_text().splitlines()
+    assert {".venv", "build", ".git"} <= set(ignored)
+    kept_out = {line.rstrip("/") for line in (ROOT / ".gitignore").read_text().splitlines()}
+    assert {line.removeprefix("**/") for line in ignored} >= kept_out
 
 
-def _log(folder):
-    path = folder / "up" / "heavy.log"
-    return path.read_text() if path.exists() else ""
+def test_what_set_up_may_ask_for_in_an_image_is_what_readme_says_of_it():
+    services = yaml.safe_load((ROOT / "jobs" / "deploy" / "compose.yaml").read_text())["services"]
+    assert services["heavy"]["build"]["args"] == ["TORCH_INDEX_URL"]
+    for text in ("jobs/deploy/Dockerfile", "README.md", ".ci/setup"):
+        assert "TORCH_INDEX_URL" in (ROOT / text).read_text()

@@ -8,7 +8,7 @@ from hypothesis import HealthCheck, settings
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
 from hypothesis.strategies import booleans, integers, sampled_from
 
-from recsys_kd.registry.protocol import NothingToRollBackTo, PromotionRefused, StaleEpoch, StalePublisher
+from recsys_kd.registry.protocol import NothingToRollBackTo, PromotionRefused, StaleEpoch, StalePublisher, UnknownModel
 from recsys_kd.registry.where import open_registry
 from tests.registry.test_registry import add, verdict
 
@@ -25,6 +25,7 @@ class Publishers(RuleBasedStateMachine):
         self.held = {}
         self.champion, self.epoch, self.count = None, 0, 0
         self.tokens, self.nights = {}, {}
+        self.line = []  # champions that were not rolled back from
 
     @rule(who=PUBLISHERS, night=NIGHTS)
     def begin(self, who, night):
@@ -61,7 +62,11 @@ class Publishers(RuleBasedStateMachine):
         self.nights[claim.night] = record
         if record.outcome == "live":
             assert seen == self.epoch
-            self.champion, self.epoch = version.digest, self.epoch + 1
+            self._goes_live(version.digest)
+
+    def _goes_live(self, digest):
+        self.champion, self.epoch = digest, self.epoch + 1
+        self.line.append(digest)
 
     @rule(who=PUBLISHERS)
     def promote_by_hand(self, who):
@@ -73,14 +78,19 @@ class Publishers(RuleBasedStateMachine):
         except StaleEpoch:
             assert seen != self.epoch
         else:
-            self.champion, self.epoch = version.digest, self.epoch + 1
+            self._goes_live(version.digest)
 
     @rule(who=PUBLISHERS)
     def roll_back(self, who):
+        while self.line and self.line[-1] == self.champion:
+            self.line.pop()
         try:
             pointer = self.registries[who].rollback("shop", lambda path: None, "p", "")
-        except NothingToRollBackTo:
+        except (NothingToRollBackTo, UnknownModel):
+            assert not self.line
+            self.line = [self.champion] if self.champion else []
             return
+        assert pointer.digest == self.line[-1]
         self.champion, self.epoch = pointer.digest, self.epoch + 1
         assert pointer.epoch == self.epoch
 

@@ -15,7 +15,6 @@ from recsys_kd.evaluate.gate import Check, Verdict
 from recsys_kd.registry.compare import differences
 from recsys_kd.registry.protocol import (
     ArtifactCollected,
-    NothingToRollBackTo,
     PromotionRefused,
     RegistryNotEmpty,
     StaleEpoch,
@@ -31,21 +30,6 @@ TOMORROW = (dt.datetime.now(dt.UTC) + dt.timedelta(days=1)).isoformat()
 def verdict(digest, passed=True, expires=TOMORROW):
     check = Check("auc", passed, 0.1, 0.2, "served auc may fall outside the margin")
     return Verdict(passed, (check,), digest, "d", "2026-01-01", expires)
-
-
-@pytest.fixture(params=["sqlite", "redis"])
-def address(request, tmp_path):
-    """Return what names an empty registry: a path, or a URL of a real Redis."""
-    if request.param == "sqlite":
-        return str(tmp_path / "store" / "registry.sqlite")
-    server = request.getfixturevalue("redis_server")
-    server.client().flushall()
-    return server.url()
-
-
-@pytest.fixture
-def registry(address, tmp_path):
-    return open_registry(address, tmp_path)
 
 
 def add(registry, digest, model="shop"):
@@ -113,9 +97,9 @@ def test_rollback_is_a_new_epoch_and_verifies_first(registry):
         raise OutsideError(f"{path}: broken")
 
     with pytest.raises(OutsideError, match="broken"):
-        registry.rollback("shop", broken, "ann", "again")
+        registry.rollback("shop", broken, "ann", "again", to=2)
     assert registry.pointer("shop", "champion").epoch == 3
-    with pytest.raises(NothingToRollBackTo):
+    with pytest.raises(UnknownModel, match=r"no model 'nobody' is registered here; see `recsys-kd registry list`"):
         registry.rollback("nobody", opened.append, "ann", "")
 
 
@@ -181,8 +165,8 @@ def test_a_service_that_reads_meanwhile_sees_whole_states_only(registry, address
 
     thread = threading.Thread(target=read)
     thread.start()
-    for _ in range(40):
-        registry.rollback("shop", lambda path: None, "ann", "")
+    for turn in range(40):
+        registry.rollback("shop", lambda path: None, "ann", "", to=1 + turn % 2)
     stop.set()
     thread.join()
     assert registry.epoch("shop") == 42 and len(seen) > 1

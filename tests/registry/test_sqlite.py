@@ -1,6 +1,9 @@
 """What is special to the embedded store."""
 
 import sqlite3
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 
@@ -43,3 +46,22 @@ def test_a_registry_that_goes_while_it_is_open_is_not_made_anew(tmp_path):
     store.rmdir()
     (tmp_path / "away").rename(store)
     assert list(registry.state("shop").nights) == ["2026-01-05"]
+
+
+FULL = """
+import resource, sys
+from pathlib import Path
+from recsys_kd.registry.sqlite import SqliteRegistry
+
+registry = SqliteRegistry(Path(sys.argv[1]))
+resource.setrlimit(resource.RLIMIT_FSIZE, (40_000, 40_000))
+for number in range(100):
+    registry.register("shop", f"{number:064}", Path("/a"), {"data": "x" * 1000}, "ann")
+"""
+
+
+def test_where_nothing_more_can_be_written_the_message_says_that_the_disk_may_be_full(tmp_path):
+    command = [sys.executable, "-c", FULL, str(tmp_path / "registry.sqlite")]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=Path(__file__).parents[2])
+    told = done.stderr.splitlines()[-1]
+    assert "RegistryUnreachable" in told and "registry.sqlite: " in told and "free space if the disk is full" in told
