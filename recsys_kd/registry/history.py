@@ -1,51 +1,66 @@
 """Which versions were champion, in what order, and to which a rollback goes.
 
-A rollback takes the champion away for good: it and those above it are no longer in the line, so that a second rollback
-goes further back, not to the model that was just found bad. The audit log tells all of it. Of a registry that was
-restored it tells nothing from before; then the recorded nights do, which say who went live at which epoch.
+A rollback takes the champion away for good: it and those above it are no longer in the line, wherever they stood, so
+that a second rollback goes further back, not to a model that was found bad. The state keeps every step, and the store's
+copy with it. Registries and copies from before it did tell them otherwise: by the audit log, or, where that was lost,
+by the recorded nights and the aliases.
 """
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 
-from recsys_kd.registry.protocol import Event, NothingToRollBackTo, State, UnknownModel
+from recsys_kd.registry.protocol import Event, NothingToRollBackTo, State, Step, UnknownModel
 
-_FORWARD, _BACK = ("promote", "publish"), "rollback"
-
-
-@dataclass(frozen=True)
-class _Step:
-    epoch: int
-    number: int
-    back: bool
+BACK = "rollback"
+_MOVES = ("promote", "publish", BACK)
 
 
-def line(state: State, events: Iterable[Event]) -> list[int]:
+def steps(state: State, events: Iterable[Event] = ()) -> dict[int, Step]:
+    """Return every known change of champion up to the state's epoch, the oldest first."""
+    found = _pointed(state)
+    found |= {p.epoch: Step(p.epoch, p.number, back=False) for p in state.nights.values() if p.outcome == "live"}
+    found |= {e.epoch: Step(e.epoch, e.number, e.action == BACK) for e in events if e.action in _MOVES}
+    found |= state.steps
+    return {epoch: step for epoch, step in sorted(found.items()) if epoch <= state.epoch}
+
+
+def _pointed(state: State) -> dict[int, Step]:
+    """Return the steps that the aliases tell of, where the champion's own was not kept.
+
+    Whether they went back is not known: `line` takes them for rollbacks where their version was champion before. A
+    `previous` with a higher number than the champion was rolled back from, so it is no step of the line.
+    """
+    champion, previous = state.aliases.get("champion"), state.aliases.get("previous")
+    if champion is None or champion.epoch in state.steps:
+        return {}
+    found = {champion.epoch: Step(champion.epoch, champion.number, back=True)}
+    if previous is not None and previous.number < champion.number:
+        found[previous.epoch - 1] = Step(previous.epoch - 1, previous.number, back=True)
+    return found
+
+
+def line(state: State, events: Iterable[Event] = ()) -> list[int]:
     """Return the champions that were not rolled back from, the oldest first and the one that is live last."""
     found: list[int] = []
-    for step in _steps(state, events):
+    for step in steps(state, events).values():
         if step.back and step.number in found:
-            del found[len(found) - found[::-1].index(step.number) :]
+            end = len(found) - found[::-1].index(step.number)
+            bad = set(found[end:])
+            found = [number for number in found[:end] if number not in bad]
         else:
             found.append(step.number)
     return found
 
 
-def champions(state: State, events: Iterable[Event]) -> set[int]:
+def before(state: State, events: Iterable[Event] = ()) -> int | None:
+    """Return the version that the next rollback makes live, None where there is none."""
+    found = line(state, events)
+    return next((n for n in reversed(found) if n != found[-1] and n not in state.collected), None)
+
+
+def champions(state: State, events: Iterable[Event] = ()) -> set[int]:
     """Return every version that was champion."""
-    return {step.number for step in _steps(state, events)}
-
-
-def _steps(state: State, events: Iterable[Event]) -> list[_Step]:
-    """Return every change of champion up to the state's epoch; what only aliases tell of was a rollback."""
-    steps = {p.epoch: _Step(p.epoch, p.number, back=False) for p in state.nights.values() if p.outcome == "live"}
-    for event in events:
-        if event.action in (*_FORWARD, _BACK):
-            steps[event.epoch] = _Step(event.epoch, event.number, event.action == _BACK)
-    champion = state.aliases.get("champion")
-    if champion is not None:
-        steps.setdefault(champion.epoch, _Step(champion.epoch, champion.number, back=True))
-    return [step for epoch, step in sorted(steps.items()) if epoch <= state.epoch]
+    named = {p.number for alias, p in state.aliases.items() if alias in ("champion", "previous")}
+    return named | {step.number for step in steps(state, events).values()}
 
 
 def target(state: State, events: list[Event], model: str, to: int | None) -> int:
@@ -57,9 +72,9 @@ def target(state: State, events: list[Event], model: str, to: int | None) -> int
         raise NothingToRollBackTo(f"{model}: it has no champion yet; one goes live by {_JUDGED}")
     if to is not None:
         return _chosen(state, events, model, to, live.number)
-    before = [n for n in line(state, events)[:-1] if n != live.number and n not in state.collected]
-    if before:
-        return before[-1]
+    found = before(state, events)
+    if found is not None:
+        return found
     others = sorted(champions(state, events) - {live.number} - state.collected)
     choice = f"--to VERSION makes one of {', '.join(map(str, others))} live again, and" if others else "another"
     raise NothingToRollBackTo(

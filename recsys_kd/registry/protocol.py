@@ -47,7 +47,7 @@ class StalePublisher(OutsideError):
 
 
 class VersionInUse(InputError):
-    """An alias or a live service names the version."""
+    """An alias or a live service names the version, or the next rollback goes to it."""
 
 
 class ArtifactCollected(InputError):
@@ -127,6 +127,15 @@ class Publication:
 
 
 @dataclass(frozen=True)
+class Step:
+    """One change of champion: to which version, and whether a rollback made it."""
+
+    epoch: int
+    number: int
+    back: bool
+
+
+@dataclass(frozen=True)
 class State:
     """Everything about one model but its audit log, as of one moment."""
 
@@ -137,6 +146,8 @@ class State:
     """Night -> the token of its latest claim; `REBUILT` -> the time in ms of the rebuild, where there was one."""
     collected: frozenset[int] = frozenset()
     """Versions whose files may be gone."""
+    steps: dict[int, Step] = field(default_factory=dict)
+    """Epoch -> its change of champion; `history` fills in those from before they were kept."""
 
     @property
     def epoch(self) -> int:
@@ -221,7 +232,10 @@ class Registry(Protocol):
         ...
 
     def collect(self, model: str, number: int, who: str, why: str) -> None:
-        """Mark a version as collected: its files may go, it can't become champion. Raises: VersionInUse."""
+        """Mark a version as collected: its files may go, it can't become champion.
+
+        Raises: VersionInUse where an alias or live service names it, or the next rollback goes to it.
+        """
         ...
 
     def restore(self, model: str, state: State, who: str) -> None:

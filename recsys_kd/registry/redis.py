@@ -1,9 +1,9 @@
 """The registry on Redis, for services and workers on many machines.
 
-A model is one hash and one stream: `recsys_kd:{model}:state` holds every version, alias, night and claim as a field,
-`recsys_kd:{model}:audit` what happened. A change watches the hash, decides, and writes both in one MULTI/EXEC, so a
-publisher that was paused in between writes nothing; HGETALL is one command, so a reader sees whole states only. Fields
-are set and never deleted: a publisher needs no right to delete (see README for the ACL).
+A model is one hash and one stream: `recsys_kd:{model}:state` holds every version, alias, night, claim and step as a
+field, `recsys_kd:{model}:audit` what happened. A change watches the hash, decides, and writes both in one MULTI/EXEC,
+so a publisher that was paused in between writes nothing; HGETALL is one command, so a reader sees whole states only.
+Fields are set and never deleted: a publisher needs no right to delete (see README for the ACL).
 """
 
 import json
@@ -18,7 +18,7 @@ from urllib.parse import urlsplit, urlunsplit
 from redis import Redis
 from redis.exceptions import RedisError, WatchError
 
-from recsys_kd.registry.protocol import Event, Pointer, Publication, RegistryUnreachable, State, Version
+from recsys_kd.registry.protocol import Event, Pointer, Publication, RegistryUnreachable, State, Step, Version
 from recsys_kd.registry.ruled import RuledRegistry
 from recsys_kd.registry.rules import Change
 
@@ -118,11 +118,12 @@ def _fields(change: Change) -> dict[str, str]:
     fields |= {f"alias:{alias}": json.dumps(asdict(p)) for alias, p in change.aliases.items()}
     fields |= {f"night:{p.night}": json.dumps(asdict(p)) for p in change.nights}
     fields |= {f"token:{night}": str(token) for night, token in change.tokens.items()}
+    fields |= {f"step:{s.epoch}": json.dumps(asdict(s)) for s in change.steps}
     return fields | {f"collected:{number}": str(int(gone)) for number, gone in change.collected.items()}
 
 
 def _parse(fields: dict[str, str]) -> State:
-    parts: dict[str, dict[str, str]] = {k: {} for k in ("version", "alias", "night", "token", "collected")}
+    parts: dict[str, dict[str, str]] = {k: {} for k in ("version", "alias", "night", "token", "collected", "step")}
     for name, value in fields.items():
         kind, _, key = name.partition(":")
         parts.setdefault(kind, {})[key] = value  # kinds of later versions are left alone
@@ -132,4 +133,5 @@ def _parse(fields: dict[str, str]) -> State:
         {night: Publication(**json.loads(text)) for night, text in parts["night"].items()},
         {night: int(token) for night, token in parts["token"].items()},
         frozenset(int(number) for number, gone in parts["collected"].items() if gone == "1"),
+        {int(epoch): Step(**json.loads(text)) for epoch, text in parts["step"].items()},
     )

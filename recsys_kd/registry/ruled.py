@@ -89,8 +89,8 @@ class RuledRegistry(ABC):
 
     def collect(self, model: str, number: int, who: str, why: str) -> None:
         """Mark a version as collected. Raises: VersionInUse."""
-        serving = self.serving(model)
-        self._change(model, lambda s: rules.collect(s, model, number, serving, who, why))
+        serving, events = self.serving(model), self.audit(model)
+        self._change(model, lambda s: rules.collect(s, model, number, serving, events, who, why))
 
     def restore(self, model: str, state: State, who: str) -> None:
         """Take over a model's state from elsewhere. Raises: RegistryNotEmpty."""

@@ -5,13 +5,14 @@ Both stores run these inside their transactions, so they agree by construction; 
 
 import datetime as dt
 import time
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from recsys_kd.artifact.errors import ArtifactRefused
 from recsys_kd.evaluate.verdict import MOST_DAYS, Verdict
+from recsys_kd.registry import history
 from recsys_kd.registry.protocol import (
     ArtifactCollected,
     Claim,
@@ -24,6 +25,7 @@ from recsys_kd.registry.protocol import (
     StaleEpoch,
     StalePublisher,
     State,
+    Step,
     UnknownModel,
     Version,
     VersionInUse,
@@ -41,6 +43,7 @@ class Change:
     nights: tuple[Publication, ...] = ()
     tokens: Mapping[str, int] = field(default_factory=dict)
     collected: Mapping[int, bool] = field(default_factory=dict)
+    steps: tuple[Step, ...] = ()
 
 
 NOTHING = Change()
@@ -104,7 +107,7 @@ def promote(
 def rollback(state: State, model: str, number: int, epoch: int, who: str, why: str) -> tuple[Change, Pointer]:
     """Make a version that was champion before `epoch`, and was verified, champion again."""
     _check_epoch(state, model, epoch)
-    return _point(state, usable(state, model, number), "rollback", who, why)
+    return _point(state, usable(state, model, number), history.BACK, who, why)
 
 
 def name(state: State, model: str, alias: str, number: int, who: str, why: str) -> tuple[Change, Pointer]:
@@ -142,7 +145,7 @@ def publish(
     _check_epoch(state, model, seen)
     change, pointer = _point(state, version, "publish", who, f"night {claim.night}")
     record = Publication(claim.night, number, version.digest, pointer.epoch, outcome, now())
-    return Change(change.event, aliases=change.aliases, nights=(record,)), record
+    return replace(change, nights=(record,)), record
 
 
 def _outcome(state: State, version: Version, verdict: Verdict, night: str) -> Outcome:
@@ -155,12 +158,14 @@ def _outcome(state: State, version: Version, verdict: Verdict, night: str) -> Ou
 
 
 def collect(
-    state: State, model: str, number: int, serving: Mapping[str, str], who: str, why: str
+    state: State, model: str, number: int, serving: Mapping[str, str], events: Iterable[Event], who: str, why: str
 ) -> tuple[Change, None]:
-    """Mark a version as collected, unless an alias or a live service names it."""
+    """Mark a version as collected, unless an alias or a live service names it or the next rollback goes to it."""
     version = existing(state, model, number)
     users = [a for a, p in state.aliases.items() if p.number == number]
     users += [s for s, digest in serving.items() if digest == version.digest]
+    if history.before(state, events) == number:
+        users.append("the next rollback")
     if users:
         raise VersionInUse(f"{model} version {number} is used by {', '.join(users)}; it stays")
     if number in state.collected:
@@ -182,6 +187,7 @@ def restore(state: State, model: str, wanted: State, who: str) -> tuple[Change, 
         tuple(wanted.nights.values()),
         tokens,
         dict.fromkeys(wanted.collected, True),
+        tuple(history.steps(wanted).values()),
     ), None
 
 
@@ -258,7 +264,7 @@ def _point(state: State, version: Version, action: str, who: str, why: str) -> t
     if before is not None and before.number != version.number:
         moves["previous"] = Pointer("previous", before.number, before.digest, epoch)
     event = Event(now(), version.model, action, version.number, version.digest, epoch, who, why)
-    return Change(event, aliases=moves), pointer
+    return Change(event, aliases=moves, steps=(Step(epoch, version.number, action == history.BACK),)), pointer
 
 
 def _event(state: State, version: Version, action: str, who: str, why: str) -> Event:

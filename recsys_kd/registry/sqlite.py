@@ -9,7 +9,7 @@ from dataclasses import astuple
 from pathlib import Path
 from typing import TypeVar
 
-from recsys_kd.registry.protocol import Event, Pointer, Publication, RegistryUnreachable, State, Version
+from recsys_kd.registry.protocol import Event, Pointer, Publication, RegistryUnreachable, State, Step, Version
 from recsys_kd.registry.ruled import RuledRegistry
 from recsys_kd.registry.rules import Change
 
@@ -32,6 +32,9 @@ CREATE TABLE IF NOT EXISTS tokens (
   model TEXT NOT NULL, night TEXT NOT NULL, token INTEGER NOT NULL, PRIMARY KEY (model, night)) STRICT;
 CREATE TABLE IF NOT EXISTS collected (
   model TEXT NOT NULL, number INTEGER NOT NULL, PRIMARY KEY (model, number)) STRICT;
+CREATE TABLE IF NOT EXISTS steps (
+  model TEXT NOT NULL, epoch INTEGER NOT NULL, number INTEGER NOT NULL, back INTEGER NOT NULL,
+  PRIMARY KEY (model, epoch)) STRICT;
 CREATE TABLE IF NOT EXISTS services (
   model TEXT NOT NULL, service TEXT NOT NULL, digest TEXT NOT NULL, until REAL NOT NULL,
   PRIMARY KEY (model, service)) STRICT;
@@ -141,6 +144,10 @@ def _load(db: sqlite3.Connection, model: str) -> State:
         {n.night: n for n in nights},
         {str(night): int(token) for night, token in rows("SELECT night, token FROM tokens WHERE model = ?")},
         frozenset(int(number) for (number,) in rows("SELECT number FROM collected WHERE model = ?")),
+        {
+            int(epoch): Step(int(epoch), int(number), bool(back))
+            for epoch, number, back in rows("SELECT epoch, number, back FROM steps WHERE model = ? ORDER BY epoch")
+        },
     )
 
 
@@ -158,5 +165,7 @@ def _write(db: sqlite3.Connection, model: str, change: Change) -> None:
         db.execute("DELETE FROM collected WHERE model = ? AND number = ?", (model, number))
         if gone:
             db.execute("INSERT INTO collected VALUES (?, ?)", (model, number))
+    for step in change.steps:
+        db.execute("INSERT INTO steps VALUES (?, ?, ?, ?)", (model, *astuple(step)))
     if change.event is not None:
         db.execute("INSERT INTO audit VALUES (?, ?, ?, ?, ?, ?, ?, ?)", astuple(change.event))

@@ -18,7 +18,8 @@ from recsys_kd.artifact.errors import ArtifactRefused
 from recsys_kd.artifact.read import open_artifact
 from recsys_kd.artifact.write import sync_folder
 from recsys_kd.errors import OutsideError
-from recsys_kd.registry.protocol import REBUILT, Pointer, Publication, Registry, State, Version, VersionInUse
+from recsys_kd.registry import history
+from recsys_kd.registry.protocol import REBUILT, Pointer, Publication, Registry, State, Step, Version, VersionInUse
 
 COPY, REPORTS = "registry.json", "reports"
 _DIGEST_LENGTH = 64
@@ -51,7 +52,8 @@ def write_copy(registry: Registry, store: Path, model: str) -> Path:
     if known is not None and _age(known) > _age(state):
         return path
     building = path.with_name(f".{COPY}-{uuid.uuid4().hex}")
-    plain = asdict(state) | {"collected": sorted(state.collected)}
+    steps = history.steps(state, registry.audit(model))  # the copy is all that is left of the log once it is lost
+    plain = asdict(replace(state, steps=steps)) | {"collected": sorted(state.collected)}
     try:
         with building.open("x") as file:
             json.dump(plain, file)
@@ -95,6 +97,7 @@ def read_copy(store: Path, model: str) -> State | None:
             {night: Publication(**p) for night, p in found["nights"].items()},
             found["tokens"],
             frozenset(found["collected"]),
+            {int(epoch): Step(**s) for epoch, s in found.get("steps", {}).items()},  # older copies have none
         )
     except FileNotFoundError:
         return None
@@ -149,7 +152,9 @@ class Collected:
 
 
 def collect(registry: Registry, store: Path, model: str, keep: int, min_age_seconds: float, who: str) -> Collected:
-    """Remove a model's artifacts but the newest `keep` versions and whatever an alias or live service names.
+    """Remove a model's artifacts but the newest `keep` versions and what is used.
+
+    Used is what an alias or live service names, and what the next rollback goes to.
 
     A version is marked first, after which it can't become champion; then its folder is renamed and removed. Folders
     younger than `min_age_seconds` stay, registered or not: their night may be about to publish them. Reports go with

@@ -75,6 +75,16 @@ def test_only_a_passing_verdict_about_this_artifact_promotes(registry, given, wo
     assert registry.pointer("shop", "champion") is None
 
 
+def test_the_state_keeps_every_change_of_champion(registry):
+    night(registry, "2026-01-05", "a")
+    add(registry, "b")
+    registry.promote("shop", 2, verdict("b"), 1, "ann", "")
+    night(registry, "2026-01-06", "c", passed=False)
+    registry.rollback("shop", lambda path: None, "ann", "")
+    steps = [(s.epoch, s.number, s.back) for s in registry.state("shop").steps.values()]
+    assert sorted(steps) == [(1, 1, False), (2, 2, False), (3, 1, True)]
+
+
 def test_a_promotion_decided_at_an_older_epoch_is_refused(registry):
     add(registry, "a")
     add(registry, "b")

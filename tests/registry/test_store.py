@@ -131,3 +131,11 @@ def test_collecting_keeps_what_is_used_young_or_new(registry, dataset, tmp_path)
     assert not list((tmp_path / "shop").glob(".*")) and not stray.exists()
     assert made[0].path.exists() and made[4].path.exists()
     assert registry.state("shop").collected == {2, 3}
+
+
+def test_collecting_keeps_what_the_next_rollback_goes_to(registry, dataset, tmp_path):
+    made = [publish(registry, dataset, tmp_path, n, f"2026-01-0{n + 5}") for n in range(4)]
+    assert registry.rollback("shop", lambda path: None, "ann", "").number == 3
+    found = collect(registry, tmp_path, "shop", 1, 0, "ann")
+    assert found.removed == (made[0].digest,) and made[1].digest in found.in_use
+    assert registry.rollback("shop", lambda path: None, "ann", "").number == 2
