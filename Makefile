@@ -25,7 +25,7 @@ bench: setup
 	@$(BIN)/python -m tests.benchmarks
 
 up: setup
-	@mkdir -p build
+	@mkdir -p build && : >build/up.log
 	@nohup $(BIN)/recsys-kd jobs up build/up >build/up.log 2>&1 & \
 	while kill -0 $$! 2>/dev/null && ! grep -qs "^up: " build/up.log; do sleep 0.1; done; \
 	cat build/up.log; kill -0 $$! 2>/dev/null || wait $$!

@@ -51,16 +51,18 @@ class Supervisor:
             self._start(name)
 
     def _start(self, name: str) -> None:
-        self.folder.mkdir(parents=True, exist_ok=True)
-        with (self.folder / f"{name}.log").open("ab") as log:
-            try:
+        log = self.folder / f"{name}.log"
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            with log.open("ab") as file:
                 self.running[name] = subprocess.Popen(
-                    self.commands[name], stdout=log, stderr=log, stdin=subprocess.DEVNULL, env=self.environment,
+                    self.commands[name], stdout=file, stderr=file, stdin=subprocess.DEVNULL, env=self.environment,
                     start_new_session=True, preexec_fn=partial(die_with_parent, os.getpid()),
                 )  # fmt: skip
-            except OSError as error:  # being installed anew, say: it is tried again
-                log.write(f"{name} can't be started: {error}\n".encode())
-                self.ended_at[name] = time.monotonic()
+        except OSError as error:  # the disk is full, or the program is being installed anew: it is tried again
+            self.ended_at[name] = time.monotonic()
+            with suppress(OSError), log.open("a") as file:
+                file.write(f"{name} can't be started: {error}\n")
 
     def run(self) -> None:
         """Look until `stopping` is set, then stop everything."""
@@ -77,10 +79,15 @@ class Supervisor:
 
 
 def _turn_over(log: Path) -> None:
-    """Keep a log short; whoever writes it goes on at its new end. What is written just now may be lost."""
-    if log.stat().st_size > _LOG_BYTES:
-        shutil.copyfile(log, log.with_name(f"{log.name}.1"))
-        os.truncate(log, 0)
+    """Keep a log short; whoever writes it goes on at its new end. What is written just now may be lost.
+
+    Logs are never worth a process: one that was moved away is left alone, one that no copy finds room for is cut.
+    """
+    with suppress(OSError):
+        if log.stat().st_size > _LOG_BYTES:
+            with suppress(OSError):
+                shutil.copyfile(log, log.with_name(f"{log.name}.1"))
+            os.truncate(log, 0)
 
 
 def _stop(processes: list["subprocess.Popen[bytes]"]) -> None:

@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from jobs.config import JobsConfig
-from jobs.desk import Desk
+from jobs.desk import Desk, write_whole
 from recsys_kd.errors import RecsysKdError
 from recsys_kd.registry import where
 from recsys_kd.registry.redis import masked
@@ -41,10 +41,10 @@ def kept(folder: Path) -> Kept | None:
 
 
 def keep(folder: Path, live: Live) -> None:
-    """Remember what is served, for the next start."""
-    building = folder / f".{KEPT}"
-    building.write_text(json.dumps(asdict(Kept(masked(live.registry), live.models))))
-    building.replace(folder / KEPT)
+    """Remember what is served, for the next start, where that is news. Raises: DeskUnwritable."""
+    now = Kept(masked(live.registry), live.models)
+    if kept(folder) != now:
+        write_whole(folder / KEPT, json.dumps(asdict(now)))
 
 
 def published(config: JobsConfig, before: Kept | None) -> Live | None:

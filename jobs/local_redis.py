@@ -17,9 +17,12 @@ from urllib.parse import unquote, urlsplit
 
 from redis import Redis
 from redis.exceptions import AuthenticationError, NoPermissionError, RedisError
+from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from jobs.config import JobsConfig
 from recsys_kd.errors import OutsideError
+from recsys_kd.registry.redis import masked
 
 _HOSTS = ("127.0.0.1", "localhost")
 _PORT = 6379
@@ -101,11 +104,14 @@ def wait(
 
 
 def _answers(url: str) -> bool:
+    """Return whether a server answers, if only to ask for a password. Raises: RedisMissing where it says no."""
     try:
         with Redis.from_url(url, socket_timeout=1, socket_connect_timeout=1) as client:
             client.ping()
     except (AuthenticationError, NoPermissionError):
         return True
-    except (RedisError, OSError):
-        return False
+    except (RedisConnectionError, RedisTimeoutError, OSError):
+        return False  # not yet, or it reads its file
+    except RedisError as error:  # it has no database of that number, say
+        raise RedisMissing(f"{masked(url)}: {error}; mend the address in the jobs configuration") from None
     return True

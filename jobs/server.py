@@ -15,6 +15,7 @@ from pathlib import Path
 from types import FrameType
 
 from jobs.config import JobsConfig, from_environment
+from jobs.desk import DeskUnwritable
 from jobs.live import Live, keep, kept, left_out, published
 from jobs.logs import configure_logging
 from jobs.serving import Serving
@@ -79,13 +80,21 @@ class Keeper:
             return
         self.answered, self._looked = True, time.monotonic()
         found = published(self.config, kept(self.folder))
-        if found is not None and found.registry == serving.registry:
-            for model in found.models:
-                if model not in serving.models and (reason := serving.load(model)):
-                    self._say(f"{model} is not served yet: {reason}; it is tried again")
-        keep(self.folder, Live(serving.registry, tuple(serving.models)))
+        if found is not None and found.registry != serving.registry:
+            serving.process.terminate()  # no recipe names its registry any more: the next start takes the other one
+            return
+        for model in found.models if found is not None else ():
+            if model not in serving.models and (reason := serving.load(model)):
+                self._say(f"{model} is not served yet: {reason}; it is tried again")
+        self._keep(Live(serving.registry, tuple(serving.models)))
         for sentence in left_out(self.config, serving.registry):
             self._say(sentence)
+
+    def _keep(self, live: Live) -> None:
+        try:
+            keep(self.folder, live)
+        except DeskUnwritable as error:
+            self._say(f"{error}; until then a new start does not know what was served last")
 
     def _say(self, sentence: str) -> None:
         if sentence not in self._said:

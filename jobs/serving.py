@@ -1,5 +1,6 @@
 """The process of `recsys-kd serve`, and what it is told while it runs."""
 
+import http.client
 import json
 import os
 import secrets
@@ -18,6 +19,8 @@ from recsys_kd.settings import BadRecipe, load_yaml
 
 TOKEN = "RECSYS_KD_TOKEN"
 _ASK_SECONDS, _LOAD_SECONDS = 5.0, 600.0
+_NO_ANSWER = (OSError, http.client.HTTPException)
+"""Nobody listens, or somebody who speaks something else."""
 
 
 class Serving:
@@ -37,7 +40,7 @@ class Serving:
         try:
             with urllib.request.urlopen(f"{self.address}/v2/health/live", timeout=_ASK_SECONDS) as answer:
                 return bool(answer.status == 200)
-        except OSError:
+        except _NO_ANSWER:
             return False
 
     def load(self, model: str) -> str:
@@ -52,7 +55,7 @@ class Serving:
                 self.models.append(model)
         except urllib.error.HTTPError as error:
             return _reason(error)
-        except OSError as error:
+        except _NO_ANSWER as error:
             return str(error)
         return ""
 

@@ -17,10 +17,13 @@ from pathlib import Path
 from types import FrameType
 from typing import IO
 
+import psutil
+
 from jobs import checks, local_redis
 from jobs.config import JobsConfig
 from jobs.keeper import LOOK_SECONDS, STOP_SECONDS, Supervisor
 from recsys_kd.errors import InputError, OutsideError
+from recsys_kd.flow.doctor import exit_code
 
 PID = "up.pid"
 
@@ -35,6 +38,10 @@ class PortTaken(OutsideError):
 
 class Refused(InputError):
     """With this configuration no worker starts."""
+
+
+class NotReady(OutsideError):
+    """No worker starts while something outside is as it is."""
 
 
 class StillUp(OutsideError):
@@ -60,7 +67,7 @@ def commands(config: JobsConfig, folder: Path, beat: bool) -> dict[str, list[str
 
 
 def run(config: JobsConfig, folder: Path, beat: bool) -> None:
-    """Run the application until it is told to stop. Raises: AlreadyUp, PortTaken, RedisMissing, Refused."""
+    """Run the application until it is told to stop. Raises: AlreadyUp, PortTaken, RedisMissing, Refused, NotReady."""
     folder = folder.resolve()
     folder.mkdir(parents=True, exist_ok=True)
     with _alone(folder):
@@ -75,7 +82,7 @@ def _alone(folder: Path) -> Iterator[None]:
             if (pid := running(folder)) is not None:  # else somebody only looked
                 raise AlreadyUp(f"{folder}: process {pid} runs it already; `recsys-kd jobs down {folder}` stops it")
         file.truncate(0)
-        file.write(str(os.getpid()))
+        file.write(_name(psutil.Process()))
         file.flush()
         yield
         file.truncate(0)
@@ -137,12 +144,13 @@ def _start_redis(supervisor: Supervisor, urls: dict[str, str], config: JobsConfi
 
 
 def _examine(config: JobsConfig) -> None:
-    """Print what a worker would print. Raises: Refused where it would not start."""
+    """Print what a worker would print. Raises: Refused, NotReady where it would not start, as `doctor` ends."""
     findings = checks.examine(config) + checks.examine_machine(config)
     for finding in checks.wrong(findings):
         print(checks.line(finding), file=sys.stderr, flush=True)
-    if checks.refuses(findings):
-        raise Refused("nothing was started: no worker starts with what is named above as `error`; mend that first")
+    if code := exit_code(findings):
+        kind = Refused if code == Refused.exit_code else NotReady
+        raise kind("nothing was started: no worker starts with what is named above as `error`; mend that first")
 
 
 def running(folder: Path) -> int | None:
@@ -150,12 +158,26 @@ def running(folder: Path) -> int | None:
     try:
         with (folder / PID).open() as file:
             while not _locked(file, fcntl.LOCK_SH):
-                if text := (folder / PID).read_text():
-                    return int(text)
-                time.sleep(0.01)  # it has the lock, and is about to write its number
+                if (pid := _holder((folder / PID).read_text())) is not None:
+                    return pid
+                time.sleep(0.01)  # it has the lock, and is about to write its name over another's
     except OSError:
         pass
     return None
+
+
+def _name(process: psutil.Process) -> str:
+    """Return a process's number and when it began: numbers are used again."""
+    return f"{process.pid} {process.create_time():.2f}"
+
+
+def _holder(name: str) -> int | None:
+    """Return the number of the process of that name, None where it is gone, or a name is only half written."""
+    try:
+        pid = int(name.partition(" ")[0])
+        return pid if _name(psutil.Process(pid)) == name else None
+    except (ValueError, psutil.Error):
+        return None
 
 
 def stop(folder: Path) -> bool:
@@ -163,7 +185,12 @@ def stop(folder: Path) -> bool:
     pid = running(folder)
     if pid is None:
         return False
-    os.kill(pid, signal.SIGTERM)
+    try:
+        os.kill(pid, signal.SIGTERM)
+    except ProcessLookupError:
+        pass  # it ended just now
+    except PermissionError:
+        raise StillUp(f"{folder}: process {pid} belongs to somebody else; stop it as that user") from None
     deadline = time.monotonic() + 4 * STOP_SECONDS
     while running(folder) is not None:  # it is not our child, so it can't be waited for
         if time.monotonic() > deadline:

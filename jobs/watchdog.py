@@ -16,7 +16,8 @@ STUCK = 75
 """Exit code: EX_TEMPFAIL."""
 _LOOK_SECONDS, _LOOKS = 5.0, 6
 _PLACES = {"synchronize.py", "connection.py"}
-"""Of billiard: its locks and its pipes. Nothing in them takes a main process longer than a moment."""
+"""Of billiard: locks that are waited for by `with`, as its pool does, and pipes. Nothing in them takes a main process
+longer than a moment. (A bare `acquire` is a function in C, and leaves no frame.)"""
 
 
 def is_waiting(frame: FrameType) -> bool:

@@ -1,18 +1,30 @@
 """A real Redis server of a test's own: a free port, a temporary folder, append-only file on."""
 
+import itertools
+import os
 import shutil
 import socket
 import subprocess
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import redis
 
+_PORTS = range(15_000, 32_000)
+"""Below those that the system gives to clients: what is free now still is when a server comes to take it."""
+_next = itertools.count(os.getpid() * 101)
+
 
 def free_port() -> int:
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        return int(s.getsockname()[1])
+    """Return a port that nobody listens at; processes that run side by side begin at different ones."""
+    while True:
+        port = _PORTS[next(_next) % len(_PORTS)]
+        with socket.socket() as s:
+            s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            with suppress(OSError):
+                s.bind(("127.0.0.1", port))
+                return port
 
 
 class RedisServer:

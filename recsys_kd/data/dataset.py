@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from recsys_kd.batch import Bag, Batch
 from recsys_kd.data.counts import Counts
-from recsys_kd.data.traffic import item_lookups, lookups
+from recsys_kd.data.traffic import lookups
 from recsys_kd.errors import InputError
 from recsys_kd.schema import ITEM, Field, Schema
 
@@ -105,7 +105,7 @@ class Dataset:
         found = self.schema.field(field)
         if found.side == "item":
             shown = self.recent_traffic("item", weight)
-            return item_lookups(self.item_bag(field) if found.kind == "bag" else self.item_ids(field), shown, size)
+            return lookups(self.item_bag(field) if found.kind == "bag" else self.item_ids(field), size, shown)
         total = np.zeros(size)
         for start in range(train.start, train.stop, _BLOCK):
             rows = slice(start, min(start + _BLOCK, train.stop))

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from recsys_kd.data.columns import create, rows_of
 from recsys_kd.data.items import RawBag, RawField
 from recsys_kd.data.ordered import Ordered, coded, ends_of
-from recsys_kd.data.traffic import item_lookups, lookups
+from recsys_kd.data.traffic import lookups
 from recsys_kd.schema import ITEM, Field
 
 Ints = NDArray[np.int64]
@@ -95,7 +95,7 @@ class FieldWriter:
             self.save(f"items/{field.name}.offsets", places.offsets.astype(np.int64))
         else:
             self.save(f"items/{field.name}", places)
-        self.save(f"traffic/{field.name}", item_lookups(places, shown, len(known) + 1))
+        self.save(f"traffic/{field.name}", lookups(places, len(known) + 1, shown))
 
     def _values(self, name: str) -> int:
         """Return how many values all bags of a column hold."""

@@ -32,17 +32,10 @@ Coded = NDArray[np.generic] | Lists
 def lookups(coded: Coded, size: int, weight: Floats | None = None) -> Floats:
     """Return lookups per vocabulary row [size] of training rows whose vocabulary rows are `coded`.
 
-    weight: what each training row counts; 1 where there is none.
+    weight: what each training row counts; 1 where there is none. Of items: how many training rows show each.
     """
     if not isinstance(coded, np.ndarray):
         lengths = np.diff(coded.offsets)
         share = (1.0 if weight is None else weight) / np.maximum(lengths, 1) ** 2
         return np.bincount(coded.values, weights=np.repeat(share, lengths), minlength=size).astype(np.float64)
     return np.bincount(coded, weights=weight, minlength=size).astype(np.float64)
-
-
-def item_lookups(coded: Coded, shown: Floats, size: int) -> Floats:
-    """Return lookups per vocabulary row [size] of an item-side field, `coded` per item, `shown` training rows each."""
-    if not isinstance(coded, np.ndarray):
-        return np.bincount(coded.values, minlength=size).astype(np.float64)
-    return np.bincount(coded, weights=shown, minlength=size).astype(np.float64)

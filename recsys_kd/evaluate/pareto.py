@@ -31,7 +31,7 @@ class Point:
 
 def told_bytes(size: float) -> str:
     """Return bytes in the largest unit that leaves at least one of it: `467 KB`."""
-    power = max((p for p in _POWERS if size >= 10**p), default=0)
+    power = max((p for p in _POWERS if float(f"{size:.3g}") >= 10**p), default=0)
     return f"{size / 10**power:,.3g} {_POWERS[power]}" if power else f"{size:,.0f} B"
 
 

@@ -57,9 +57,7 @@ def plan(recipe: Recipe, wanted: Wanted, progress: Progress) -> Planned:
             best = max(good, key=lambda o: o.auc or 0.0)
             options = [_judged(o, best, wanted) for o in found]
             chosen = next(o for o in options if o.why.startswith(_CHOSEN))
-            kept = recipe.compress.model_dump(
-                include={"bits", "half_life_days", "recovery"}, exclude_defaults=True, mode="json"
-            )
+            kept = recipe.compress.model_dump(include=_KEPT_TO, exclude_defaults=True, mode="json")
             return Planned(options, chosen, maker.student_auc, maker.student_bytes, trained.teacher.bytes, kept)
     raise BadBudget(
         _nearest(found, wanted) if found else "plan: the teacher is too small to take shares of; give --bytes"

@@ -15,7 +15,9 @@ POINTS = [
 ]
 
 
-@pytest.mark.parametrize(("size", "told"), [(999, "999 B"), (1000, "1 KB"), (467_428, "467 KB"), (2.5e6, "2.5 MB")])
+@pytest.mark.parametrize(
+    ("size", "told"), [(999, "999 B"), (1000, "1 KB"), (467_428, "467 KB"), (2.5e6, "2.5 MB"), (999_600, "1 MB")]
+)
 def test_bytes_are_told_in_the_unit_that_fits(size, told):
     assert told_bytes(size) == told
 

@@ -3,7 +3,9 @@
 import json
 import os
 import signal
+import socket
 import sys
+import threading
 import time
 import urllib.request
 from pathlib import Path
@@ -16,6 +18,7 @@ from jobs import serving
 from jobs.config import JobsConfig
 from jobs.desk import Desk, Wanted
 from jobs.live import Kept, Live, keep, kept, left_out, published
+from jobs.server import Keeper
 from recsys_kd.flow.conformance_models import promote, write_model
 from recsys_kd.registry.where import open_registry
 from tests.paths import PATHS
@@ -96,6 +99,29 @@ def test_what_was_served_before_is_served_again_though_another_model_comes_first
     assert published(config, kept(tmp_path)) == first
     want(config, tmp_path, "shop", "other")
     assert published(config, kept(tmp_path)).models == ("books",)  # no recipe names the old one
+
+
+def test_what_is_served_is_written_down_where_it_is_news_and_a_full_disk_is_told(config, tmp_path, caplog):
+    found = Live(str(tmp_path / "registry.sqlite"), ("shop",))
+    keep(tmp_path, found)
+    before = (tmp_path / "served.json").stat().st_ino
+    keep(tmp_path, found)
+    assert (tmp_path / "served.json").stat().st_ino == before
+    (tmp_path / "file").write_text("")
+    keeper = Keeper(config, tmp_path / "file" / "server")  # no folder can be made there
+    keeper._keep(found)
+    assert "until then a new start does not know what was served last" in caplog.text
+
+
+def test_who_speaks_no_http_is_no_server(config, tmp_path):
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        asked = config.model_copy(update={"server_port": listener.getsockname()[1]})
+        stranger = threading.Thread(target=lambda: (c := listener.accept()[0]).sendall(b"+OK\r\n") or c.close())
+        stranger.start()
+        server = serving.Serving.__new__(serving.Serving)  # no process: only who answers at its address
+        server.address = f"http://127.0.0.1:{asked.server_port}"
+        assert not server.answers()
+        stranger.join()
 
 
 class Process:
@@ -181,6 +207,27 @@ def test_a_model_that_can_not_be_loaded_is_named_and_holds_up_no_other(process):
     assert process.end() == 0
     lines = [json.loads(line) for line in process.log().splitlines() if line.startswith("{")]
     assert [x["level"] for x in lines if x.get("message", "").startswith("broken is not")] == ["warning"]
+
+
+def test_a_registry_that_no_recipe_names_any_more_is_left(process):
+    plain = yaml.safe_load((process.folder / "jobs.yaml").read_text())
+    process.publish("shop")
+    process.wait(lambda: process.served("shop"))
+    del plain["registry"]  # from now on each store has its own
+    assert process.end() == 0
+    (process.folder / "jobs.yaml").write_text(yaml.safe_dump(plain))
+    process.config = JobsConfig(desk=process.folder / "desk")
+    registry = str(process.folder / "store" / "registry.sqlite")
+    promote(open_registry(registry, process.folder), write_model(process.folder / "store", 1, "shop"), "shop")
+    process.start()
+    process.wait(lambda: process.served("shop"))
+    process.wait(lambda: kept(process.folder / "server") == Kept(registry, ("shop",)))
+    want(process.config, process.folder, "shop", "other")  # while it runs
+    other = str(process.folder / "other" / "registry.sqlite")
+    promote(open_registry(other, process.folder), write_model(process.folder / "other", 2, "shop"), "shop")
+    assert process.process.wait(timeout=240) != 0  # for whatever supervises it to start it again
+    process.start()
+    process.wait(lambda: kept(process.folder / "server") == Kept(other, ("shop",)) and process.served("shop"))
 
 
 def test_it_takes_its_server_with_it_however_it_ends(process):

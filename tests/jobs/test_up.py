@@ -53,7 +53,7 @@ class Up:
                 [*before, *COMMAND, "up", self.folder / "up"], env=self.environment, cwd=ROOT, stdout=log, stderr=log
             )
         deadline = time.monotonic() + 240
-        while "ready" not in self.log("heavy") or "ready" not in self.log("light"):
+        while " ready." not in self.log("heavy") or " ready." not in self.log("light"):
             assert time.monotonic() < deadline and self.process.poll() is None, (self.folder / "up.log").read_text()
             time.sleep(0.1)
 
@@ -185,7 +185,7 @@ def test_a_configuration_that_workers_refuse_is_refused_with_their_words_and_not
         done = application.call("up", str(tmp_path / "up"))
     finally:
         server.stop()
-    assert done.returncode == 2 and "up: " not in done.stderr
+    assert done.returncode == 3 and "up: " not in done.stderr  # as `doctor` says: what is wrong is outside
     for words in ("error: jobs.broker: ", "appendonly yes", "maxmemory-policy noeviction", "nothing was started"):
         assert words in done.stderr
     assert application.wait_for_none() == [] and up.running(tmp_path / "up") is None
@@ -198,3 +198,18 @@ def test_a_redis_that_does_not_start_is_told_with_its_log(application, tmp_path)
     done = application.call("up", str(tmp_path / "up"))
     assert done.returncode == 3 and f"ended at its start; see {tmp_path / 'up' / 'redis'}.log" in done.stderr
     assert application.wait_for_none() == []
+
+
+def test_a_database_that_redis_does_not_have_is_told_at_once(application, tmp_path):
+    application.plain["state"] = f"redis://127.0.0.1:{application.port}/99"
+    application.plain["broker"] = f"redis://127.0.0.1:{application.port}/98"
+    done = application.call("up", str(tmp_path / "up"))
+    assert done.returncode == 3 and "out of range; mend the address in the jobs configuration" in done.stderr
+    assert application.wait_for_none() == []
+
+
+def test_a_number_that_another_process_has_by_now_is_nobodys(tmp_path):
+    mine = up._name(psutil.Process())
+    assert up._holder(mine) == os.getpid()
+    for stale in ("", f"{os.getpid()}", f"{os.getpid()} 1.00", "999999999 1.00"):
+        assert up._holder(stale) is None
