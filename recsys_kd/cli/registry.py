@@ -142,7 +142,7 @@ def gc(
     registry: Where = None,
     as_json: Json = False,
 ) -> None:
-    """Remove old artifacts; never one that an alias or a live service names."""
+    """Remove old artifacts; never one that an alias, a live service or the next rollback needs."""
     from recsys_kd.registry import store as stores
 
     found = stores.collect(_open(store, registry), store, model, keep, hours * 3600, getpass.getuser())
