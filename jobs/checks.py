@@ -1,7 +1,7 @@
 """What would lose work, found before any is done: a worker refuses to start; `doctor` and `up` print the same."""
 
+from contextlib import suppress
 from typing import Any
-from urllib.parse import urlsplit
 
 from redis import Redis
 from redis.exceptions import AuthenticationError, NoPermissionError, RedisError
@@ -87,14 +87,12 @@ def _apart(urls: dict[str, str]) -> list[Finding]:
 
 def _place(url: str) -> tuple[str, str]:
     """Return which server and which database an address means: one server may have several names."""
-    parts = urlsplit(url)
-    server = f"{parts.hostname}:{parts.port or 6379}"
-    try:
-        with _client(url) as client:
+    with _client(url) as client:
+        named = client.connection_pool.connection_kwargs  # as the client itself reads the address, `?db=` too
+        server = named.get("path") or f"{named.get('host')}:{named.get('port', 6379)}"
+        with suppress(RedisError, OSError):  # it is away, which `_server` tells
             server = client.info("server")["run_id"]
-    except (RedisError, OSError):
-        pass  # away, which `_server` tells
-    return server, parts.path.strip("/") or "0"
+    return server, str(named.get("db") or 0)
 
 
 def _client(url: str) -> Any:
