@@ -93,9 +93,7 @@ def _check_place(
 ) -> None:
     """Refuse a model's second place, of another recipe or of this one as it was: a model has one champion."""
     desk, here = Desk(config.desk), place_of(config, recipe)
-    others = [want for want in known if not desk.is_cancelled(want.model, want.night)]
-    others += [Wanted(recipe.name, entry.first.isoformat(), str(entry.recipe)) for entry in schedule]
-    for place, there in by_place(config, others).items():
+    for place, there in by_place(config, (w for w in known if not desk.is_cancelled(w.model, w.night))).items():
         if place == here:
             continue
         other = there.nights[0]
@@ -105,10 +103,17 @@ def _check_place(
                 f"begun with this recipe: store {place[0]}, registry {masked(place[1])}; change it back, or move what "
                 "is there to the new place"
             )
-        raise CantBeWanted(
-            f"{path}: name: '{recipe.name}' is the model of {other.recipe} too (for {run_id(other.model, other.night)}"
-            "), which has another store or registry; give one of them another name, or both the same places"
-        )
+        raise _second_place(path, recipe.name, f"{other.recipe} too (for {run_id(other.model, other.night)})")
+    for entry in schedule:
+        if place_of(config, load_recipe(entry.recipe)) != here:
+            raise _second_place(path, recipe.name, f"{entry.recipe} too (in `models:`)")
+
+
+def _second_place(path: Path, model: str, other: str) -> CantBeWanted:
+    return CantBeWanted(
+        f"{path}: name: '{model}' is the model of {other}, which has another store or registry; give one of them "
+        "another name, or both the same places"
+    )
 
 
 def _check_recipe(night: Wanted, known: dict[str, Wanted], schedule: list[Scheduled]) -> None:

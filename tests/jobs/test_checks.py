@@ -11,8 +11,8 @@ import pytest
 import redis
 import yaml
 
-from jobs.checks import doctor, examine
-from jobs.config import JobsConfig, Limits, load
+from jobs.checks import doctor, examine, examine_machine
+from jobs.config import JobsConfig, Limits, Scheduled, load
 from recsys_kd.flow.doctor import exit_code
 from recsys_kd.settings import BadRecipe
 from tests.redis_server import RedisServer
@@ -132,6 +132,17 @@ def test_doctor_names_scheduled_recipes_that_can_not_be_read_and_ports_that_are_
     (tmp_path / "gone.yaml").write_text(yaml.safe_dump(recipe))
     found = run_doctor(tmp_path, plain | {"metrics_port": 7002})
     assert found["jobs.models"] == ("ok", "1 scheduled") and ends_with(tmp_path, monkeypatch) == 0
+
+
+def test_one_model_that_is_scheduled_in_two_places_is_an_error(tmp_path):
+    models = []
+    for name, store in (("a", "store"), ("b", "elsewhere"), ("c", "store")):
+        path = tmp_path / f"{name}.yaml"
+        path.write_text(yaml.safe_dump({"name": "shop", "data": {"path": "log"}, "store": store}))
+        models.append(Scheduled(recipe=path, first=dt.date(2026, 1, 5)))
+    (found,) = (f for f in examine_machine(JobsConfig(models=tuple(models))) if f.check == "jobs.models")
+    assert (found.level, found.bad_input) == ("error", True)
+    assert found.detail.startswith(f"{tmp_path}/a.yaml and {tmp_path}/b.yaml are both named 'shop', and have another")
 
 
 def test_a_wrong_password_is_an_error_since_no_waiting_helps(tmp_path, redis_server):

@@ -187,6 +187,15 @@ def test_a_store_that_a_dead_night_could_not_use_may_be_changed(config, board, r
     assert run("submit", recipe, "--night", DATES[1]).exit_code == 0
 
 
+def test_the_place_of_a_cancelled_night_binds_nobody(config, board, recipe, run, tmp_path):
+    run("submit", recipe, "--night", DATES[0])
+    freeze(config, tmp_path, DATES[0])
+    run("jobs", "cancel", f"shop@{DATES[0]}")
+    write(tmp_path, "shop", store="moved")
+    schedule = (Scheduled(recipe=recipe, first=dt.date.fromisoformat(DATES[0])),)
+    assert run("submit", recipe, "--night", DATES[1], models=schedule).exit_code == 0
+
+
 def test_a_night_that_is_submitted_makes_no_registry(recipe, run, tmp_path):
     run("submit", recipe, "--night", DATES[0])
     assert not (tmp_path / "store").exists()
