@@ -1,12 +1,14 @@
 """What would lose work, found before any is done: a worker refuses to start; `doctor` and `up` print the same."""
 
+from contextlib import suppress
+from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 from redis import Redis
 from redis.exceptions import AuthenticationError, NoPermissionError, RedisError
 
 from jobs.config import JobsConfig, from_environment, is_configured
+from jobs.places import place_of
 from recsys_kd.errors import RecsysKdError
 from recsys_kd.flow.doctor import Finding
 from recsys_kd.registry.redis import masked
@@ -25,7 +27,7 @@ def examine(config: JobsConfig) -> list[Finding]:
 
 
 def examine_machine(config: JobsConfig) -> list[Finding]:
-    """Return findings that keep no worker from its work: recipes that can't be read, ports of `up`."""
+    """Return findings that keep no worker from its work: recipes, and ports of `up`."""
     return [*_recipes(config), _ports(config)]
 
 
@@ -45,13 +47,19 @@ def refuses(findings: list[Finding]) -> bool:
 
 
 def _recipes(config: JobsConfig) -> list[Finding]:
-    """Warn of scheduled recipes: a share may be mounted later, and other models go on meanwhile."""
-    found = []
+    """Warn of recipes that can't be read: a share may be mounted later, and other models go on meanwhile."""
+    found, first = [], dict[str, tuple[Path, tuple[Path, str]]]()
     for model in config.models:
         try:
-            load_recipe(model.recipe)
+            recipe = load_recipe(model.recipe)
         except RecsysKdError as error:
             found.append(Finding("jobs.models", "warning", f"{error}; no night of it is run until then"))
+            continue
+        path, place = first.setdefault(recipe.name, (model.recipe, place_of(config, recipe)))
+        if place != place_of(config, recipe):
+            what = f"{path} and {model.recipe} are both named '{recipe.name}', and have another store or registry"
+            why = "a model has one champion; give one of them another name, or both the same places"
+            found.append(Finding("jobs.models", "error", f"{what}: {why}", bad_input=True))
     return found or [Finding("jobs.models", "ok", f"{len(config.models)} scheduled")]
 
 
@@ -87,14 +95,12 @@ def _apart(urls: dict[str, str]) -> list[Finding]:
 
 def _place(url: str) -> tuple[str, str]:
     """Return which server and which database an address means: one server may have several names."""
-    parts = urlsplit(url)
-    server = f"{parts.hostname}:{parts.port or 6379}"
-    try:
-        with _client(url) as client:
+    with _client(url) as client:
+        named = client.connection_pool.connection_kwargs  # as the client itself reads the address, `?db=` too
+        server = named.get("path") or f"{named.get('host')}:{named.get('port', 6379)}"
+        with suppress(RedisError, OSError):  # it is away, which `_server` tells
             server = client.info("server")["run_id"]
-    except (RedisError, OSError):
-        pass  # away, which `_server` tells
-    return server, parts.path.strip("/") or "0"
+    return server, str(named.get("db") or 0)
 
 
 def _client(url: str) -> Any:

@@ -177,16 +177,27 @@ def cancel(run: Run) -> None:
 
 
 @app.command()
-def retry(run: Run) -> None:
+def retry(
+    run: Annotated[str, typer.Argument(help="A night as MODEL@DATE, or a model: all of its dead nights.")],
+) -> None:
     """Start a dead or cancelled night again, or one that waits at once, with all its attempts."""
     from jobs.tasks import send
 
-    config = from_environment()
-    night, who = _existing(Board(config.state), run), getpass.getuser()
-    machine.retry(night, 0.0, who)  # raises where it can't be
-    Desk(config.desk).thaw(night.model, night.night)
-    _step(run, lambda n, now: machine.retry(n, now, who))
-    reconcile.start_next(config, night.model, send)
+    config, who = from_environment(), getpass.getuser()
+    nights = [_existing(Board(config.state), run)] if "@" in run else _dead(Board(config.state), run)
+    for night in nights:
+        machine.retry(night, 0.0, who)  # raises where it can't be
+        Desk(config.desk).thaw(night.model, night.night)
+        _step(night.run, lambda n, now: machine.retry(n, now, who))
+    reconcile.start_next(config, nights[0].model, send)
+
+
+def _dead(board: Board, model: str) -> list[Night]:
+    """Return a model's dead nights, oldest first. Raises: NotPossible where there are none."""
+    nights = [n for n in board.all() if n.model == model and n.phase == "dead"]
+    if not nights:
+        raise machine.NotPossible(f"{model}: no night of that model is dead; see `recsys-kd jobs status`")
+    return nights
 
 
 @app.command("reconcile")

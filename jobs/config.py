@@ -65,7 +65,7 @@ class JobsConfig(StrictConfig):
     broker: str = "redis://127.0.0.1:6379/0"
     state: str = "redis://127.0.0.1:6379/1"
     registry: str | None = None
-    """`redis://...`; each recipe's own where absent."""
+    """`redis://...`, or an SQLite file's path; each recipe's own where absent."""
     desk: Path = Path("desk")
     models: tuple[Scheduled, ...] = ()
     limits: Limits = Limits()
@@ -142,7 +142,11 @@ def load(path: Path | None) -> JobsConfig:
         raise BadRecipe(explain(error, str(path or _DEFAULTS), JobsConfig)) from None
     models = tuple(m.model_copy(update={"recipe": base / m.recipe}) for m in config.models)
     server = config.server_config and base / config.server_config
-    return config.model_copy(update={"desk": base / config.desk, "models": models, "server_config": server})
+    registry = config.registry
+    if registry is not None and not where.is_url(registry):
+        registry = str(base / registry)
+    changes = {"desk": base / config.desk, "models": models, "server_config": server, "registry": registry}
+    return config.model_copy(update=changes)
 
 
 def from_environment() -> JobsConfig:

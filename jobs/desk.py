@@ -141,6 +141,10 @@ class Desk:
         """Record that a night is stopped for good: Redis may be lost."""
         write_whole(self.night_folder(model, night) / CANCELLED, json.dumps({"who": who}))
 
+    def is_cancelled(self, model: str, night: str) -> bool:
+        """Return whether somebody stopped a night, and nobody has retried it since."""
+        return (self.night_folder(model, night) / CANCELLED).exists()
+
     def thaw(self, model: str, night: str) -> None:
         """Let a night that is retried by hand read its recipe and log anew: somebody may have mended them."""
         for path in (self.night_folder(model, night) / name for name in (RECIPE, RESULT, DEAD, CANCELLED)):
@@ -152,10 +156,10 @@ class Desk:
     def found(self, model: str, night: str) -> dict[str, Any]:
         """Return what a night's process came to: its verdict, why, where the report is; {} where it came to nothing."""
         try:
-            found: dict[str, Any] = json.loads((self.night_folder(model, night) / RESULT).read_text())
+            found = json.loads((self.night_folder(model, night) / RESULT).read_text())
         except (OSError, ValueError):
             return {}
-        return found
+        return found if isinstance(found, dict) else {}
 
     def why_held(self, model: str, night: str) -> list[str]:
         """Return for what the gate held a night back, a sentence each; none where it did not, or that is forgotten."""

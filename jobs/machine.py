@@ -112,6 +112,7 @@ def claim(night: Night, now: float, owner: str, stage: str, lease: float, most: 
         raise NotYours(f"{night.run} was started over: its {stage} comes later")
     if night.phase not in ("queued", "running") or (taken_over and night.lease_until > now and not gone):
         raise NotYours(f"{night.run} is {night.phase}{f' at {night.owner}' if taken_over else ''}; nothing to do")
+    night = _freed(night)
     counts = taken_over or stage == STAGES[0]
     attempts = night.attempts + counts
     reason = f"its worker {night.owner} was lost in {night.stage}" if taken_over else night.reason
@@ -136,10 +137,10 @@ def is_past(night: Night, stage: str) -> bool:
 
 
 def held(night: Night, owner: str) -> Night:
-    """Return the night if `owner` still has it. Raises: NotYours."""
+    """Return the night if `owner` still has it: it runs, so it waits for no reconciler. Raises: NotYours."""
     if night.phase != "running" or night.owner != owner:
         raise NotYours(f"{night.run} is {night.phase}, owner {night.owner}: {owner} lost it")
-    return night
+    return _freed(night)
 
 
 def renew(night: Night, now: float, owner: str, lease: float) -> Night:
@@ -149,7 +150,8 @@ def renew(night: Night, now: float, owner: str, lease: float) -> Night:
 
 def finish_stage(night: Night, now: float, owner: str, seconds: float) -> Night:
     """Hand it to the next stage. Raises: NotYours."""
-    following = STAGES[STAGES.index(held(night, owner).stage) + 1]
+    night = held(night, owner)
+    following = STAGES[STAGES.index(night.stage) + 1]
     times = night.seconds | {night.stage: round(seconds, 3)}
     return night.moved(now, phase="queued", stage=following, owner=None, seconds=times)
 
@@ -163,7 +165,7 @@ def published(night: Night, now: float, outcome: str, why: str = "") -> Night:
 
 def failed(night: Night, now: float, owner: str, reason: str, again: bool, most: int, backoff: float) -> Night:
     """Try again later, or never. Raises: NotYours."""
-    held(night, owner)
+    night = held(night, owner)
     if not again or night.attempts >= most:
         why = reason if not again else f"{most} attempts, the last one: {reason}"
         return night.moved(now, phase="dead", owner=None, reason=why, finished=now)
@@ -178,7 +180,8 @@ def postponed(
 
     `spent`: what the attempt took, in seconds.
     """
-    waited = held(night, owner).waited + spent
+    night = held(night, owner)
+    waited = night.waited + spent
     if waited >= patience:
         return _out_of_patience(night, now, reason, waited, patience)
     first = max(backoff, _SHORTEST_WAIT)
@@ -210,7 +213,12 @@ def let_go(night: Night, now: float) -> Night:
     """The reconciler reaches the night's model again."""
     if night.held_since is None or night.phase in OVER:
         return night
-    return night.moved(now, reason="", held_since=None)
+    return _freed(night).moved(now)
+
+
+def _freed(night: Night) -> Night:
+    """Return a night that waits no longer for the reconciler, which a `reason` and `held_since` would go on to say."""
+    return night if night.held_since is None else replace(night, reason="", held_since=None)
 
 
 def span(seconds: float) -> str:

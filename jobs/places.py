@@ -4,12 +4,14 @@ A registry made anew in such a folder knows no night, and all of them would run 
 """
 
 import os
+from collections.abc import Iterable
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from jobs.board import Board
 from jobs.config import JobsConfig
-from jobs.desk import RECIPE, Desk, recipe_for
-from recsys_kd.errors import OutsideError
+from jobs.desk import DEAD, RECIPE, Desk, Wanted, recipe_for
+from recsys_kd.errors import InputError, OutsideError
 from recsys_kd.registry import where
 from recsys_kd.registry.protocol import Registry
 from recsys_kd.registry.store import COPY
@@ -21,8 +23,9 @@ class StoreAway(OutsideError):
 
     def __init__(self, store: Path, model: str) -> None:
         super().__init__(
-            f"store: {store / model} lacks what was published of {model}; is its share mounted? If it is lost for "
-            f"good, make that folder, then `recsys-kd registry rebuild {model}`, or empty the Redis database `state`"
+            f"store: {store / model} lacks what was published of {model}; is its share mounted? If `store` was "
+            "changed in the recipe, change it back, or move the old store there. If it is lost for good, make that "
+            f"folder, then `recsys-kd registry rebuild {model}`, or empty the Redis database `state`"
         )
 
 
@@ -41,10 +44,45 @@ def place_of(config: JobsConfig, recipe: Recipe) -> tuple[Path, str]:
     return recipe.store.resolve(), named if where.is_url(named) else str(Path(named).resolve())
 
 
-def registry_of(config: JobsConfig, recipe: Recipe, model: str) -> Registry:
+@dataclass
+class Place:
+    """One store and registry, and the nights of a model that are published there."""
+
+    recipe: Recipe
+    nights: list[Wanted] = field(default_factory=list)
+
+
+def by_place(config: JobsConfig, wanted: Iterable[Wanted]) -> dict[tuple[Path, str], Place]:
+    """Return nights by where they are published; those whose recipe can't be used are published nowhere."""
+    places: dict[tuple[Path, str], Place] = {}
+    read: dict[tuple[Path, str], Recipe | None] = {}  # nights share recipes, and reading one takes milliseconds
+    for want in wanted:
+        path = _path_of(config, want)
+        if (path, want.model) not in read:
+            read[path, want.model] = _usable(path, want)
+        if (recipe := read[path, want.model]) is not None:
+            places.setdefault(place_of(config, recipe), Place(recipe)).nights.append(want)
+    return places
+
+
+def _path_of(config: JobsConfig, want: Wanted) -> Path:
+    """Return the recipe that says where a night is published; one that is given up is prepared anew if retried."""
+    folder = Desk(config.desk).night_folder(want.model, want.night)
+    is_frozen = (folder / RECIPE).exists() and not (folder / DEAD).exists()
+    return folder / RECIPE if is_frozen else Path(want.recipe)
+
+
+def _usable(path: Path, want: Wanted) -> Recipe | None:
+    try:
+        return recipe_for(want.model, want.night, path)
+    except InputError:
+        return None
+
+
+def registry_of(config: JobsConfig, recipe: Recipe, model: str, *, create: bool = True) -> Registry:
     """Return where a model's nights are published; it is made where none was published yet, or to be restored.
 
-    Raises: StoreAway, RegistryUnreachable, BoardUnreachable.
+    Raises: StoreAway, RegistryUnreachable, BoardUnreachable; RegistryMissing where it is not to be created.
     """
     address, folder = config.registry or recipe.registry, recipe.store / model
     if not os.access(folder / COPY, os.F_OK) and _was_published(config, model):
@@ -54,7 +92,7 @@ def registry_of(config: JobsConfig, recipe: Recipe, model: str) -> Registry:
             raise StoreAway(recipe.store, model) from None
         if not any((folder / v.digest).is_dir() for v in registry.versions(model)):
             raise StoreAway(recipe.store, model)
-    return where.open_registry(address, recipe.store)
+    return where.open_registry(address, recipe.store, create=create)
 
 
 def _was_published(config: JobsConfig, model: str) -> bool:

@@ -17,11 +17,11 @@ from jobs.board import Board
 from jobs.config import JobsConfig
 from jobs.desk import CANCELLED, DEAD, Desk, Wanted
 from jobs.machine import Night
-from jobs.places import recipe_of, registry_of
-from recsys_kd.errors import InputError, OutsideError, RecsysKdError
+from jobs.places import Place, by_place, registry_of
+from recsys_kd.errors import OutsideError, RecsysKdError
 from recsys_kd.registry.protocol import Publication, State
 from recsys_kd.registry.store import keep_copy, read_copy, rebuild
-from recsys_kd.settings import load_recipe
+from recsys_kd.settings import Recipe, load_recipe
 
 log = logging.getLogger("recsys_kd.jobs")
 Send = Callable[[Night], None]
@@ -29,6 +29,10 @@ Send = Callable[[Night], None]
 
 class DeskAway(OutsideError):
     """A night's folder can't be looked into."""
+
+
+class Defect(OutsideError):
+    """What nobody has foreseen; it holds up one model, for its patience, like what is away."""
 
 
 class Unreconciled(OutsideError):
@@ -76,7 +80,7 @@ def reconcile(config: JobsConfig, send: Send) -> Round:
     known = {night.run: night for night in board.all()}
     for model, nights in sorted(wanted.items()):
         try:
-            with _told_as_outside():
+            with _told_as_outside(desk):
                 _align(config, board, desk, nights, known)
                 done.started += start_next(config, model, send)
         except RecsysKdError as error:  # one model's trouble does not hold up the others
@@ -87,12 +91,18 @@ def reconcile(config: JobsConfig, send: Send) -> Round:
 
 
 @contextmanager
-def _told_as_outside() -> Iterator[None]:
-    """Raise what the system says of a desk or store as an error of ours: it is no defect."""
+def _told_as_outside(desk: Desk) -> Iterator[None]:
+    """Raise what the system says of a desk or store as an error of ours, and a defect as one that is logged whole."""
     try:
         yield
+    except RecsysKdError:
+        raise
     except OSError as error:
-        raise DeskAway(f"{error.filename}: {error.strerror}; make it readable and writable for this user") from None
+        where, what = error.filename or f"desk {desk.folder}, or a store", error.strerror or str(error)
+        raise DeskAway(f"{where}: {what}; make it readable and writable for this user") from None
+    except Exception as error:
+        log.exception("a defect")
+        raise Defect(f"{type(error).__name__}: {error}; the log says where, please report it") from error
 
 
 def _hold_up(
@@ -102,7 +112,7 @@ def _hold_up(
     limits = config.limits
     step = partial(machine.held_up, reason=str(error), requeue=limits.requeue, patience=limits.patience)
     try:
-        with _told_as_outside():
+        with _told_as_outside(desk):
             for night in _open(config, board, desk, wanted, known):
                 after = board.change(night.run, step)
                 if after.phase == "dead" != night.phase:
@@ -120,7 +130,7 @@ def _open(
     """
     before = [night for want in wanted if (night := known.get(machine.run_id(want.model, want.night))) is not None]
     yield from (night for night in before if night.phase not in machine.OVER)
-    recorded = _recorded(config, wanted[0])
+    recorded = _recorded(config, desk, wanted, known)
     done = {night.night for night in before if night.phase == "published"} | (recorded or set())
     for want in wanted:
         if machine.run_id(want.model, want.night) in known or want.night <= max(done, default=""):
@@ -129,23 +139,32 @@ def _open(
             yield remember(board, desk, want)
 
 
-def _recorded(config: JobsConfig, want: Wanted) -> set[str] | None:
-    """Return the nights of a model that the store's copy of the registry has; None where that can't be read."""
+def _recorded(config: JobsConfig, desk: Desk, wanted: list[Wanted], known: dict[str, Night]) -> set[str] | None:
+    """Return the nights of a model that the stores' copies of the registry have; None where one can't be read."""
+    places = _places(config, desk, wanted, known)
     try:
-        copy = read_copy(recipe_of(config, want.model, want.night, want.recipe).store, want.model)
+        copies = [read_copy(place.recipe.store, place.recipe.name) for place in places]
     except RecsysKdError:
         return None
-    return set(copy.nights) if copy is not None else set()
+    return {night for copy in copies if copy is not None for night in copy.nights} if places else None
+
+
+def _places(config: JobsConfig, desk: Desk, wanted: list[Wanted], known: dict[str, Night]) -> list[Place]:
+    """Return where a model's nights are published. Those that were cancelled count where there are no others only."""
+
+    def is_cancelled(want: Wanted) -> bool:
+        night = known.get(machine.run_id(want.model, want.night))
+        return (night is None or night.phase == "cancelled") and desk.is_cancelled(want.model, want.night)
+
+    places = by_place(config, (want for want in wanted if not is_cancelled(want)))
+    return list((places or by_place(config, wanted)).values())
 
 
 def _align(config: JobsConfig, board: Board, desk: Desk, wanted: list[Wanted], known: dict[str, Night]) -> None:
-    try:
-        records = published(config, wanted[0]).nights
-    except InputError:  # the recipe can't be used: its nights' first stage says so, and they are dead letters
-        for want in wanted:
-            if machine.run_id(want.model, want.night) not in known:
-                remember(board, desk, want)
-        return
+    places = _places(config, desk, wanted, known)
+    records = _records(config, places, known)
+    # Not so where a recipe can't be used: its night's first stage says so, and it is a dead letter.
+    asked = {want.night for place in places for want in place.nights}
     forgotten = set(sorted(records)[: -config.limits.keep_versions])
     for want in wanted:
         night = known.get(machine.run_id(want.model, want.night))
@@ -153,7 +172,30 @@ def _align(config: JobsConfig, board: Board, desk: Desk, wanted: list[Wanted], k
             continue  # over for so long that the board forgot it: see `cleanup.tidy`
         if night is not None and night.held_since is not None:
             night = board.change(night.run, machine.let_go)
-        _correct(config, board, desk, night or remember(board, desk, want), records.get(want.night))
+        night, record = night or remember(board, desk, want), records.get(want.night)
+        if record is not None or want.night in asked:
+            _correct(config, board, desk, night, record)
+
+
+def _records(config: JobsConfig, places: list[Place], known: dict[str, Night]) -> dict[str, Publication]:
+    """Return what the registries say of a model's nights, each place's own asked.
+
+    Raises what keeps from a place whose nights nobody else knows: not all are given up, or in another's registry since
+    the store was moved.
+    """
+    records: dict[str, Publication] = {}
+    troubles: list[tuple[Place, RecsysKdError]] = []
+    for place in places:
+        try:
+            records |= published(config, place.recipe).nights
+        except RecsysKdError as error:
+            troubles.append((place, error))
+    for place, trouble in troubles:
+        for want in place.nights:
+            night = known.get(machine.run_id(want.model, want.night))
+            if want.night not in records and (night is None or night.phase not in ("dead", "cancelled")):
+                raise trouble
+    return records
 
 
 def _correct(config: JobsConfig, board: Board, desk: Desk, night: Night, record: Publication | None) -> None:
@@ -196,20 +238,19 @@ def _release(night: Night, now: float, owner: str | None) -> Night:
     return night.moved(now, lease_until=now) if night.owner == owner else night
 
 
-def published(config: JobsConfig, want: Wanted) -> State:
-    """Return what the registry knows of a model, restoring it from the store where the registry was lost.
+def published(config: JobsConfig, recipe: Recipe) -> State:
+    """Return what the registry knows of a recipe's model, restoring it from the store where the registry was lost.
 
-    Raises: BadRecipe, RegistryUnreachable, OutsideError where the store is away.
+    Raises: RegistryUnreachable, OutsideError where the store is away.
     """
-    recipe = recipe_of(config, want.model, want.night, want.recipe)
-    registry = registry_of(config, recipe, want.model)
-    state = registry.state(want.model)
+    model, registry = recipe.name, registry_of(config, recipe, recipe.name)
+    state = registry.state(model)
     if state.versions:
-        keep_copy(registry, state, recipe.store, want.model)
-    elif (copy := read_copy(recipe.store, want.model)) is not None and copy.versions:
-        found = rebuild(registry, recipe.store, want.model, "reconcile")
-        log.error("the registry had lost %s: %d versions restored from the store", want.model, found.versions)
-        state = registry.state(want.model)
+        keep_copy(registry, state, recipe.store, model)
+    elif (copy := read_copy(recipe.store, model)) is not None and copy.versions:
+        found = rebuild(registry, recipe.store, model, "reconcile")
+        log.error("the registry had lost %s: %d versions restored from the store", model, found.versions)
+        state = registry.state(model)
     return state
 
 
@@ -235,4 +276,6 @@ def forever(config: JobsConfig, send: Send) -> None:
             reconcile(config, send)
         except RecsysKdError as error:
             log.error("reconcile: %s", error)
+        except Exception:
+            log.exception("reconcile")
         time.sleep(config.limits.reconcile)

@@ -50,6 +50,21 @@ class NightRefused(InputError):
     """The night itself is at fault: trying again would come to the same."""
 
 
+class ResultBroken(InputError):
+    """What a night's process wrote down is not whole."""
+
+
+@dataclass(frozen=True)
+class _Found:
+    """What a night's process came to, as far as it is published."""
+
+    artifact: str
+    path: Path
+    verdict: Verdict
+    seen: int
+    """The champion's epoch when it was judged."""
+
+
 @dataclass
 class Work:
     """What a stage needs."""
@@ -191,14 +206,12 @@ def _publish(work: Work) -> str:
         return known.outcome
     result = work.folder / desks.RESULT
     try:
-        found = json.loads(result.read_text())
-        path = Path(found["path"])
-        Ranker.open(path)
-        lineage = asdict(open_artifact(path)[0].manifest.lineage)
-        version = registry.register(work.night.model, found["artifact"], path, lineage, work.owner)
-        verdict = Verdict.from_json(found["verdict"])
+        found = _found(result)
+        Ranker.open(found.path)
+        lineage = asdict(open_artifact(found.path)[0].manifest.lineage)
+        version = registry.register(work.night.model, found.artifact, found.path, lineage, work.owner)
         assert work.claim is not None  # perform claims before any stage
-        record = registry.publish(work.night.model, version.number, verdict, found["seen"], work.claim, work.owner)
+        record = registry.publish(work.night.model, version.number, found.verdict, found.seen, work.claim, work.owner)
     except (InputError, ArtifactRefused, StaleEpoch, OSError) as error:
         if not os.access(recipe.store / work.night.model, os.F_OK):
             what = f"store: {recipe.store / work.night.model} is no longer there; is its share mounted?"
@@ -208,6 +221,15 @@ def _publish(work: Work) -> str:
         raise StageFailed(f"{error} (the night is judged again)") from None
     write_copy(registry, recipe.store, work.night.model)
     return record.outcome
+
+
+def _found(result: Path) -> _Found:
+    """Return what a night came to. Raises: ResultBroken, OSError."""
+    try:
+        found = json.loads(result.read_text())
+        return _Found(found["artifact"], Path(found["path"]), Verdict.from_json(found["verdict"]), int(found["seen"]))
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ResultBroken(f"{result} can't be read: {type(error).__name__}: {error}") from None
 
 
 STEPS: dict[str, Callable[[Work], Any]] = {"prepare": prepare, "train": train, "publish": publish}

@@ -4,16 +4,19 @@ The desk comes first: what is recorded there runs, whatever becomes of Redis mea
 """
 
 import datetime as dt
+from contextlib import suppress
 from pathlib import Path
 
 from jobs import reconcile
 from jobs.board import Board, BoardUnreachable
-from jobs.config import JobsConfig
+from jobs.config import JobsConfig, Scheduled
 from jobs.desk import Desk, LogAway, Wanted, files_by_day
 from jobs.machine import Night, run_id
-from jobs.places import place_of, recipe_of, registry_of
+from jobs.places import by_place, place_of, registry_of
 from recsys_kd.errors import InputError, OutsideError
 from recsys_kd.registry.protocol import Publication
+from recsys_kd.registry.redis import masked
+from recsys_kd.registry.where import RegistryMissing
 from recsys_kd.settings import Recipe, load_recipe
 
 
@@ -32,13 +35,12 @@ def want(config: JobsConfig, path: Path, days: list[dt.date], send: reconcile.Se
     """
     recipe, path, desk = load_recipe(path), path.resolve(), Desk(config.desk)
     _check_days(recipe, days)
-    known = _known(config, recipe.name)
-    _check_place(config, recipe, path, known)
+    known, records, schedule = _known(config, desk, recipe.name), _recorded(config, recipe), _scheduled(config, recipe)
     nights = [Wanted(recipe.name, day.isoformat(), str(path)) for day in days]
-    records = _recorded(config, recipe)
     new = [night for night in nights if night.night not in records]
+    _check_place(config, recipe, path, [want for want in known.values() if want.night not in records], schedule)
     for night in new:
-        _check_recipe(desk, night, known)
+        _check_recipe(night, known, schedule)
     for night in new:
         desk.want(night)
     try:
@@ -66,45 +68,70 @@ def _check_days(recipe: Recipe, days: list[dt.date]) -> None:
         raise CantBeWanted(f"night {first} lies before data.path: {source} begins on {known[0]}; start from there")
 
 
-def _known(config: JobsConfig, model: str) -> list[Night]:
-    """Return what the board knows of a model; nothing where Redis is away, which holds up no record on the desk."""
-    try:
-        return [night for night in Board(config.state).all() if night.model == model]
-    except BoardUnreachable:
-        return []
+def _known(config: JobsConfig, desk: Desk, model: str) -> dict[str, Wanted]:
+    """Return a model's nights by date, as desk and board know them; the desk alone where Redis is away."""
+    known = {want.night: want for want in desk.wanted() if want.model == model}
+    with suppress(BoardUnreachable):  # holds up no record on the desk
+        for night in Board(config.state).all():
+            if night.model == model:
+                known.setdefault(night.night, Wanted(model, night.night, night.recipe))
+    return known
 
 
-def _check_place(config: JobsConfig, recipe: Recipe, path: Path, known: list[Night]) -> None:
-    """Refuse a second recipe of a model's name that publishes elsewhere: a model has one champion."""
-    others = {n.recipe: n for n in known if Path(n.recipe).resolve() != path}
-    for given, night in others.items():
-        try:
-            place = place_of(config, recipe_of(config, night.model, night.night, given))
-        except InputError:
-            continue  # it publishes nothing
-        if night.phase != "cancelled" and place != place_of(config, recipe):
+def _scheduled(config: JobsConfig, recipe: Recipe) -> list[Scheduled]:
+    """Return what the schedule says of a recipe's model; a recipe that can't be read is told by the reconciler."""
+    found = []
+    for entry in config.models:
+        with suppress(InputError):
+            if load_recipe(entry.recipe).name == recipe.name:
+                found.append(entry)
+    return found
+
+
+def _check_place(
+    config: JobsConfig, recipe: Recipe, path: Path, known: list[Wanted], schedule: list[Scheduled]
+) -> None:
+    """Refuse a model's second place, of another recipe or of this one as it was: a model has one champion."""
+    desk, here = Desk(config.desk), place_of(config, recipe)
+    for place, there in by_place(config, (w for w in known if not desk.is_cancelled(w.model, w.night))).items():
+        if place == here:
+            continue
+        other = there.nights[0]
+        if Path(other.recipe).resolve() == path:
             raise CantBeWanted(
-                f"{path}: name: '{recipe.name}' is the model of {given} too ({night.run} is {night.phase}), which has "
-                "another store or registry; give one of them another name, or both the same places"
+                f"{path}: store or registry is another than that of {run_id(other.model, other.night)}, which was "
+                f"begun with this recipe: store {place[0]}, registry {masked(place[1])}; change it back, or move what "
+                "is there to the new place"
             )
+        raise _second_place(path, recipe.name, f"{other.recipe} too (for {run_id(other.model, other.night)})")
+    for entry in schedule:
+        if place_of(config, load_recipe(entry.recipe)) != here:
+            raise _second_place(path, recipe.name, f"{entry.recipe} too (in `models:`)")
 
 
-def _check_recipe(desk: Desk, night: Wanted, known: list[Night]) -> None:
+def _second_place(path: Path, model: str, other: str) -> CantBeWanted:
+    return CantBeWanted(
+        f"{path}: name: '{model}' is the model of {other}, which has another store or registry; give one of them "
+        "another name, or both the same places"
+    )
+
+
+def _check_recipe(night: Wanted, known: dict[str, Wanted], schedule: list[Scheduled]) -> None:
     """Refuse a night that is wanted already with another recipe: it would run with that one."""
-    run = run_id(night.model, night.night)
-    recorded = (desk.recipe_of(night.model, night.night), *(n.recipe for n in known if n.run == run))
-    given = next((recipe for recipe in recorded if recipe is not None), None)
-    if given is not None and Path(given).resolve() != Path(night.recipe):
+    recorded = [known[night.night].recipe] if night.night in known else []
+    recorded += [str(entry.recipe) for entry in schedule if entry.first.isoformat() <= night.night]
+    if recorded and Path(recorded[0]).resolve() != Path(night.recipe):
         raise CantBeWanted(
-            f"{run} is wanted already, with the recipe {given}; change that file, or give {night.recipe} another name"
+            f"{run_id(night.model, night.night)} is wanted already, with the recipe {recorded[0]}; change that file, "
+            f"or give {night.recipe} another name"
         )
 
 
 def _recorded(config: JobsConfig, recipe: Recipe) -> dict[str, Publication]:
-    """Return the nights that the registry has recorded; none where it is away: workers ask it again."""
+    """Return the nights that the registry has recorded; none where it is away or still to come: workers ask again."""
     try:
-        return registry_of(config, recipe, recipe.name).state(recipe.name).nights
-    except OutsideError:
+        return registry_of(config, recipe, recipe.name, create=False).state(recipe.name).nights
+    except (OutsideError, RegistryMissing):
         return {}
 
 

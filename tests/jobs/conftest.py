@@ -1,6 +1,7 @@
 import pytest
 
 from jobs.board import Board
+from jobs.config import JobsConfig
 from tests.redis_server import RedisServer
 
 
@@ -15,3 +16,8 @@ def redis_server(tmp_path_factory):
 def board(redis_server):
     redis_server.client().flushall()
     return Board(redis_server.url(1))
+
+
+@pytest.fixture
+def config(board, redis_server, tmp_path):
+    return JobsConfig(broker=redis_server.url(0), state=redis_server.url(1), desk=tmp_path / "desk")

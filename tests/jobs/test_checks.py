@@ -11,8 +11,9 @@ import pytest
 import redis
 import yaml
 
-from jobs.checks import doctor, examine
-from jobs.config import JobsConfig, Limits, load
+from jobs.checks import doctor, examine, examine_machine
+from jobs.config import JobsConfig, Limits, Scheduled, load
+from recsys_kd.flow.doctor import exit_code
 from recsys_kd.settings import BadRecipe
 from tests.redis_server import RedisServer
 
@@ -59,6 +60,21 @@ def test_one_database_for_two_purposes_is_refused(redis_server, tmp_path):
     assert ("jobs.databases", "ok") in levels(config.model_copy(update={"registry": redis_server.url(2)}))
 
 
+def test_one_database_is_known_by_any_of_its_addresses(tmp_path):
+    socket = tmp_path / "redis.sock"
+    server = RedisServer(tmp_path, "--unixsocket", str(socket))
+    try:
+        config = JobsConfig(broker=server.url(0), state=f"unix://{socket}?db=1", desk=tmp_path)
+        assert ("jobs.databases", "ok") in levels(config)
+        for state in (f"unix://{socket}", f"unix://{socket}?db=0", server.url(1, query="?db=0")):
+            assert ("jobs.databases", "error") in levels(config.model_copy(update={"state": state}))
+    finally:
+        server.stop()
+    for away in ("unix:///nowhere/a.sock", server.url(0)):
+        config = JobsConfig(broker=server.url(1), state=away, registry=away, desk=tmp_path)
+        assert ("jobs.databases", "error") in levels(config)
+
+
 def test_time_limits_must_lie_below_the_visibility_timeout():
     with pytest.raises(ValueError, match=r"limits.stage 100 s \+ grace 60 s is not below limits.visibility 150 s"):
         JobsConfig(limits=Limits(stage=100, visibility=150))
@@ -87,32 +103,46 @@ def run_doctor(tmp_path, plain):
     command = [sys.executable, "-m", "recsys_kd", "doctor", "--json", "--store", str(tmp_path)]
     environment = {**os.environ, "RECSYS_KD_JOBS": str(path), "PYTHONPATH": str(ROOT)}
     done = subprocess.run(command, env=environment, cwd=ROOT, capture_output=True, text=True, check=False)
-    return done.returncode, {f["check"]: (f["level"], f["detail"]) for f in json.loads(done.stdout)["findings"]}
+    found = {f["check"]: (f["level"], f["detail"]) for f in json.loads(done.stdout)["findings"]}
+    return {check: told for check, told in found.items() if check.startswith("jobs.")}
 
 
-def test_doctor_ends_with_2_for_a_bad_configuration_whose_file_and_key_it_names(tmp_path):
-    code, found = run_doctor(tmp_path, {"brokers": "x"})
-    assert (
-        code == 2
-        and found["jobs.config"][0] == "error"
-        and "jobs.yaml: brokers: unknown key" in found["jobs.config"][1]
-    )
+def ends_with(tmp_path, monkeypatch):
+    """Return with what `doctor` would end of the application's findings alone: the machine may have others."""
+    monkeypatch.setenv("RECSYS_KD_JOBS", str(tmp_path / "jobs.yaml"))
+    return exit_code(doctor())
 
 
-def test_doctor_names_scheduled_recipes_that_can_not_be_read_and_ports_that_are_given_twice(tmp_path, redis_server):
+def test_doctor_ends_with_2_for_a_bad_configuration_whose_file_and_key_it_names(tmp_path, monkeypatch):
+    level, detail = run_doctor(tmp_path, {"brokers": "x"})["jobs.config"]
+    assert level == "error" and "jobs.yaml: brokers: unknown key" in detail and ends_with(tmp_path, monkeypatch) == 2
+
+
+def test_doctor_names_scheduled_recipes_that_can_not_be_read_and_ports_that_are_given_twice(
+    tmp_path, redis_server, monkeypatch
+):
     plain = {"broker": redis_server.url(0), "state": redis_server.url(1), "flower_port": 7001, "metrics_port": 7001}
     plain["models"] = [{"recipe": "gone.yaml", "first": dt.date(2026, 1, 5)}]
-    code, found = run_doctor(tmp_path, plain)
-    assert code == 2 and found["jobs.ports"] == (
-        "error",
-        "flower_port and metrics_port are both 7001; give each its own",
-    )
+    found = run_doctor(tmp_path, plain)
+    assert found["jobs.ports"] == ("error", "flower_port and metrics_port are both 7001; give each its own")
+    assert ends_with(tmp_path, monkeypatch) == 2
     level, detail = found["jobs.models"]
     assert level == "warning" and f"{tmp_path / 'gone.yaml'}" in detail and "no night of it is run until then" in detail
     recipe = {"name": "shop", "data": {"path": "log"}}
     (tmp_path / "gone.yaml").write_text(yaml.safe_dump(recipe))
-    code, found = run_doctor(tmp_path, plain | {"metrics_port": 7002})
-    assert code == 0 and found["jobs.models"] == ("ok", "1 scheduled")
+    found = run_doctor(tmp_path, plain | {"metrics_port": 7002})
+    assert found["jobs.models"] == ("ok", "1 scheduled") and ends_with(tmp_path, monkeypatch) == 0
+
+
+def test_one_model_that_is_scheduled_in_two_places_is_an_error(tmp_path):
+    models = []
+    for name, store in (("a", "store"), ("b", "elsewhere"), ("c", "store")):
+        path = tmp_path / f"{name}.yaml"
+        path.write_text(yaml.safe_dump({"name": "shop", "data": {"path": "log"}, "store": store}))
+        models.append(Scheduled(recipe=path, first=dt.date(2026, 1, 5)))
+    (found,) = (f for f in examine_machine(JobsConfig(models=tuple(models))) if f.check == "jobs.models")
+    assert (found.level, found.bad_input) == ("error", True)
+    assert found.detail.startswith(f"{tmp_path}/a.yaml and {tmp_path}/b.yaml are both named 'shop', and have another")
 
 
 def test_a_wrong_password_is_an_error_since_no_waiting_helps(tmp_path, redis_server):

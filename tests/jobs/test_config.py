@@ -37,12 +37,21 @@ def test_an_address_that_can_not_be_used_is_refused_by_key_and_value(tmp_path, k
 @pytest.mark.parametrize(
     ("key", "value"),
     [("broker", "rediss://ann:hush@h:6380/2?ssl_ca_certs=c.pem"), ("state", "redis://[::1]/"),
-     ("state", "unix:///run/redis.sock?db=1"), ("registry", "redis://h"), ("registry", "store/registry.sqlite")],
+     ("state", "unix:///run/redis.sock?db=1"), ("registry", "redis://h"), ("registry", "unix:///run/redis.sock")],
 )  # fmt: skip
 def test_an_address_that_can_be_used_is_taken_as_it_is(tmp_path, key, value):
     path = tmp_path / "jobs.yaml"
     path.write_text(yaml.safe_dump({key: value}))
     assert getattr(load(path), key) == value
+
+
+def test_paths_are_taken_from_the_files_folder_whatever_the_current_one_is(tmp_path, monkeypatch):
+    path = tmp_path / "there" / "jobs.yaml"
+    path.parent.mkdir()
+    path.write_text("registry: all.sqlite\ndesk: desk\n")
+    monkeypatch.chdir(tmp_path)
+    config = load(Path("there/jobs.yaml"))
+    assert (config.registry, config.desk) == (str(path.parent / "all.sqlite"), path.parent / "desk")
 
 
 def test_an_address_from_the_environment_is_refused_by_its_name(monkeypatch):

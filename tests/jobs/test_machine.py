@@ -124,6 +124,20 @@ def test_a_night_that_is_under_way_does_not_wait_for_the_reconciler(waiting):
     assert night.held_since is None
 
 
+def test_a_night_that_a_worker_takes_waits_for_the_reconciler_no_more(waiting):
+    late = held_up(queued(waiting), 60.0)
+    assert late.held_since == 60.0 and claimed(late, 61.0).held_since is None and claimed(late, 61.0).reason == ""
+    silent = held_up(claimed(queued(waiting)), 60.0)  # its lease is over, and its worker is there all the same
+    assert silent.held_since == 60.0
+    for after in (
+        machine.renew(silent, 61.0, "a", 10.0),
+        machine.finish_stage(silent, 61.0, "a", 5.0),
+        machine.failed(silent, 61.0, "a", "no", True, 3, 1.0),
+        machine.postponed(silent, 61.0, "a", "no log", 5.0, 100.0, 1.0),
+    ):
+        assert after.held_since is None and "no registry" not in after.reason
+
+
 def test_cancel_and_retry(waiting):
     night = machine.cancel(claimed(queued(waiting)), 2.0, "ann")
     assert (night.phase, night.reason) == ("cancelled", "cancelled by ann")

@@ -5,7 +5,6 @@ import json
 import os
 import subprocess
 import sys
-import time
 
 import psutil
 import pytest
@@ -14,22 +13,16 @@ from typer.testing import CliRunner
 
 from jobs import machine, owners, reconcile, stages
 from jobs.cli import app
-from jobs.config import JobsConfig, Scheduled
+from jobs.config import Scheduled
 from jobs.desk import Desk, Wanted, write_whole
 from jobs.places import StoreAway
 from recsys_kd.registry.protocol import StalePublisher
 from recsys_kd.registry.sqlite import SqliteRegistry
 from recsys_kd.registry.store import write_copy
 from tests.chaos.faults import unmounted
-from tests.redis_server import free_port
 from tests.registry.test_registry import add, verdict
 
 DATES = ("2026-01-05", "2026-01-06", "2026-01-07")
-
-
-@pytest.fixture
-def config(board, redis_server, tmp_path):
-    return JobsConfig(broker=redis_server.url(0), state=redis_server.url(1), desk=tmp_path / "desk")
 
 
 def want(config, tmp_path, model="shop", dates=DATES, **more):
@@ -40,13 +33,19 @@ def want(config, tmp_path, model="shop", dates=DATES, **more):
     return path
 
 
-def publish(tmp_path, date, model="shop"):
-    registry = SqliteRegistry(tmp_path / "store" / "registry.sqlite")
+def publish(tmp_path, date, model="shop", store="store"):
+    registry = SqliteRegistry(tmp_path / store / "registry.sqlite")
     version = add(registry, f"artifact of {date}", model)
     claim, given = registry.claim(model, date), verdict(version.digest)
     registry.publish(model, version.number, given, registry.epoch(model), claim, "ann")
-    (tmp_path / "store" / model).mkdir(exist_ok=True)
-    write_copy(registry, tmp_path / "store", model)
+    (tmp_path / store / model).mkdir(exist_ok=True)
+    write_copy(registry, tmp_path / store, model)
+
+
+def freeze(config, tmp_path, date, model="shop", **more):
+    """Leave on the desk what a night is published by, as its first stage does."""
+    plain = {"name": model, "data": {"path": "log"}, "store": str(tmp_path / "store"), **more}
+    write_whole(Desk(config.desk).night_folder(model, date) / "recipe.yaml", yaml.safe_dump(plain))
 
 
 def go(config):
@@ -172,64 +171,6 @@ def test_a_night_does_not_begin_while_the_store_of_those_before_is_not_mounted(c
         assert list((tmp_path / "store").iterdir()) == []
     night = board.get(run)
     assert (night.phase, night.attempts) == ("waiting", 0) and night.waited > 0 and night.recipe == str(path)
-
-
-def patient(config, seconds):
-    return config.model_copy(update={"limits": config.limits.model_copy(update={"patience": seconds})})
-
-
-def block(tmp_path, model="shop"):
-    """Let nobody read or write the store's copy of a model's registry."""
-    path = tmp_path / "store" / model / "registry.json"
-    path.unlink(missing_ok=True)
-    path.mkdir(parents=True)
-    return path
-
-
-def test_what_keeps_the_reconciler_from_a_model_is_waited_for_no_longer_than_the_patience(config, board, tmp_path):
-    want(config, tmp_path, dates=DATES[:2])
-    want(config, tmp_path, "toys", dates=DATES[:1])
-    SqliteRegistry(tmp_path / "store" / "registry.sqlite")
-    block(tmp_path)
-    done = reconcile.reconcile(patient(config, 0.2), lambda night: None)
-    assert done.started == [f"toys@{DATES[0]}"] and list(done.troubles) == ["shop"]
-    first, second = (board.get(f"shop@{date}") for date in DATES[:2])
-    assert (first.phase, first.waited) == ("waiting", 0.0)
-    assert "registry.json: " in first.reason and first.reason.endswith("has waited 0 s of at most 0.2 s")
-    board.change(second.run, lambda n, now: n.moved(now, not_before=now + 60))  # it waits for something of its own
-    time.sleep(0.25)
-    reconcile.reconcile(patient(config, 0.2), lambda night: None)
-    assert phases(board) == {first.run: "dead", second.run: "waiting", f"toys@{DATES[0]}": "queued"}
-    assert "limits.patience is 0.2 s" in board.get(first.run).reason
-    assert (Desk(config.desk).night_folder("shop", DATES[0]) / "dead.json").exists()
-
-
-def test_a_model_that_is_reached_again_goes_on_and_counts_no_more(config, board, tmp_path):
-    want(config, tmp_path, dates=DATES[:2])
-    SqliteRegistry(tmp_path / "store" / "registry.sqlite")
-    path = block(tmp_path)
-    assert go(config) == []
-    path.rmdir()
-    assert go(config) == [f"shop@{DATES[0]}"]
-    night = board.get(f"shop@{DATES[1]}")
-    assert (night.phase, night.reason, night.held_since) == ("waiting", "", None)
-
-
-def test_new_nights_of_the_schedule_are_told_while_the_registry_is_away_and_published_ones_are_not(
-    config, board, tmp_path
-):
-    path = want(config, tmp_path, dates=())
-    first = dt.datetime.now(dt.UTC).date() - dt.timedelta(days=3)
-    days = [(first + dt.timedelta(days=n)).isoformat() for n in range(3)]
-    publish(tmp_path, days[0])
-    away = f"redis://127.0.0.1:{free_port()}/0"
-    config = config.model_copy(update={"models": (Scheduled(recipe=path, first=first),), "registry": away})
-    assert go(config) == []
-    assert phases(board) == {f"shop@{day}": "waiting" for day in days[1:]}
-    assert away in board.get(f"shop@{days[1]}").reason
-    board.redis.flushall()
-    block(tmp_path)  # nobody can tell now which nights are new
-    assert go(config) == [] and phases(board) == {}
 
 
 def test_a_desk_that_can_not_be_looked_into_holds_up_one_model_alone(config, board, tmp_path):

@@ -16,6 +16,7 @@ from jobs.steps import OutsideAway, StageFailed, _said
 from jobs.supervise import Ended
 from recsys_kd.settings import BadRecipe
 from tests.chaos.faults import unmounted
+from tests.registry.test_registry import verdict
 
 
 def test_a_process_that_could_not_begin_is_told_from_a_model_that_was_held_back(tmp_path):
@@ -62,7 +63,9 @@ def trained(config, board, tmp_path):
     (tmp_path / "store" / "shop").mkdir(parents=True)
     plain = {"name": "shop", "data": {"path": "log"}, "store": str(tmp_path / "store")}
     (folder / RECIPE).write_text(yaml.safe_dump(plain))
-    (folder / RESULT).write_text(json.dumps({"path": str(tmp_path / "store" / "shop" / ("a" * 64))}))
+    path, judged = tmp_path / "store" / "shop" / ("a" * 64), verdict("a" * 64).to_json()
+    result = {"artifact": path.name, "path": str(path), "verdict": judged, "seen": 0}
+    (folder / RESULT).write_text(json.dumps(result))
     run = board.want("shop", "2026-01-09", str(tmp_path / "recipe.yaml")).run
     board.change(run, lambda night, now: night.moved(now, phase="queued", stage="publish", attempts=1))
     return folder
@@ -91,6 +94,15 @@ def test_an_artifact_that_is_lost_from_a_store_that_is_there_is_made_again_and_a
     assert (night.phase, night.attempts) == ("waiting", 1) and not (trained / RESULT).exists()
 
 
+@pytest.mark.parametrize("text", ["", "[]", "{}", '{"path": 1}', '{"artifact": "a", "path": "p", "verdict": {}}'])
+def test_a_result_that_is_broken_is_made_again_and_an_attempt_counted(config, board, trained, text):
+    (trained / RESULT).write_text(text)
+    with pytest.raises(StageFailed, match=rf"^{trained / RESULT} can't be read: .* \(the night is judged again\)$"):
+        perform(config, "shop@2026-01-09", "publish")
+    night = board.get("shop@2026-01-09")
+    assert (night.phase, night.attempts) == ("waiting", 1) and not (trained / RESULT).exists()
+
+
 def test_a_recipe_that_has_another_name_by_now_makes_no_model_of_the_night(config, board, tmp_path):
     path = tmp_path / "recipe.yaml"
     path.write_text("name: other\ndata: {path: log}\nstore: store\n")
@@ -109,17 +121,18 @@ def test_a_night_that_is_prepared_slowly_stays_its_workers(shop, config, board, 
     given = yaml.safe_load(shop.recipe.read_text())
     run = board.want(given["name"], "2026-01-09", str(shop.recipe)).run
     board.change(run, lambda night, now: machine.queue(night, now, 100))
-    config = config.model_copy(update={"limits": Limits(lease=1.5)})
-    link, left = os.link, []
+    config = config.model_copy(update={"limits": Limits(lease=6)})  # renewed every 1.5 s
+    link, until, left = os.link, [], []
 
     def slow(source, target):
-        time.sleep(0.5)
-        left.append(board.get(run).lease_until - board.now())
+        time.sleep(0.7)
+        until.append(board.get(run).lease_until)
+        left.append(until[-1] - board.now())
         link(source, target)
 
     monkeypatch.setattr("os.link", slow)
     assert perform(config, run, "prepare").stage == "train"
-    assert len(left) == 5 and min(left) > 0
+    assert len(left) == 5 and min(left) > 0 and len(set(until)) > 1
 
 
 @pytest.fixture

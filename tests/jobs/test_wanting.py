@@ -10,21 +10,19 @@ from typer.testing import CliRunner
 
 from jobs import machine
 from jobs.cli import extend
-from jobs.config import JobsConfig
+from jobs.config import Scheduled
 from jobs.desk import Desk, DeskUnwritable, write_whole
 from jobs.machine import NotPossible
 from jobs.reconcile import Unreconciled
 from jobs.wanting import CantBeWanted, NotStarted
 from recsys_kd.registry.sqlite import SqliteRegistry
-from tests.jobs.test_reconcile import publish
+from tests.jobs.test_reconcile import freeze, publish
 from tests.redis_server import free_port
 
-DATES = ("2026-01-05", "2026-01-06", "2026-01-07")
-
-
-@pytest.fixture
-def config(board, redis_server, tmp_path):
-    return JobsConfig(broker=redis_server.url(0), state=redis_server.url(1), desk=tmp_path / "desk")
+_TODAY = dt.datetime.now(dt.UTC).date()
+DATES = tuple((_TODAY - dt.timedelta(days=n)).isoformat() for n in (9, 8, 7))
+BEFORE = tuple((_TODAY - dt.timedelta(days=n)).isoformat() for n in (400, 399))
+"""Days before the log."""
 
 
 @pytest.fixture
@@ -87,16 +85,16 @@ def test_nights_of_a_log_that_names_no_days_are_submitted_one_by_one(config, rec
 
 def test_nights_before_the_log_begins_are_refused_by_its_first_day(config, board, recipe, run):
     with pytest.raises(
-        CantBeWanted, match=r"night 2022-01-10 lies before data.path: .*log begins on 2026-01-05; start"
+        CantBeWanted, match=rf"night {BEFORE[0]} lies before data.path: .*log begins on {DATES[0]}; start"
     ):
-        run("jobs", "backfill", recipe, "--from", "2022-01-10", "--to", DATES[2])
+        run("jobs", "backfill", recipe, "--from", BEFORE[0], "--to", DATES[2])
     assert wanted(config) == [] == board.all()
 
 
 def test_a_log_that_is_away_refuses_nothing(config, recipe, run, tmp_path):
     (tmp_path / "log").rename(tmp_path / "away")
-    run("jobs", "backfill", recipe, "--from", "2022-01-10", "--to", "2022-01-11")
-    assert wanted(config) == ["shop@2022-01-10", "shop@2022-01-11"]
+    run("jobs", "backfill", recipe, "--from", BEFORE[0], "--to", BEFORE[1])
+    assert wanted(config) == [f"shop@{date}" for date in BEFORE]
 
 
 def test_all_nights_are_recorded_though_redis_is_down(config, recipe, run):
@@ -140,6 +138,81 @@ def test_a_second_recipe_of_a_models_name_with_another_store_is_refused_by_both_
     assert run("submit", other, "--night", DATES[1]).exit_code == 0
 
 
+def test_a_second_recipe_is_refused_by_the_desk_though_redis_is_away(config, recipe, run, tmp_path):
+    run("submit", recipe, "--night", DATES[0])
+    away = f"redis://127.0.0.1:{free_port()}/1"
+    with pytest.raises(CantBeWanted, match=r"is the model of .*shop.yaml too"):
+        run("submit", write(tmp_path, "other", store="elsewhere"), "--night", DATES[1], state=away)
+    with pytest.raises(CantBeWanted, match=rf"^shop@{DATES[0]} is wanted already, with the recipe {recipe}"):
+        run("submit", write(tmp_path, "third"), "--night", DATES[0], state=away)
+    assert wanted(config) == [f"shop@{DATES[0]}"]
+
+
+def test_a_second_recipe_of_what_the_schedule_wants_is_refused(config, board, recipe, run, tmp_path):
+    schedule = (Scheduled(recipe=recipe, first=dt.date.fromisoformat(DATES[1])),)
+    with pytest.raises(CantBeWanted, match=r"is the model of .*shop.yaml too"):
+        run("submit", write(tmp_path, "other", store="elsewhere"), "--night", DATES[0], models=schedule)
+    same = write(tmp_path, "same")
+    for date in DATES[1:]:
+        with pytest.raises(CantBeWanted, match=rf"^shop@{date} is wanted already, with the recipe {recipe}"):
+            run("submit", same, "--night", date, models=schedule)
+    assert wanted(config) == [] == board.all()
+    assert run("submit", same, "--night", DATES[0], models=schedule).exit_code == 0
+    assert run("submit", recipe, "--night", DATES[1], models=schedule).exit_code == 0
+
+
+def test_a_recipe_whose_store_was_changed_is_refused_until_what_is_there_is_moved(config, board, recipe, run, tmp_path):
+    run("submit", recipe, "--night", DATES[0])
+    freeze(config, tmp_path, DATES[0])
+    publish(tmp_path, DATES[0])
+    run("jobs", "reconcile")
+    write(tmp_path, "shop", store="moved")
+    with pytest.raises(
+        CantBeWanted,
+        match=rf"^{recipe}: store or registry is another than that of shop@{DATES[0]}.*: store {tmp_path}/st",
+    ):
+        run("submit", recipe, "--night", DATES[1])
+    assert wanted(config) == [f"shop@{DATES[0]}"]
+    (tmp_path / "store").rename(tmp_path / "moved")
+    assert run("submit", recipe, "--night", DATES[1]).exit_code == 0
+    assert run("jobs", "reconcile").stdout == "nothing to start\n"
+    assert {n.run: n.phase for n in board.all()} == {f"shop@{DATES[0]}": "published", f"shop@{DATES[1]}": "queued"}
+
+
+def test_a_store_that_a_dead_night_could_not_use_may_be_changed(config, board, recipe, run, tmp_path):
+    run("submit", recipe, "--night", DATES[0])
+    freeze(config, tmp_path, DATES[0])
+    write_whole(Desk(config.desk).night_folder("shop", DATES[0]) / "dead.json", "{}")
+    write(tmp_path, "shop", store="moved")
+    assert run("submit", recipe, "--night", DATES[1]).exit_code == 0
+
+
+def test_the_place_of_a_cancelled_night_binds_nobody(config, board, recipe, run, tmp_path):
+    run("submit", recipe, "--night", DATES[0])
+    freeze(config, tmp_path, DATES[0])
+    run("jobs", "cancel", f"shop@{DATES[0]}")
+    write(tmp_path, "shop", store="moved")
+    schedule = (Scheduled(recipe=recipe, first=dt.date.fromisoformat(DATES[0])),)
+    assert run("submit", recipe, "--night", DATES[1], models=schedule).exit_code == 0
+
+
+def test_a_night_that_is_submitted_makes_no_registry(recipe, run, tmp_path):
+    run("submit", recipe, "--night", DATES[0])
+    assert not (tmp_path / "store").exists()
+
+
+def test_all_dead_nights_of_a_model_are_retried_at_once(config, board, run):
+    for date, phase in zip(DATES, ("dead", "cancelled", "dead"), strict=True):
+        night = board.want("shop", date, "r.yaml")
+        board.change(night.run, lambda n, now, phase=phase: n.moved(now, phase=phase, waited=9.0))
+        write_whole(Desk(config.desk).night_folder("shop", date) / f"{phase}.json", "{}")
+    assert run("jobs", "retry", "shop").exit_code == 0
+    assert [(n.phase, n.waited) for n in board.all()] == [("queued", 0.0), ("cancelled", 9.0), ("waiting", 0.0)]
+    assert not list(config.desk.rglob("dead.json"))
+    with pytest.raises(NotPossible, match=r"^shop: no night of that model is dead; see `recsys-kd jobs status`"):
+        run("jobs", "retry", "shop")
+
+
 def test_a_night_that_is_over_already_is_told(config, board, recipe, run, tmp_path):
     publish(tmp_path, DATES[0])
     night = ("submit", recipe, "--night", DATES[0])
@@ -159,7 +232,7 @@ def test_days_in_the_wrong_order_are_told_in_a_whole_sentence(recipe):
     root = typer.Typer()
     extend(root)
     arguments = ["jobs", "backfill", str(recipe), "--from", DATES[2], "--to", DATES[0]]
-    with pytest.raises(typer.BadParameter, match=r"--to 2026-01-05 is before --from 2026-01-07\.$"):
+    with pytest.raises(typer.BadParameter, match=rf"--to {DATES[0]} is before --from {DATES[2]}\.$"):
         root(arguments, standalone_mode=False)  # as `recsys-kd` does, which tells it
 
 
