@@ -164,8 +164,13 @@ class State:
 class Registry(Protocol):
     """See the module's text; `model` is a recipe's name."""
 
-    def register(self, model: str, digest: str, path: Path, lineage: dict[str, Any], who: str) -> Version:
-        """Add an artifact as the next version; the same digest keeps its version."""
+    def register(
+        self, model: str, digest: str, path: Path, lineage: dict[str, Any], who: str, claim: Claim | None = None
+    ) -> Version:
+        """Add an artifact as the next version; the same digest keeps its version.
+
+        With the claim of a night only while that is the latest. Raises: StalePublisher.
+        """
         ...
 
     def models(self) -> list[str]:

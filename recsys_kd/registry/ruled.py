@@ -40,9 +40,11 @@ class RuledRegistry(ABC):
     def _change(self, model: str, decide: Callable[[State], tuple[Change, T]]) -> T:
         """Run `decide` on the state and write its change, with nothing of anybody else in between."""
 
-    def register(self, model: str, digest: str, path: Path, lineage: dict[str, Any], who: str) -> Version:
-        """Add an artifact as the next version; the same digest keeps its version."""
-        return self._change(model, lambda s: rules.register(s, model, digest, path, lineage, who))
+    def register(
+        self, model: str, digest: str, path: Path, lineage: dict[str, Any], who: str, claim: Claim | None = None
+    ) -> Version:
+        """Add an artifact as the next version; the same digest keeps its version. Raises: StalePublisher."""
+        return self._change(model, lambda s: rules.register(s, model, digest, path, lineage, who, claim))
 
     def versions(self, model: str) -> list[Version]:
         """Return a model's versions, oldest first."""

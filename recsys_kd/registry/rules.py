@@ -82,9 +82,15 @@ def folder(version: Version) -> Path:
 
 
 def register(
-    state: State, model: str, digest: str, path: Path, lineage: dict[str, Any], who: str
+    state: State, model: str, digest: str, path: Path, lineage: dict[str, Any], who: str, claim: Claim | None = None
 ) -> tuple[Change, Version]:
-    """Add a version, or return the one of this digest; one that was collected and made again is usable again."""
+    """Add a version, or return the one of this digest; one that was collected and made again is usable again.
+
+    A night's version needs the night's claim: in a registry that was emptied meanwhile it would be the first, and what
+    holds a version is not restored.
+    """
+    if claim is not None:
+        _check_claim(state, model, claim)
     for known in state.versions.values():
         if known.digest == digest:
             if known.number not in state.collected:
@@ -125,17 +131,21 @@ def claim(state: State, night: str) -> tuple[Change, Claim]:
     return Change(tokens={night: token}), Claim(night, token)
 
 
+def _check_claim(state: State, model: str, claim: Claim) -> None:
+    if state.tokens.get(claim.night) != claim.token:
+        raise StalePublisher(
+            f"{model}, night {claim.night}: this publisher's claim {claim.token} is void, the latest is "
+            f"{state.tokens.get(claim.night)}; whoever holds that one publishes"
+        )
+
+
 def publish(
     state: State, model: str, number: int, verdict: Verdict, seen: int, claim: Claim, who: str
 ) -> tuple[Change, Publication]:
     """Record a night once; promote its version where it passed and no newer night is live."""
     if claim.night in state.nights:
         return NOTHING, state.nights[claim.night]
-    if state.tokens.get(claim.night) != claim.token:
-        raise StalePublisher(
-            f"{model}, night {claim.night}: this publisher's claim {claim.token} is void, the latest is "
-            f"{state.tokens.get(claim.night)}; whoever holds that one publishes"
-        )
+    _check_claim(state, model, claim)
     version = usable(state, model, number)
     outcome = _outcome(state, version, verdict, claim.night)
     if outcome != "live":

@@ -217,6 +217,17 @@ def test_a_publisher_that_was_paused_and_taken_over_does_not_publish(registry):
         night(registry, "2026-01-06", "c", seen=0)
 
 
+def test_a_night_whose_claim_is_void_registers_nothing(registry):
+    """A registry that was emptied knows no claim either: a version in it would keep it from being restored."""
+    claim = registry.claim("shop", "2026-01-05")
+    registry.claim("shop", "2026-01-05")
+    with pytest.raises(StalePublisher, match=rf"claim {claim.token} is void"):
+        registry.register("shop", "a", Path("a"), {}, "ann", claim)
+    assert registry.state("shop").versions == {} and registry.audit("shop") == []
+    latest = registry.claim("shop", "2026-01-05")
+    assert registry.register("shop", "a", Path("a"), {}, "ann", latest).number == 1
+
+
 def test_a_verdict_about_another_artifact_publishes_nothing_not_even_held_back(registry):
     version, claim = add(registry, "a"), registry.claim("shop", "2026-01-05")
     for passed in (True, False):
