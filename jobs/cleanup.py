@@ -18,7 +18,7 @@ from jobs.board import Board
 from jobs.config import JobsConfig
 from jobs.desk import Desk
 from jobs.machine import Night
-from jobs.places import registry_of
+from jobs.places import whole_registry
 from recsys_kd.registry.store import collect
 from recsys_kd.settings import load_recipe
 
@@ -27,7 +27,7 @@ def tidy(config: JobsConfig, night: Night) -> None:
     """Remove what a published night no longer needs: its intermediate results, and old artifacts that nobody uses."""
     desk, limits = Desk(config.desk), config.limits
     recipe = load_recipe(desk.night_folder(night.model, night.night) / desks.RECIPE)
-    registry = registry_of(config, recipe, night.model)
+    registry = whole_registry(config, recipe, night.model)
     who = f"{socket.gethostname()}:{os.getpid()}"
     collect(registry, recipe.store, night.model, limits.keep_versions, limits.keep_seconds, who)
     desk.tidy(night.model, night.night)

@@ -14,7 +14,7 @@ from jobs.desk import DEAD, RECIPE, Desk, Wanted, recipe_for
 from recsys_kd.errors import InputError, OutsideError
 from recsys_kd.registry import where
 from recsys_kd.registry.protocol import Registry
-from recsys_kd.registry.store import COPY
+from recsys_kd.registry.store import COPY, read_copy
 from recsys_kd.settings import Recipe
 
 
@@ -26,6 +26,16 @@ class StoreAway(OutsideError):
             f"store: {store / model} lacks what was published of {model}; is its share mounted? If `store` was "
             "changed in the recipe, change it back, or move the old store there. If it is lost for good, make that "
             f"folder, then `recsys-kd registry rebuild {model}`, or empty the Redis database `state`"
+        )
+
+
+class RegistryLost(OutsideError):
+    """The registry knows nothing of a model whose store has a copy of what was published."""
+
+    def __init__(self, store: Path, model: str) -> None:
+        super().__init__(
+            f"the registry has lost {model}: {store / model / COPY} names versions and the registry none; the "
+            f"reconciler restores it (by hand: `recsys-kd registry rebuild {model}`)"
         )
 
 
@@ -93,6 +103,18 @@ def registry_of(config: JobsConfig, recipe: Recipe, model: str, *, create: bool 
         if not any((folder / v.digest).is_dir() for v in registry.versions(model)):
             raise StoreAway(recipe.store, model)
     return where.open_registry(address, recipe.store, create=create)
+
+
+def whole_registry(config: JobsConfig, recipe: Recipe, model: str) -> Registry:
+    """Return where a night may be published: the registry, unless it was emptied and is not restored yet.
+
+    What is recorded in an emptied one stays: it would never be restored, and the nights that it has lost ran again.
+    Raises: RegistryLost; what `registry_of` raises.
+    """
+    registry = registry_of(config, recipe, model)
+    if not registry.state(model).versions and (copy := read_copy(recipe.store, model)) is not None and copy.versions:
+        raise RegistryLost(recipe.store, model)
+    return registry
 
 
 def _was_published(config: JobsConfig, model: str) -> bool:

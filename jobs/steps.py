@@ -20,7 +20,7 @@ from jobs.board import Board, BoardUnreachable
 from jobs.config import JobsConfig
 from jobs.desk import Desk
 from jobs.machine import Night
-from jobs.places import recipe_of, registry_of
+from jobs.places import recipe_of, whole_registry
 from recsys_kd.artifact.errors import ArtifactRefused
 from recsys_kd.artifact.read import open_artifact
 from recsys_kd.errors import InputError, OutsideError
@@ -92,7 +92,7 @@ class Work:
         if not frozen.exists() and not given.exists():
             raise RecipeAway(f"recipe {given} is not there; is its share mounted on {socket.gethostname()}?")
         recipe = recipe_of(self.config, self.night.model, self.night.night, self.night.recipe)
-        return registry_of(self.config, recipe, self.night.model)
+        return whole_registry(self.config, recipe, self.night.model)
 
     def renew(self, lines: list[str]) -> None:
         """Stay the owner and pass the subprocess's lines on. Raises: NotYours.
@@ -209,8 +209,8 @@ def _publish(work: Work) -> str:
         found = _found(result)
         Ranker.open(found.path)
         lineage = asdict(open_artifact(found.path)[0].manifest.lineage)
-        version = registry.register(work.night.model, found.artifact, found.path, lineage, work.owner)
         assert work.claim is not None  # perform claims before any stage
+        version = registry.register(work.night.model, found.artifact, found.path, lineage, work.owner, work.claim)
         record = registry.publish(work.night.model, version.number, found.verdict, found.seen, work.claim, work.owner)
     except (InputError, ArtifactRefused, StaleEpoch, OSError) as error:
         if not os.access(recipe.store / work.night.model, os.F_OK):
