@@ -112,7 +112,9 @@ def whole_registry(config: JobsConfig, recipe: Recipe, model: str) -> Registry:
     Raises: RegistryLost; what `registry_of` raises.
     """
     registry = registry_of(config, recipe, model)
-    if not registry.state(model).versions and (copy := read_copy(recipe.store, model)) is not None and copy.versions:
+    if registry.state(model).versions or not os.access(recipe.store / model / COPY, os.F_OK):
+        return registry
+    if (copy := read_copy(recipe.store, model)) is not None and copy.versions:
         raise RegistryLost(recipe.store, model)
     return registry
 
