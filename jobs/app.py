@@ -15,6 +15,7 @@ from celery import Celery
 from celery.signals import celeryd_init, setup_logging, worker_init, worker_ready
 
 from jobs.config import JobsConfig, from_environment
+from jobs.watchdog import EndAfterError, watch
 
 log = logging.getLogger("recsys_kd.jobs")
 HEAVY, LIGHT = "heavy", "light"
@@ -66,6 +67,7 @@ def configure(app: Celery, config: JobsConfig) -> None:
 
 app = Celery("recsys_kd_jobs", include=["jobs.tasks"])
 configure(app, from_environment())
+app.steps["worker"].add(EndAfterError)
 
 
 @celeryd_init.connect  # type: ignore[untyped-decorator]
@@ -92,8 +94,6 @@ def log_as_json(**_: Any) -> None:
 @worker_init.connect  # type: ignore[untyped-decorator]
 def end_where_it_hangs(**_: Any) -> None:
     """Let a worker end that a killed pool process has left waiting for ever."""
-    from jobs.watchdog import watch
-
     watch()
 
 

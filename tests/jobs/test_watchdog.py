@@ -1,17 +1,32 @@
 """A main process that waits for a killed one's lock ends; one that waits for anything else goes on."""
 
 import json
+import os
 import subprocess
 import sys
 import textwrap
+import time
 from pathlib import Path
 
 import pytest
+import yaml
 
-from jobs.watchdog import STUCK
+from jobs.watchdog import FAILURE, STUCK
+from tests.redis_server import RedisServer
 
 ROOT = Path(__file__).resolve().parents[2]
 
+NAPPING = """
+import pathlib, time
+from jobs import watchdog
+from jobs.app import app
+here = pathlib.Path(__file__).parent
+watchdog.end_when_idle = lambda *given: (here / "watched").write_text(str(given))
+@app.task(name="nap")
+def nap():
+    (here / "napping").write_text("asleep")
+    time.sleep(2)
+"""
 STARTS = """
     import os, signal, time
     from billiard import get_context
@@ -79,3 +94,49 @@ def test_locks_that_are_waited_for_and_had_end_nothing():
         print(waited)
         """)
     assert (ended.returncode, ended.stderr) == (0, "") and int(ended.stdout) >= 5
+
+
+def test_a_worker_that_an_error_has_stopped_waits_for_its_night_and_not_for_an_idle_pool():
+    ended = run("""
+        import subprocess, sys
+        from jobs.watchdog import end_when_idle
+        night = "import time; time.sleep(1.5); print('night over', flush=True)"
+        pool = f"import subprocess, sys, time; subprocess.run([sys.executable, '-c', {night!r}]); time.sleep(5)"
+        child = subprocess.Popen([sys.executable, "-c", pool])
+        time.sleep(0.5)
+        end_when_idle(0.1, 5)
+        child.wait()
+        """)
+    assert ended.returncode == STUCK and ended.stdout == "night over\n"
+    assert "its pool does not end" in ended.stderr
+
+
+def test_the_last_wait_of_a_worker_whose_redis_can_not_write_is_watched(tmp_path):
+    (tmp_path / "redis").mkdir()
+    server = RedisServer(tmp_path / "redis")
+    (tmp_path / "napping.py").write_text(NAPPING)
+    plain = {"broker": server.url(0), "state": server.url(1), "desk": str(tmp_path / "desk")}
+    (tmp_path / "jobs.yaml").write_text(yaml.safe_dump(plain))
+    paths = os.pathsep.join([str(ROOT), str(tmp_path)])
+    told = os.environ | {"RECSYS_KD_JOBS": str(tmp_path / "jobs.yaml"), "PYTHONPATH": paths}
+    command = [sys.executable, "-m", "celery", "--quiet", "-A", "napping", "worker", "-Q", "light", "-c", "1"]
+    with (tmp_path / "log").open("w") as log:
+        worker = subprocess.Popen(command, env=told, stdout=log, stderr=log)
+    try:
+        wait_for(tmp_path / "log", " ready.")
+        subprocess.run([sys.executable, "-c", "from napping import nap; nap.delay()"], env=told, check=True)
+        wait_for(tmp_path / "napping", "asleep")
+        server.client().config_set("min-replicas-to-write", 1)  # from now on every write is refused
+        assert worker.wait(timeout=100) == FAILURE  # its pool ends, this time
+        assert "Unrecoverable error" in (tmp_path / "log").read_text()
+        assert (tmp_path / "watched").read_text() == "(5.0, 6)"
+    finally:
+        worker.kill()
+        server.stop()
+
+
+def wait_for(path, words):
+    deadline = time.monotonic() + 100
+    while not path.exists() or words not in path.read_text():
+        assert time.monotonic() < deadline, path.read_text() if path.exists() else path
+        time.sleep(0.1)
