@@ -13,7 +13,7 @@ from jobs.config import JobsConfig
 from jobs.desk import DEAD, RECIPE, Desk, Wanted, recipe_for
 from recsys_kd.errors import InputError, OutsideError
 from recsys_kd.registry import where
-from recsys_kd.registry.protocol import Registry
+from recsys_kd.registry.protocol import Registry, State
 from recsys_kd.registry.store import COPY, read_copy
 from recsys_kd.settings import Recipe
 
@@ -112,11 +112,14 @@ def whole_registry(config: JobsConfig, recipe: Recipe, model: str) -> Registry:
     Raises: RegistryLost; what `registry_of` raises.
     """
     registry = registry_of(config, recipe, model)
-    if registry.state(model).versions or not os.access(recipe.store / model / COPY, os.F_OK):
-        return registry
-    if (copy := read_copy(recipe.store, model)) is not None and copy.versions:
+    if os.access(recipe.store / model / COPY, os.F_OK) and is_lost(registry.state(model), recipe.store, model):
         raise RegistryLost(recipe.store, model)
     return registry
+
+
+def is_lost(state: State, store: Path, model: str) -> bool:
+    """Return whether a registry knows no version of a model, and the store's copy does. Raises: CopyUnreadable."""
+    return not state.versions and (copy := read_copy(store, model)) is not None and bool(copy.versions)
 
 
 def _was_published(config: JobsConfig, model: str) -> bool:

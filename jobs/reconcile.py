@@ -17,7 +17,7 @@ from jobs.board import Board
 from jobs.config import JobsConfig
 from jobs.desk import CANCELLED, DEAD, Desk, Wanted
 from jobs.machine import Night
-from jobs.places import Place, by_place, registry_of
+from jobs.places import Place, by_place, is_lost, registry_of
 from recsys_kd.errors import OutsideError, RecsysKdError
 from recsys_kd.registry.protocol import Publication, State
 from recsys_kd.registry.store import keep_copy, read_copy, rebuild
@@ -247,7 +247,7 @@ def published(config: JobsConfig, recipe: Recipe) -> State:
     state = registry.state(model)
     if state.versions:
         keep_copy(registry, state, recipe.store, model)
-    elif (copy := read_copy(recipe.store, model)) is not None and copy.versions:
+    elif is_lost(state, recipe.store, model):
         found = rebuild(registry, recipe.store, model, "reconcile")
         log.error("the registry had lost %s: %d versions restored from the store", model, found.versions)
         state = registry.state(model)

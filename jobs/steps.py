@@ -87,7 +87,7 @@ class Work:
         return load_recipe(self.folder / desks.RECIPE)
 
     def registry(self) -> Registry:
-        """Return where the night publishes. Raises: RecipeAway, BadRecipe, StoreAway."""
+        """Return where the night publishes. Raises: RecipeAway, BadRecipe, StoreAway, RegistryLost."""
         frozen, given = self.folder / desks.RECIPE, Path(self.night.recipe)
         if not frozen.exists() and not given.exists():
             raise RecipeAway(f"recipe {given} is not there; is its share mounted on {socket.gethostname()}?")

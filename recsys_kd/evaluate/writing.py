@@ -1,5 +1,6 @@
 """Pages and pictures for people, each written whole or not at all."""
 
+from contextlib import suppress
 from pathlib import Path
 
 from recsys_kd.errors import OutsideError
@@ -19,4 +20,6 @@ def write_whole(path: Path, text: str, otherwise: str = "choose another file") -
         building.write_text(text)
         building.replace(path)
     except OSError as error:
+        with suppress(OSError):
+            building.unlink()
         raise ReportUnwritable(f"{path}: {error.strerror}; free space, or {otherwise}") from None

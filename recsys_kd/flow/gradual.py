@@ -1,7 +1,7 @@
 """Gradual pruning: rows go in several steps, with a fit after each, so that what stays can take over from what goes.
 
-After step i of n, (1 - i / n)^3 of the rows that are to go are still there, those worth most: a cubic schedule.
-Source: Zhu and Gupta, arXiv 1710.01878.
+After step i of n, (1 - i / n)^3 of the rows that are to go are still there, those that save most loss, whatever chose
+them: a cubic schedule. Source: Zhu and Gupta, arXiv 1710.01878.
 """
 
 from collections.abc import Callable, Mapping

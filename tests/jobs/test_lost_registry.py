@@ -6,7 +6,6 @@ import pytest
 import yaml
 
 from jobs import reconcile
-from jobs.config import JobsConfig, Limits
 from jobs.desk import RECIPE, RESULT, Desk, Wanted
 from jobs.places import RegistryLost
 from jobs.stages import perform
@@ -22,10 +21,8 @@ RUN = f"shop@{SECOND}"
 
 
 @pytest.fixture
-def config(redis_server, tmp_path):
-    return JobsConfig(
-        state=redis_server.url(1), registry=redis_server.url(0), desk=tmp_path / "desk", limits=Limits(backoff=0)
-    )
+def config(on_redis):
+    return on_redis
 
 
 @pytest.fixture

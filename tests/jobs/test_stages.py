@@ -48,11 +48,8 @@ def test_a_night_whose_store_goes_away_waits_for_it_though_its_process_ends_as_f
 
 
 @pytest.fixture
-def config(redis_server, tmp_path):
-    """Return a configuration whose registry is on Redis."""
-    return JobsConfig(
-        state=redis_server.url(1), registry=redis_server.url(0), desk=tmp_path / "desk", limits=Limits(backoff=0)
-    )
+def config(on_redis):
+    return on_redis
 
 
 @pytest.fixture
