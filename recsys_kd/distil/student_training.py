@@ -15,6 +15,7 @@ from torch import Tensor
 from recsys_kd.batch import Batch
 from recsys_kd.distil.batch_size import batch_rows
 from recsys_kd.distil.checkpoint import Checkpoints, Resume
+from recsys_kd.distil.heads import SERVING_ALONE, Mix, both_heads, fit_mix, mixed_metrics
 from recsys_kd.distil.hints import Hints
 from recsys_kd.distil.loop import SCORE_ROWS, Fit, train, validation_metrics
 from recsys_kd.distil.objective import objective, shuffled
@@ -39,10 +40,11 @@ class SoftBatch:
 
 @dataclass(frozen=True)
 class FittedStudent:
-    """The best epoch's student and how it got there."""
+    """The best epoch's student, how it got there, and what its serving head has become of both heads."""
 
     model: Student
     fit: Fit
+    mix: Mix
 
 
 def optimizers(model: Student, lr: float, hints: Hints | None = None) -> list[torch.optim.Optimizer]:
@@ -114,6 +116,8 @@ def fit_student(  # noqa: PLR0913 - one call site per model; a bag of options wo
     optimized = optimizers(model, config.lr, hints)
     whole, size = soft is not None and distil.over_requests, batch_rows(config.batch_size, len(source))
     projections = dict(hints.named_parameters()) if hints else {}
+    two_heads = soft is not None and distil.teaches_auxiliary and bool(np.isfinite(soft[index]).any())
+    metrics = mixed_metrics if two_heads else validation_metrics
 
     def step(item: SoftBatch) -> float:
         model.train()
@@ -126,7 +130,7 @@ def fit_student(  # noqa: PLR0913 - one call site per model; a bag of options wo
         model,
         step,
         lambda epoch, skip: soft_batches(source, index, size, seed * 1000 + epoch, soft, whole, skip),
-        lambda: validation_metrics(model, source, validation),
+        lambda: metrics(model, source, validation),
         epochs=config.epochs,
         patience=config.patience,
         rows=len(index),
@@ -134,4 +138,9 @@ def fit_student(  # noqa: PLR0913 - one call site per model; a bag of options wo
         name=name,
         resume=Resume(checkpoints, optimized, lambda: projections) if checkpoints else None,
     )
-    return FittedStudent(model, fit)
+    if not two_heads:
+        return FittedStudent(model, fit, SERVING_ALONE)
+    mix = fit_mix(both_heads(model, source, validation), model.wide_scale)
+    progress.note(f"{name}: serves {mix.serving:.2f} of the labels' head and {mix.auxiliary:.2f} of the teacher's")
+    model.mix_heads(mix.serving, mix.auxiliary)
+    return FittedStudent(model, fit, mix)

@@ -215,7 +215,7 @@ def train_student(
     )
     platt = calibrate(fitted.model, dataset)
     save_file(fitted.model.state_dict(), folder / "student.safetensors")
-    _write_fit(folder, fitted.fit, platt=asdict(platt))
+    _write_fit(folder, fitted.fit, platt=asdict(platt), mix=fitted.mix._asdict())
 
 
 def calibrate(model: RankingModel, dataset: Dataset) -> Platt:

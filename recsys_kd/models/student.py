@@ -3,7 +3,7 @@
 W [e1; e2; ..] = sum_f W_f e_f, and sum_{i<j} e_i . e_j = (|S|^2 - sum_f |e_f|^2) / 2 with S = sum_f e_f, so everything
 a field adds can later be folded into one table row (see `recsys_kd.tables.CompiledStudent`).
 Two heads share the body: the serving head learns the labels, the auxiliary head the teacher's soft labels, which keeps
-the served probability calibrated (arXiv 2408.14678).
+the served probability calibrated (arXiv 2408.14678). Once trained, the serving head may take the auxiliary one in.
 """
 
 from collections.abc import Mapping
@@ -78,6 +78,22 @@ class Student(nn.Module):
         """Take over the first numbers of every row [rows, k], by vocabulary; others stay as they are."""
         for name, rows in embeddings.items():
             self.tables[key(name)][:, : rows.shape[1]] = torch.from_numpy(rows)
+
+    @property
+    def wide_scale(self) -> float:
+        """How often the auxiliary head counts the wide part; the serving head counts it once."""
+        return float(self.auxiliary_scale.detach())
+
+    @torch.no_grad()
+    def mix_heads(self, serving: float, auxiliary: float) -> None:
+        """Let the serving head's logit be serving * its own + auxiliary * the other head's, but for its slope.
+
+        The wide part counts once in what is served, so the mix is divided by how often it would count; Platt scaling
+        puts the slope right. Shares are at least 0, and such that the wide part counts.
+        """
+        scale = serving + auxiliary * self.wide_scale
+        for mine, other in zip(self.serving_head.parameters(), self.auxiliary_head.parameters(), strict=True):
+            mine.copy_((serving * mine + auxiliary * other) / scale)
 
     def _add_field(self, field: Field, d: int, first: int, fan_in: int) -> None:
         columns = d if field.is_lookup or field.kind == "vector" else field.dim

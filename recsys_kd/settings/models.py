@@ -122,12 +122,19 @@ class DistilConfig(StrictConfig):
     assistant_width: int | None = Field(None, ge=1, le=1024)
     """Width of those students; the student's own where absent."""
     head: Literal["auxiliary", "single"] = "auxiliary"
-    """Soft labels train a head of their own (the served probability stays calibrated), or the serving head."""
+    """Soft labels train a head of their own, or the serving head.
+
+    Of two heads the mix is served that fits the validation days; its probability stays calibrated."""
 
     @property
     def over_requests(self) -> bool:
         """Whether a term compares the rows of a request."""
         return not OVER_REQUESTS.isdisjoint(self.losses)
+
+    @property
+    def teaches_auxiliary(self) -> bool:
+        """Whether soft labels train the auxiliary head."""
+        return self.head == "auxiliary" and not OVER_FEATURES.issuperset(self.losses)
 
     @property
     def over_features(self) -> bool:

@@ -1,0 +1,105 @@
+"""A student's two heads read as one: what the validation days make of the labels' head and the teacher's.
+
+The serving head has learned labels alone, the auxiliary head what the teacher says; each ranks what the other does not.
+Their mix is a logistic regression of the labels on both logits (stacked generalization, Wolpert, Neural Networks 5,
+1992). It is calibrated by its fit, and weighs nothing: both heads read the same sums, so the mix is a head again.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from recsys_kd.distil.loop import SCORE_ROWS, auc
+from recsys_kd.distil.losses import hard_bce
+from recsys_kd.models.source import RowSource
+from recsys_kd.models.student import Student
+
+_FIT_ROWS = 262_144
+
+
+class Heads(NamedTuple):
+    """Both heads' logits of some rows, with their labels and weights; float64 [N] each."""
+
+    serving: Tensor
+    auxiliary: Tensor
+    label: Tensor
+    weight: Tensor
+
+
+class Mix(NamedTuple):
+    """What is served: serving * the serving head's logit + auxiliary * the auxiliary head's + offset."""
+
+    serving: float
+    auxiliary: float
+    offset: float
+
+
+SERVING_ALONE = Mix(1.0, 0.0, 0.0)
+
+
+@torch.no_grad()
+def both_heads(model: Student, source: RowSource, rows: range) -> Heads:
+    """Return what both heads say of some rows."""
+    model.eval()
+    parts = []
+    for at in range(rows.start, rows.stop, SCORE_ROWS):
+        batch = source.batch(np.arange(at, min(at + SCORE_ROWS, rows.stop)))
+        logits = model(batch)
+        label, weight = torch.from_numpy(batch.label), torch.from_numpy(batch.weight)
+        parts.append([logits.serving, logits.auxiliary, label, weight])
+    return Heads(*(torch.cat(column).double() for column in zip(*parts, strict=True)))
+
+
+def fit_mix(heads: Heads, scale: float) -> Mix:
+    """Return the mix of least logloss; the serving head alone where one class is missing.
+
+    A head that would count against what it says counts nothing: it is but noise beside the other. scale: how often
+    the auxiliary head counts the wide part, which a mix must not turn round.
+    """
+    mix = _least_loss(heads)
+    return mix if mix.serving + mix.auxiliary * scale > 0 else SERVING_ALONE
+
+
+def _least_loss(heads: Heads) -> Mix:
+    counted = torch.nonzero(heads.weight > 0).squeeze(1)
+    some = counted[:: max(1, -(-len(counted) // _FIT_ROWS))]
+    serving, auxiliary, label, weight = (column[some] for column in heads)
+    if not len(some) or float(label.min()) == float(label.max()):
+        return SERVING_ALONE
+    whole = _regression([serving, auxiliary], label, weight)
+    if min(whole[:2]) > 0:
+        return Mix(*whole)
+    alone, offset = _regression([serving], label, weight)
+    by_teacher, its_offset = _regression([auxiliary], label, weight)
+    if whole[1] > 0 and by_teacher > 0:
+        return Mix(0.0, by_teacher, its_offset)
+    return Mix(alone, 0.0, offset) if alone > 0 else SERVING_ALONE
+
+
+def mixed_metrics(model: Student, source: RowSource, rows: range) -> tuple[float, float]:
+    """Return logloss in nats and AUC of a student on some rows, read by the mix that fits them."""
+    heads = both_heads(model, source, rows)
+    mix = fit_mix(heads, model.wide_scale)
+    logit = mix.serving * heads.serving + mix.auxiliary * heads.auxiliary + mix.offset
+    return float(hard_bce(logit, heads.label, heads.weight)), auc(logit, heads.label, heads.weight)
+
+
+def _regression(inputs: list[Tensor], label: Tensor, weight: Tensor) -> list[float]:
+    """Return the slopes, then the offset, of the logistic regression of labels on inputs, [N] each."""
+    x = torch.stack(inputs, dim=1)
+    spread = x.std(dim=0, correction=0).clamp_min(1e-9)
+    theta = torch.zeros(len(inputs) + 1, dtype=torch.float64, requires_grad=True)
+    optimizer = torch.optim.LBFGS([theta], max_iter=100, line_search_fn="strong_wolfe")
+
+    def loss() -> Tensor:
+        optimizer.zero_grad()
+        found = hard_bce((x / spread) @ theta[:-1] + theta[-1], label, weight)
+        found.backward()  # type: ignore[no-untyped-call]
+        return found
+
+    optimizer.step(loss)  # type: ignore[no-untyped-call]
+    slopes = theta.detach()[:-1] / spread
+    found: list[float] = [*slopes.tolist(), float(theta[-1].detach())]
+    return found if np.isfinite(found).all() else [0.0] * len(found)
