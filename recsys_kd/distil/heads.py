@@ -79,11 +79,14 @@ def _least_loss(heads: Heads) -> Mix:
 
 
 def mixed_metrics(model: Student, source: RowSource, rows: range) -> tuple[float, float]:
-    """Return logloss in nats and AUC of a student on some rows, read by the mix that fits them."""
+    """Return logloss in nats of the labels' head, and AUC of the mix that fits some rows.
+
+    The mix is calibrated by its fit to these very rows: its loss would stand beside others' that are not.
+    """
     heads = both_heads(model, source, rows)
     mix = fit_mix(heads, model.wide_scale)
-    logit = mix.serving * heads.serving + mix.auxiliary * heads.auxiliary + mix.offset
-    return float(hard_bce(logit, heads.label, heads.weight)), auc(logit, heads.label, heads.weight)
+    logit = mix.serving * heads.serving + mix.auxiliary * heads.auxiliary
+    return float(hard_bce(heads.serving, heads.label, heads.weight)), auc(logit, heads.label, heads.weight)
 
 
 def _regression(inputs: list[Tensor], label: Tensor, weight: Tensor) -> list[float]:

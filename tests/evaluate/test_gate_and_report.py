@@ -90,6 +90,17 @@ def test_the_report_says_what_decides_which_epoch_is_kept():
     assert "Kept is the epoch" not in render(report(fits={}))
 
 
+def test_the_report_says_what_is_served_of_a_students_two_heads():
+    epochs = [{"train_loss": 0.6, "validation_loss": 0.58, "validation_auc": 0.71}]
+
+    def page(auxiliary):
+        mix = {"serving": 0.36, "auxiliary": auxiliary, "offset": 0.1}
+        return render(report(fits={"student": {"epochs": epochs, "best": 0, "mix": mix}}))
+
+    assert "serves 0.36 of the one that learned labels and 0.48 of the one that learned the" in page(0.48)
+    assert "the student serves" not in page(0.0)
+
+
 def test_an_equal_model_passes_and_a_worse_one_is_held_back_with_the_reason():
     assert decide(GateConfig(max_ece=0.2), evaluation(), SUBJECT, (10,)).passed
     verdict = decide(GateConfig(max_ece=0.9), evaluation(noise=2.0), SUBJECT, (10,))
