@@ -35,6 +35,15 @@ class Mix(NamedTuple):
     auxiliary: float
     offset: float
 
+    def told(self) -> str:
+        """Return the mix in words."""
+        if self.auxiliary == 0:
+            return "serves the labels' head alone: the teacher's adds nothing on the validation days"
+        if self.serving == 0:
+            return "serves the teacher's head alone: the labels' adds nothing on the validation days"
+        shares = f"{self.serving:.2f} times the labels' logit and {self.auxiliary:.2f} times the teacher's"
+        return f"serves both heads, {shares}, as fits the validation days best"
+
 
 SERVING_ALONE = Mix(1.0, 0.0, 0.0)
 

@@ -80,9 +80,10 @@ def recover(
     before = _auc(module, data)
     _Fitting(module, data, config, distil, seed).run(progress, name, checkpoints)
     after = _auc(module, data)
-    progress.note(f"{name}: validation AUC {before:.4f} -> {after:.4f}")
-    # Not `after <= before`: a fit that diverged to NaN must be thrown away too.
-    return Recovered(module.compiled() if after > before else start, before, after)
+    helped = after > before  # not `after <= before`: a fit that diverged to NaN must be thrown away too
+    told = "" if helped else "; no better, so it is thrown away"
+    progress.note(f"{name}: validation AUC {before:.4f} -> {after:.4f}{told}")
+    return Recovered(module.compiled() if helped else start, before, after)
 
 
 class _Fitting:

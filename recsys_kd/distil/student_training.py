@@ -141,6 +141,6 @@ def fit_student(  # noqa: PLR0913 - one call site per model; a bag of options wo
     if not two_heads:
         return FittedStudent(model, fit, SERVING_ALONE)
     mix = fit_mix(both_heads(model, source, validation), model.wide_scale)
-    progress.note(f"{name}: serves {mix.serving:.2f} of the labels' head and {mix.auxiliary:.2f} of the teacher's")
+    progress.note(f"{name}: {mix.told()}")
     model.mix_heads(mix.serving, mix.auxiliary)
     return FittedStudent(model, fit, mix)

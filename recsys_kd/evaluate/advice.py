@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import replace
-from math import floor, isfinite, log10
+from math import ceil, floor, isfinite, log10
 
 from recsys_kd.evaluate.evaluation import Evaluation, Interval
 from recsys_kd.evaluate.gate import Check, Verdict, metric_name
@@ -12,6 +12,8 @@ NAME = "next step"
 _LESS = {"bytes": "fewer", "keep_rows": "a smaller share", "threshold": "a higher one"}
 SMALL_LOG = 400_000
 """Training rows under which more days, or a better start, are worth most."""
+_MOST_DAYS = 10.0
+"""More than so many times the test days nobody can wait for."""
 
 
 def with_next_step(verdict: Verdict, recipe: Recipe, evaluation: Evaluation, train_rows: int) -> Verdict:
@@ -75,11 +77,14 @@ def _too_wide(recipe: Recipe, name: str, delta: Interval) -> Iterator[str]:
     """Yield what helps where the mean is within the margin and only its interval reaches beyond."""
     margin: float = getattr(recipe.gate, name)
     if delta.value > -margin and isfinite(delta.low):
-        wide = (delta.value - delta.low) / (delta.value + margin)
+        times = ((delta.value - delta.low) / (delta.value + margin)) ** 2
+        days = "split.column" if recipe.split.column else "split.test_days"
+        more = f"some {ceil(times * 10 - 1e-6) / 10:.1f} times the test rows ({days}) would do, or " * (
+            times < _MOST_DAYS
+        )
         yield (
-            f"the loss is within gate.{name} and its interval is too wide to show it: some {wide**2:.1f} times the "
-            f"test rows ({'split.column' if recipe.split.column else 'split.test_days'}) would do, or a margin of "
-            f"{_up(-delta.low):g}"
+            f"the loss is within gate.{name} and its interval is too wide to show it: {more}a margin of "
+            f"{_up(-delta.low):g}{'' if more else ' would do'}"
         )
 
 

@@ -94,7 +94,9 @@ def _small_enough(subject: Subject, ratio: float) -> Check:
 
 def _distillation_pays(evaluation: Evaluation, metric: str) -> Check:
     delta = evaluation.deltas["served - control served"][metric]
-    if delta.low > 0:
+    if delta.value == delta.low == delta.high == 0:
+        words = "both score alike"
+    elif delta.low > 0:
         words = "distillation pays"
     elif delta.high < 0:
         words = "the control, without teacher, is better: look at student - control, and at the teacher's age"

@@ -89,7 +89,8 @@ def find_warm(recipe: Recipe, dataset: Dataset, champion: str | None, progress: 
             progress.note(f"warm start: {digest[:12]} has other fields or layers; training on all rows")
             return None
         digest = parent
-    progress.note("warm start: no student was taught before tonight's rows; training on all of them")
+    why = f"{champion[:12]} goes on from none that was" if champion else "there is no champion that was"
+    progress.note(f"warm start: {why} taught before tonight's rows; training on all of them")
     return None
 
 

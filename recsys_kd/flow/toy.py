@@ -110,7 +110,8 @@ class Toy:
             for before, after in pairwise(("teacher", "article student", "article pruned", "article rounded"))
         )
         return (
-            f"Why the article's chain loses 15: its student stops too early, which alone costs {early:.1f} points. "
+            f"Why the article's chain loses 15 points (here {early + cut + rounded:.1f}): its student stops too early, "
+            f"which alone costs {early:.1f}. "
             f"Zeroing weights below {THRESHOLD} removes {self.removed:.0%} of them and costs {cut:.1f} more, rounding "
             f"to {STEP} costs {rounded:.1f} more, as long as weights happen to be about 1. But both sizes are "
             f"absolute: with features in units {_UNITS:g} times smaller the same function has smaller first "

@@ -43,10 +43,20 @@ def training(dataset, soft=None):
     return Training(dataset, dataset.item_rows, numbers(splits["train"]), numbers(splits["validation"]), soft)
 
 
-def run(dataset, student, soft=None, **config):
+class Told(type(SILENT)):
+    """Progress that keeps what it is told."""
+
+    def __init__(self):
+        self.said = []
+
+    def note(self, text):
+        self.said.append(text)
+
+
+def run(dataset, student, soft=None, progress=SILENT, **config):
     module = CompiledModule(student, OfflineModel(student, dataset).moves)
     settings = RecoveryConfig(batch_size=512, **config)
-    return recover(module, training(dataset, soft), settings, DistilConfig(), 1, SILENT, "recovery")
+    return recover(module, training(dataset, soft), settings, DistilConfig(), 1, progress, "recovery")
 
 
 def arrays_of(student):
@@ -91,8 +101,9 @@ def test_a_teacher_pulls_the_student_to_itself(dataset, pruned):
 
 
 def test_a_fit_that_does_not_help_is_thrown_away(dataset, pruned):
-    found = run(dataset, pruned, row_lr=1e4, lr=1e4)
-    assert not found.helped
+    told = Told()
+    found = run(dataset, pruned, progress=told, row_lr=1e4, lr=1e4)
+    assert not found.helped and told.said[-1].endswith("; no better, so it is thrown away")
     rows = numbers(dataset.splits["test"])
     assert np.array_equal(score_sample(found.student, dataset, rows), score_sample(pruned, dataset, rows))
 

@@ -61,6 +61,11 @@ def test_an_interval_that_is_too_wide_names_the_days_and_the_margin_that_would_d
     said = advice(tmp_path, lost(0.001, 0.001, half=0.016))
     assert "some 4.0 times the test rows (split.test_days) would do, or a margin of 0.019" in said
     assert judged(tmp_path, lost(0.001, 0.001, half=0.016), gate={"teacher_margin": 0.019}).passed
+    # -0.002 +- 0.0081: the square of 1.01, told as a number that is enough.
+    assert "some 1.1 times the test rows" in advice(tmp_path, lost(0.001, 0.001, half=0.0081))
+    # -0.002 +- 0.04: 25 times the days are no advice.
+    said = advice(tmp_path, lost(0.001, 0.001, half=0.04))
+    assert "too wide to show it: a margin of 0.043 would do" in said and "times the test" not in said
 
 
 @pytest.mark.parametrize(

@@ -97,8 +97,8 @@ def test_the_report_says_what_is_served_of_a_students_two_heads():
         mix = {"serving": 0.36, "auxiliary": auxiliary, "offset": 0.1}
         return render(report(fits={"student": {"epochs": epochs, "best": 0, "mix": mix}}))
 
-    assert "serves 0.36 of the one that learned labels and 0.48 of the one that learned the" in page(0.48)
-    assert "the student serves" not in page(0.0)
+    assert "serves 0.36 times the logit of its head that learned labels plus 0.48 times that of its head" in page(0.48)
+    assert "student serves" not in page(0.0)
 
 
 def test_an_equal_model_passes_and_a_worse_one_is_held_back_with_the_reason():
@@ -107,6 +107,11 @@ def test_an_equal_model_passes_and_a_worse_one_is_held_back_with_the_reason():
     assert not verdict.passed
     failed = [c for c in verdict.checks if c.gates and not c.passed]
     assert [c.name for c in failed] == ["auc against the teacher"] and "margin of 0.01" in failed[0].sentence
+
+
+def test_a_student_that_is_its_control_is_told_to_score_alike():
+    checks = decide(GateConfig(max_ece=0.2), evaluation(), SUBJECT, (10,)).checks
+    assert next(c for c in checks if c.name == "against control").sentence.endswith(": both score alike")
 
 
 def test_the_interval_decides_not_the_mean():

@@ -45,7 +45,9 @@ def test_the_second_night_trains_on_its_new_rows_and_a_night_again_comes_to_the_
     first, second = until(recipe, days[-1]), until(recipe, days[-1] + 1)
     told = Told()
     run(first, told)
-    assert "warm start: no student was taught before tonight's rows; training on all of them" in told.said
+    assert (
+        "warm start: there is no champion that was taught before tonight's rows; training on all of them" in told.said
+    )
     champion = open_registry(recipe).state(recipe.name).aliases["champion"].digest
     told = Told()
     night = run(second, told)

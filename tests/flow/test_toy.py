@@ -31,3 +31,5 @@ def test_our_chain_loses_at_most_a_point_and_says_why_the_articles_loses_more():
     assert found["lost"] == [accuracy["teacher"] - accuracy["served"]] and found["lost"][0] <= 1
     assert accuracy["teacher"] > 95 and accuracy["article student"] < 90
     assert "its student stops too early" in found["why"] and 0 < found["removed"] < 0.5
+    lost = accuracy["teacher"] - accuracy["article rounded"]
+    assert f"loses 15 points (here {lost:.1f})" in found["why"]
