@@ -42,13 +42,14 @@ def distil(
     check_log(loaded)
     from recsys_kd.flow.study import study
 
-    asked = [name.strip() for name in arms.split(",") if name.strip()]
+    asked = list(dict.fromkeys(name.strip() for name in arms.split(",") if name.strip()))
     done = study(loaded, seeds, asked, progress())
     command = f"recsys-kd study distil {recipe} --seeds {seeds}" + (f" --arms {','.join(asked)}" if asked else "")
     created = dt.datetime.now(dt.UTC).isoformat(timespec="seconds")
     page = render_study(done.name, done.found, done.what, done.warnings, command, created)
     plain = {**done.to_json(), "command": command, "created": created}
-    html = write_study(page, plain, loaded.store / loaded.name / "reports" / f"study-{created[:10]}")
+    folder = f"study-{created[:19].replace(':', '')}"  # by the second: studies of one day differ in their arms
+    html = write_study(page, plain, loaded.store / loaded.name / "reports" / folder)
     if as_json:
         typer.echo(json.dumps({**plain, "report": str(html)}))
         return

@@ -65,5 +65,8 @@ def test_the_command_prints_one_document_and_writes_its_page(shop, recipe, tmp_p
     found = json.loads(done.stdout)
     assert [a["name"] for a in found["arms"]] == ["teacher", "control", "recipe"] and found["seeds"] == [7]
     assert "<svg" in (tmp_path / "store" / "studied" / "reports").joinpath(*found["report"].split("/")[-2:]).read_text()
+    again = subprocess.run([*command, "recipe,recipe", "--json"], capture_output=True, text=True, check=False)
+    twice = json.loads(again.stdout)
+    assert twice["command"] == found["command"] and twice["report"] != found["report"]
     wrong = subprocess.run([*command, "nothing"], capture_output=True, text=True, check=False)
     assert wrong.returncode == 2 and "--arms: 'nothing' is none of" in wrong.stderr
