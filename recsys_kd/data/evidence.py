@@ -27,7 +27,7 @@ from recsys_kd.errors import InputError
 from recsys_kd.progress import SILENT, Progress
 from recsys_kd.settings import SplitConfig
 
-_NEEDED = ("user_id", "item_id", "timestamp", "label", "request_id", "split")
+_NEEDED = ("user_id", "item_id", "timestamp", "label", "request_id", "weight", "split")
 _SPOKEN = {"train": "training", "validation": "validation", "test": "test"}
 _NEVER = (np.iinfo(np.int64).max, np.iinfo(np.int64).min)
 
@@ -36,16 +36,22 @@ class ConstantLabel(InputError):
     """Every label of a split is the same: there is nothing to learn, or to judge by."""
 
 
+class NothingWeighs(InputError):
+    """Every row of a split has weight 0: it counts in nothing."""
+
+
 @dataclass
 class Evidence:
-    """Of one split. positives: labels above half of `label_max`, of which `lowest` and `highest` are shares.
+    """Of one split. positives: rows of weight above 0 whose label is above half of `label_max`.
 
-    soft: labels strictly between 0 and `label_max`.
+    weightless: rows of weight 0, which count in nothing that is fitted, chosen or decided. lowest, highest: labels of
+    the other rows, as shares of `label_max`. soft: labels strictly between 0 and `label_max`.
     users: 0 where they are not counted, as those of training rows, of which there may be too many to hold.
     first, last: ms UTC.
     """
 
     rows: int = 0
+    weightless: int = 0
     positives: int = 0
     soft: int = 0
     users: int = 0
@@ -56,8 +62,8 @@ class Evidence:
 
     @property
     def negatives(self) -> int:
-        """Rows that are not positive."""
-        return self.rows - self.positives
+        """Rows of weight above 0 that are not positive."""
+        return self.rows - self.weightless - self.positives
 
     @property
     def rarer(self) -> int:
@@ -73,38 +79,51 @@ class Evidence:
     def line(self) -> str:
         """Return the counts in words."""
         users = f", {self.users:,} users" if self.users else ""
-        return f"{self.rows:,} rows of {self.days}, {self.positives:,} positive{users}"
+        weights = f" of weight above 0 ({self.weightless:,} rows have weight 0)" if self.weightless else ""
+        return f"{self.rows:,} rows of {self.days}, {self.positives:,} positive{weights}{users}"
 
     def to_json(self) -> dict[str, Any]:
         """Return plain values; users are None where nobody counted them."""
-        return {"rows": self.rows, "positives": self.positives, "users": self.users or None, "days": self.days}
+        counts = {"rows": self.rows, "weightless": self.weightless, "positives": self.positives}
+        return {**counts, "users": self.users or None, "days": self.days}
 
-    def add(self, stamp: NDArray[np.generic], label: NDArray[np.generic]) -> None:
-        """Count some rows, but for their users."""
+    def add(
+        self, stamp: NDArray[np.generic], label: NDArray[np.generic], weight: NDArray[np.generic] | None = None
+    ) -> None:
+        """Count some rows [N], but for their users; weight: 1 where absent."""
         if len(label) == 0:
             return
         self.rows += len(label)
         shares = np.asarray(label)
-        self.positives += int(np.count_nonzero(shares > 0.5))
         self.soft += int(np.count_nonzero((shares > 0) & (shares < 1)))
         self.first, self.last = min(self.first, int(stamp.min())), max(self.last, int(stamp.max()))
-        self.lowest, self.highest = min(self.lowest, float(label.min())), max(self.highest, float(label.max()))
+        counted = shares if weight is None else shares[np.asarray(weight) > 0]
+        self.weightless += len(shares) - len(counted)
+        self.positives += int(np.count_nonzero(counted > 0.5))
+        self.lowest = float(counted.min(initial=self.lowest))
+        self.highest = float(counted.max(initial=self.highest))
 
     def check_varies(self, name: str, stray: str = "") -> None:
-        """Raise ConstantLabel where a split's labels are all the same.
+        """Raise ConstantLabel where a split's labels are all the same, NothingWeighs where no row counts.
 
         name: the split's; stray: what there is to say of rows far behind all others.
         """
         if self.rows == 0 or self.lowest < self.highest:
             return
+        if self.weightless == self.rows:
+            raise NothingWeighs(
+                f"data.columns.weight: all {self.rows:,} {_SPOKEN[name]} rows ({self.days}) have weight 0 and count "
+                "in nothing; name a column in which rows that are to count have a weight above 0, or leave it out"
+            )
         advice = (
             "name a column that holds both outcomes (positives only: see `recsys-kd import`)"
             if name == "train"
             else f"they lie in {self.days}: {stray or 'choose `split` so that every part holds both outcomes'}"
         )
-        raise ConstantLabel(
-            f"data.columns.label: all {self.rows:,} {_SPOKEN[name]} rows have label {self.lowest:g}; {advice}"
-        )
+        counted = f"{self.rows - self.weightless:,} {_SPOKEN[name]} rows"
+        if self.weightless:
+            counted += f" of weight above 0 (data.columns.weight; {self.weightless:,} more have weight 0)"
+        raise ConstantLabel(f"data.columns.label: all {counted} have label {self.lowest:g}; {advice}")
 
 
 def of_dataset(dataset: Dataset) -> dict[str, Evidence]:
@@ -113,7 +132,7 @@ def of_dataset(dataset: Dataset) -> dict[str, Evidence]:
     for name, part in dataset.splits.items():
         cut = slice(part.start, part.stop)
         found[name] = Evidence()
-        found[name].add(dataset.column("timestamp")[cut], dataset.column("label")[cut])
+        found[name].add(*(dataset.column(column)[cut] for column in ("timestamp", "label", "weight")))
         if name != "train":
             found[name].users = len(np.unique(dataset.column("user")[cut]))
     return found
@@ -150,7 +169,8 @@ class _Tally:
         rank = self._rank(batch, stamp, good)
         for number, name in enumerate(SPLITS):
             mine = rank == number
-            self.parts[name].add(stamp[mine], rows.label[good][mine])
+            weight = rows.numbers["weight"][good][mine] if "weight" in rows.numbers else None
+            self.parts[name].add(stamp[mine], rows.label[good][mine], weight)
             if name in self.users:
                 self.users[name].update(np.unique(rows.user[good][mine]).tolist())
 

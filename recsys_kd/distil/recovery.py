@@ -179,8 +179,9 @@ def _step(
 
 @torch.no_grad()
 def _auc(module: CompiledModule, data: Training) -> float:
-    """Return the validation AUC."""
+    """Return the validation AUC, each row with its weight, as the epochs before were chosen by."""
     parts = np.array_split(data.validation, max(1, len(data.validation) // _SCORE_ROWS))
     batches = [data.source.batch(index) for index in parts]
     score = torch.cat([module(batch, data.items[index]) for batch, index in zip(batches, parts, strict=True)])
-    return auc(score, torch.from_numpy(np.concatenate([batch.label for batch in batches])))
+    label, weight = (np.concatenate([getattr(batch, name) for batch in batches]) for name in ("label", "weight"))
+    return auc(score, torch.from_numpy(label), torch.from_numpy(weight))

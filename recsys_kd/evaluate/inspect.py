@@ -74,6 +74,7 @@ def inspect_sample(scores: Mapping[str, Scores], sample: Sample) -> tuple[str, .
     """Return warnings about rows that can be compared; raise where they can't. Arrays [N]."""
     if len(scores) < 2:
         raise OneModel("a comparison needs a control and at least one treatment; name two scores")
+    _check_weights(sample)
     positives = int(sample.positive.sum())
     if positives in (0, len(sample.label)):
         what = "clicked" if positives else "not clicked"
@@ -92,6 +93,17 @@ def inspect_sample(scores: Mapping[str, Scores], sample: Sample) -> tuple[str, .
     if sample.persons == len(sample.label):
         notes.append("every user has one row: GAUC is undefined, and pairs within users tell nothing")
     return tuple(notes)
+
+
+def _check_weights(sample: Sample) -> None:
+    """Raise OneClass where the rows that count are all clicked, or none is; labels alone are looked at elsewhere."""
+    counted = sample.weight > 0
+    positives, rows = int((sample.positive & counted).sum()), int(counted.sum())
+    if rows < len(sample.label) and positives in (0, rows):
+        raise OneClass(
+            f"weight: of {rows:,} rows of weight above 0 (of {len(sample.label):,} in all) {positives:,} are clicked; "
+            "nothing can be ranked, give weights above 0 to rows of both outcomes"
+        )
 
 
 def _soft_labels(sample: Sample) -> list[str]:

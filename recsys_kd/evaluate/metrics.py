@@ -1,5 +1,7 @@
 """Metrics of rows, each with the sums per user from which all intervals are made.
 
+Rows count their weight in AUC, logloss, normalized entropy and ECE, as in what is fitted; in GAUC each counts one.
+
 Ties: equal scores count half in AUC and GAUC, and always share a calibration bin, so that no metric depends on the
 order of the log. Scores are float32 or float64 logits, ordered as they were logged; sums are float64.
 """
@@ -17,37 +19,42 @@ from recsys_kd.evaluate.sums import UNDEFINED, Measured, UserSums, ratio, ratio_
 
 
 def _pairs_won(at: Sorted, sample: Sample) -> tuple[Floats, Floats]:
-    """Return per user twice the pairs (click, no click) in the right order, ties half: of its clicks, of its others."""
-    of_clicks, of_others = np.zeros(sample.clusters), np.zeros(sample.clusters)
-    clicks, others_before = int(sample.positive.sum()), 0
+    """Return per user twice the pairs (click, no click) in the right order, ties half: of its clicks, of its others.
+
+    A pair counts the product of its weights. Sums run on from block to block, so that blocks change no bit.
+    """
+    won = np.zeros(2 * sample.clusters)
+    clicks = float(sample.weight[sample.positive].sum(dtype=np.float64))
+    clicks_before = others_before = 0.0
     for part in at.blocks():
         rows = at.rows(part)
-        up, user = sample.positive[rows], sample.cluster[rows]
-        others = np.concatenate([[0], np.cumsum(~up, dtype=np.int64)]) + others_before
+        up, weight = sample.positive[rows], sample.weight[rows].astype(np.float64)
+        ups = np.cumsum(np.append(clicks_before, weight * up))
+        downs = np.cumsum(np.append(others_before, weight * ~up))
         heads = at.heads(part)
         ends = np.append(heads[1:], len(rows))
-        twice_below = np.repeat(others[heads] + others[ends], ends - heads)
-        twice_above = 2 * clicks - (np.repeat(heads + ends, ends - heads) + 2 * part.start - twice_below)
-        of_clicks += np.bincount(user[up], weights=twice_below[up], minlength=sample.clusters)
-        of_others += np.bincount(user[~up], weights=twice_above[~up], minlength=sample.clusters)
-        others_before = int(others[-1])
-    return of_clicks, of_others
+        group = np.repeat(np.arange(len(heads)), ends - heads)
+        twice_below, twice_above = downs[heads] + downs[ends], 2 * clicks - (ups[heads] + ups[ends])
+        weight *= np.where(up, twice_below[group], twice_above[group])
+        np.add.at(won, sample.cluster[rows] + np.where(up, 0, sample.clusters), weight)
+        clicks_before, others_before = ups[-1], downs[-1]
+    return won[: sample.clusters], won[sample.clusters :]
 
 
 def auc(score: Scores | Values, sample: Sample, at: Sorted | None = None) -> Measured:
-    """Return the area under the ROC curve, ties half; NaN where one class is missing.
+    """Return the area under the ROC curve, ties half, pairs by their weights' product; NaN where a class is missing.
 
     Its sums are those of the placement values of both classes: totals give AUC up to a term of order 1/users (the
     degenerate part of a two-sample U-statistic). Source: DeLong et al. 1988.
     """
-    count = int(sample.positive.sum())
-    downs = len(score) - count
+    ups = sample.summed(lambda rows: sample.weight[rows] * sample.positive[rows])
+    others = sample.summed(lambda rows: sample.weight[rows] * ~sample.positive[rows])
+    count, downs = float(ups.sum()), float(others.sum())
     if 0 in (count, downs):
         return UNDEFINED
     of_clicks, of_others = _pairs_won(at or sort_scores(scores_of(score).order), sample)
     value = float(of_clicks.sum() / (2.0 * count * downs))
-    ups, rows = sample.by_cluster(sample.positive), np.bincount(sample.cluster, minlength=sample.clusters)
-    columns = np.stack([of_clicks / (2.0 * downs), ups, of_others / (2.0 * count), rows - ups], axis=1)
+    columns = np.stack([of_clicks / (2.0 * downs), ups, of_others / (2.0 * count), others], axis=1)
 
     def of(totals: Floats) -> Floats:
         return ratio_of(totals[..., :2]) + ratio_of(totals[..., 2:]) - value
@@ -121,15 +128,16 @@ def _normalized(totals: Floats) -> Floats:
 
 @dataclass(frozen=True)
 class CalibrationPoint:
-    """One bin of equally many rows."""
+    """One bin of equally many rows; predicted and observed are means by weight, `weight` is the rows' sum."""
 
     predicted: float
     observed: float
     rows: int
+    weight: float
 
 
 def _bins(bins: int, at: Sorted) -> tuple[slice, ...]:
-    """Return bins of equal mass as slices of the sorted rows; rows of one score share a bin, so they may be unequal."""
+    """Return bins of equally many rows as slices of the sorted; equal scores share a bin, so they may be unequal."""
     n, wanted = len(at), min(bins, len(at))
     return at.whole(np.cumsum([n // wanted + (i < n % wanted) for i in range(wanted - 1)], dtype=np.int64))
 
@@ -141,13 +149,24 @@ def _calibration(logit: Values, sample: Sample, bins: int, at: Sorted) -> tuple[
     for i, part in enumerate(parts):
         rows = at.rows(part)
         p, label = expit(logit[rows].astype(np.float64)), sample.label[rows]
-        columns[:, i] = np.bincount(sample.cluster[rows], weights=p - label, minlength=sample.clusters)
-        points.append(CalibrationPoint(float(p.mean()), float(label.mean(dtype=np.float64)), len(rows)))
-    columns[:, -1] = np.bincount(sample.cluster, minlength=sample.clusters)
-    value = ece(tuple(points))
-    signs = np.sign([p.predicted - p.observed for p in points])
-    sums = UserSums(columns, _gaps, np.append(signs, -value) / len(at))
-    return tuple(points), Measured(value, sums, _lift_of_chance(columns))
+        weight = sample.weight[rows].astype(np.float64)
+        columns[:, i] = np.bincount(sample.cluster[rows], weights=(p - label) * weight, minlength=sample.clusters)
+        points.append(_point(p, label, weight))
+    columns[:, -1] = sample.by_cluster(sample.weight)
+    counted = tuple(point for point in points if point.weight > 0)
+    if not counted:
+        return (), UNDEFINED
+    value = ece(counted)
+    signs = np.sign([p.predicted - p.observed if p.weight > 0 else 0.0 for p in points])
+    sums = UserSums(columns, _gaps, np.append(signs, -value) / columns[:, -1].sum())
+    return counted, Measured(value, sums, _lift_of_chance(columns))
+
+
+def _point(p: Floats, label: NDArray[np.float32], weight: Floats) -> CalibrationPoint:
+    """Return a bin's point; NaN means where all of its rows have weight 0."""
+    total = float(weight.sum())
+    predicted, observed = (float((v * weight).sum() / total) if total > 0 else np.nan for v in (p, label))
+    return CalibrationPoint(predicted, observed, len(p), total)
 
 
 def _lift_of_chance(columns: Floats) -> float:
@@ -156,10 +175,10 @@ def _lift_of_chance(columns: Floats) -> float:
     The mean of |gap + noise| is furthest above |gap| where gap is 0. Source of the bias: Roelofs et al. 2022, Kumar et
     al. 2019; the latter's correction by simulation takes off 41% of it for a calibrated model, this all of it.
     """
-    users, rows = len(columns), columns[:, -1].sum()
-    residual = columns[:, :-1] - columns[:, -1:] * (columns[:, :-1].sum(axis=0) / rows)
+    users, total = len(columns), columns[:, -1].sum()
+    residual = columns[:, :-1] - columns[:, -1:] * (columns[:, :-1].sum(axis=0) / total)
     variance = np.einsum("ub,ub->b", residual, residual) * (users / max(users - 1, 1))
-    return float(np.sqrt(2.0 / np.pi) * np.sqrt(variance).sum() / rows)
+    return float(np.sqrt(2.0 / np.pi) * np.sqrt(variance).sum() / total)
 
 
 def _gaps(totals: Floats) -> Floats:
@@ -168,15 +187,17 @@ def _gaps(totals: Floats) -> Floats:
 
 
 def calibration(score: Scores | Values, sample: Sample, bins: int) -> tuple[CalibrationPoint, ...]:
-    """Return mean probability and mean label in bins of equal mass, lowest first; equal scores share a bin."""
+    """Return mean probability and mean label, by weight, in bins of equally many rows, lowest first.
+
+    Equal scores share a bin; bins whose rows all have weight 0 are left out.
+    """
     scores = scores_of(score)
     return _calibration(scores.logit, sample, bins, sort_scores(scores.order))[0]
 
 
 def ece(points: tuple[CalibrationPoint, ...]) -> float:
-    """Return the expected calibration error: row-weighted |predicted - observed|. Source: Naeini et al. 2015."""
-    rows = sum(p.rows for p in points)
-    return sum(p.rows * abs(p.predicted - p.observed) for p in points) / rows
+    """Return the expected calibration error: |predicted - observed| by bins' weight. Source: Naeini et al. 2015."""
+    return sum(p.weight * abs(p.predicted - p.observed) for p in points) / sum(p.weight for p in points)
 
 
 def row_metrics(

@@ -19,7 +19,8 @@ from recsys_kd.evaluate.inspect import soft_labels_told
 from recsys_kd.settings import Recipe, SplitConfig
 
 LEAST_OUTCOMES = 10
-"""Positives, and negatives, of validation and test: with fewer, even an AUC of 0.7 is known to +-0.14 at best."""
+"""Positives, and negatives, of weight above 0 of validation and test: with fewer, even an AUC of 0.7 is known to +-0.14
+at best."""
 FEW_OUTCOMES, FEW_USERS = 100, 30
 """Under so many validation rows of one outcome, or users of the test days, a warning is due."""
 LOGS_MS = 631_152_000_000
@@ -63,7 +64,7 @@ def too_good(evaluation: Evaluation) -> list[str]:
 
 
 def check_outcomes(split: SplitConfig, splits: Mapping[str, Evidence]) -> None:
-    """Raise ConstantLabel or TooFewOutcomes for labels that nothing can be learned from or judged by."""
+    """Raise ConstantLabel, NothingWeighs or TooFewOutcomes for rows that nothing can be learned from or judged by."""
     stray = stray_told(parts_of(splits), split)
     for name, found in splits.items():
         found.check_varies(name, stray)
@@ -73,10 +74,17 @@ def check_outcomes(split: SplitConfig, splits: Mapping[str, Evidence]) -> None:
             advice = f"{stray}; or " if stray else ""
             raise TooFewOutcomes(
                 f"data.columns.label: the {name} days ({found.days}) have {found.positives:,} positive and "
-                f"{found.negatives:,} negative rows, and with fewer than {LEAST_OUTCOMES} of either nothing can be "
-                f"decided; {advice}give them more rows ({rows_key(split, name)}), or name a column that holds both "
-                "outcomes (a label above half of data.label_max is positive)"
+                f"{found.negatives:,} negative rows{_weighing(found)}, and with fewer than {LEAST_OUTCOMES} of either "
+                f"nothing can be decided; {advice}give them more rows ({rows_key(split, name)}), or name a column that "
+                "holds both outcomes (a label above half of data.label_max is positive)"
             )
+
+
+def _weighing(found: Evidence) -> str:
+    """Return which rows were counted, where some have weight 0."""
+    if not found.weightless:
+        return ""
+    return f" of weight above 0 (data.columns.weight; {found.weightless:,} more rows have weight 0)"
 
 
 def narrowest(recipe: Recipe, found: Evidence) -> float:
@@ -88,7 +96,8 @@ def narrowest(recipe: Recipe, found: Evidence) -> float:
 def check_decidable(recipe: Recipe, splits: Mapping[str, Evidence]) -> list[str]:
     """Return warnings of what the splits will hardly decide.
 
-    Raises: ConstantLabel, TooFewOutcomes, Undecidable, naming the split, its days, its counts and what to do.
+    Raises: ConstantLabel, NothingWeighs, TooFewOutcomes, Undecidable, naming the split, its days, its counts and what
+    to do.
     """
     check_outcomes(recipe.split, splits)
     found = splits["test"]
@@ -105,8 +114,9 @@ def _of_teacher(recipe: Recipe, found: Evidence) -> Iterator[str]:
     best, margin = narrowest(recipe, found), recipe.gate.teacher_margin
     needed = round(found.rarer * (ROOM * best / margin) ** 2)
     told = (
-        f"the test days ({found.days}) hold {found.positives:,} positive rows of {found.rows:,}, so the interval of "
-        f"{recipe.gate.metric} is +-{best:.2g} at best"
+        f"the test days ({found.days}) hold {found.positives:,} positive rows of "
+        f"{found.rows - found.weightless:,}{_weighing(found)}, so the interval of {recipe.gate.metric} is "
+        f"+-{best:.2g} at best"
     )
     more = f"some {needed:,} rows of the rarer outcome ({rows_key(recipe.split, 'test')})"
     advice = f"{more}, or a margin of {ROOM * best:.2g}, would do"
@@ -123,8 +133,9 @@ def _of_champion(recipe: Recipe, found: Evidence) -> Iterator[str]:
     best, margin = narrowest(recipe, found), recipe.gate.champion_margin
     if best > margin:
         yield (
-            f"gate.champion_margin: {margin:g} can't be shown by {found.positives:,} positive rows of {found.rows:,} "
-            f"(+-{best:.2g} at best): later nights will be held back unless they are better than the champion"
+            f"gate.champion_margin: {margin:g} can't be shown by {found.positives:,} positive rows of "
+            f"{found.rows - found.weightless:,}{_weighing(found)} (+-{best:.2g} at best): later nights will be held "
+            "back unless they are better than the champion"
         )
 
 
@@ -132,8 +143,9 @@ def _few(split: SplitConfig, splits: Mapping[str, Evidence]) -> Iterator[str]:
     found = splits["validation"]
     if found.rarer < FEW_OUTCOMES:
         yield (
-            f"{rows_key(split, 'validation')}: {found.rarer:,} validation rows of the rarer outcome ({found.days}) "
-            f"decide when training stops and how scores are calibrated; {FEW_OUTCOMES} or more are steadier"
+            f"{rows_key(split, 'validation')}: {found.rarer:,} validation rows of the rarer outcome ({found.days})"
+            f"{_weighing(found)} decide when training stops and how scores are calibrated; {FEW_OUTCOMES} or more are "
+            "steadier"
         )
     if splits["test"].users < FEW_USERS:
         yield (

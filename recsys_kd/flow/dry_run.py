@@ -31,8 +31,8 @@ _FAR_MS = 253_402_300_800_000
 """Year 9999: no time of a log, but of a wrong unit or a bad row."""
 _PER_DAY = {"s": 86_400, "ms": 86_400_000, "us": 86_400_000_000, "ns": 86_400_000_000_000}
 _UNSEEN = (
-    "counted from users, items, times, labels and requests alone: only a run finds rows that repeat another, and bad "
-    "values or damaged pages of other columns"
+    "counted from users, items, times, labels, requests and weights alone: only a run finds rows that repeat "
+    "another, and bad values or damaged pages of other columns"
 )
 
 

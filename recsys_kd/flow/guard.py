@@ -96,7 +96,7 @@ def no_better(recipe: Recipe, dataset: Dataset, teacher: RankingModel, control: 
 
 
 def auc_of(dataset: Dataset, rows: NDArray[np.int64], logit: Floats) -> float:
-    """Return the AUC of logits of some rows; NaN where one class is missing."""
+    """Return the weighted AUC of logits of some rows; NaN where one class is missing."""
     return auc(logit, _sample(dataset, rows)).value
 
 
@@ -112,6 +112,6 @@ def _rows(rows: range) -> NDArray[np.int64]:
 
 
 def _sample(dataset: Dataset, rows: NDArray[np.int64]) -> Sample:
-    label, user, request = (np.asarray(dataset.column(name)[rows]) for name in ("label", "user", "request"))
-    ones = np.ones(len(rows), dtype=np.float32)
-    return Sample(label.astype(np.float32), ones, user.astype(np.int64), request.astype(np.int64))
+    label, weight = (np.asarray(dataset.column(name)[rows], dtype=np.float32) for name in ("label", "weight"))
+    user, request = (np.asarray(dataset.column(name)[rows], dtype=np.int64) for name in ("user", "request"))
+    return Sample(label, weight, user, request)

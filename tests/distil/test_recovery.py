@@ -1,6 +1,9 @@
+import dataclasses
+
 import numpy as np
 import pytest
 import torch
+from sklearn.metrics import roc_auc_score
 
 from recsys_kd.distil.checkpoint import Checkpoints
 from recsys_kd.distil.loop import auc
@@ -76,6 +79,29 @@ def test_recovery_takes_back_what_pruning_cost_and_says_how_much(dataset, pruned
     label = torch.from_numpy(np.asarray(dataset.column("label")[rows], dtype=np.float32))
     for student, said in ((pruned, found.before), (found.student, found.after)):
         assert auc(torch.from_numpy(score_sample(student, dataset, rows)), label) == pytest.approx(said, abs=1e-5)
+
+
+class Weighted:
+    """A log in which every fifth row weighs 20 and each first of five nothing."""
+
+    def __init__(self, dataset):
+        self.dataset, self.weight = dataset, np.tile(np.float32([0, 1, 1, 1, 20]), len(dataset) // 5 + 1)
+
+    def batch(self, rows):
+        return dataclasses.replace(self.dataset.batch(rows), weight=self.weight[rows])
+
+
+def test_recovery_is_kept_by_an_auc_in_which_rows_have_their_weight(dataset, pruned):
+    source, rows = Weighted(dataset), numbers(dataset.splits["validation"])
+    data = Training(source, dataset.item_rows, numbers(dataset.splits["train"]), rows, None)
+    module = CompiledModule(pruned, OfflineModel(pruned, dataset).moves)
+    found = recover(module, data, RecoveryConfig(batch_size=512), DistilConfig(), 1, SILENT, "recovery")
+    label = np.asarray(dataset.column("label")[rows]) > 0.5
+    for student, said in ((pruned, found.before), (module.compiled(), found.after)):
+        score = score_sample(student, dataset, rows)
+        truth = roc_auc_score(label, score, sample_weight=source.weight[rows])
+        assert said == pytest.approx(truth, abs=1e-5)
+        assert abs(truth - roc_auc_score(label, score)) > 1e-3
 
 
 def test_a_teacher_pulls_the_student_to_itself(dataset, pruned):

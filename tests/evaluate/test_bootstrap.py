@@ -1,7 +1,9 @@
+import dataclasses
 import os
 
 import numpy as np
 import pytest
+from sklearn.metrics import roc_auc_score
 
 from recsys_kd.evaluate.bootstrap import replicate_totals, replicate_values, weight_table, weights_of
 from recsys_kd.evaluate.measure import measure
@@ -60,6 +62,39 @@ def test_auc_replicates_differ_from_measuring_again_by_less_than_a_twentieth_of_
         exact.append(measure(score[rows], sample.where(rows), (2,), 10)["auc"].value)
     assert np.abs(values - exact).max() < np.std(exact) / 10
     assert np.abs(values - exact).mean() < np.std(exact) / 20
+
+
+def weighted(users, seed=0):
+    """Return a simulated log whose rows weigh 0 to 4, clicks less than others."""
+    score, sample = simulated(users, seed=seed)
+    weight = np.random.default_rng(1).integers(0, 5, len(score)) / (1 + sample.label)
+    return score, dataclasses.replace(sample, weight=weight.astype(np.float32))
+
+
+def test_a_replicate_of_weighted_rows_is_their_ece_with_every_user_repeated():
+    score, sample = weighted(150)
+    values = replicate_values([measure(score, sample, (3,), 10)["ece"].sums], 8, 7)[0]
+    at, p = np.argsort(score, kind="stable"), 1 / (1 + np.exp(-score.astype(np.float64)))
+    for r, times in enumerate(weights_of(7, 0, 150, 8).T):
+        each = (times[sample.user] * sample.weight).astype(np.float64)
+        gaps = np.add.reduceat((each * (p - sample.label))[at], np.arange(0, 900, 90))  # bins of the whole sample
+        assert values[r] == pytest.approx(np.abs(gaps).sum() / each.sum(), abs=1e-9)
+
+
+def test_replicates_of_weighted_auc_are_near_the_auc_of_the_log_with_every_user_repeated():
+    score, sample = weighted(800)
+    values = replicate_values([measure(score, sample, (2,), 10)["auc"].sums], 20, 7)[0]
+    repeated = (sample.weight * weights_of(7, 0, 800, 20)[sample.user].T).astype(np.float32)
+    exact = [roc_auc_score(sample.label, score, sample_weight=each) for each in repeated]
+    assert np.abs(values - exact).max() < np.std(exact) / 10
+
+
+@pytest.mark.parametrize("name", ["auc", "logloss", "normalized_entropy", "ece"])
+def test_bootstrap_and_delta_method_agree_on_weighted_rows(name):
+    score, sample = weighted(600, seed=3)
+    found = measure(score * 2, sample, (3,), 5)[name]
+    values = replicate_values([found.sums], 2000, 7)[0]
+    assert values.std() == pytest.approx(found.standard_error, rel=0.07)
 
 
 @pytest.mark.parametrize("name", ["auc", "gauc", "logloss", "normalized_entropy", "ndcg@3", "mrr"])

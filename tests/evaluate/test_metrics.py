@@ -5,6 +5,7 @@ from hypothesis import strategies as st
 from sklearn.metrics import log_loss, ndcg_score, roc_auc_score
 
 from recsys_kd.evaluate.evaluation import difference, evaluate, interval
+from recsys_kd.evaluate.gate import calibrated
 from recsys_kd.evaluate.measure import measure
 from recsys_kd.evaluate.metrics import auc, calibration, ece, gauc, logloss, normalized_entropy
 from recsys_kd.evaluate.ranking import hit_rate, make_lists, ndcg
@@ -48,6 +49,62 @@ def test_ece_by_hand():
     # bins of two: predicted 0.5, 0.5 observed 1.0 -> gap 0.5; predicted ~0, observed 0.
     points = calibration(f32(0, 0, -50, -50), sample([1, 1, 0, 0]), 2)
     assert ece(points) == pytest.approx(0.25)
+
+
+def test_weighted_ece_by_hand():
+    # bins of two. Predicted 0.5, observed (3 * 1 + 1 * 0) / 4 -> gap 0.25 of weight 4; predicted ~1, observed
+    # 2 / (2 + 8) -> gap 0.8 of weight 10. A row of weight 0 counts in nothing.
+    s = sample([1, 0, 1, 0, 0], weight=[3, 1, 2, 8, 0])
+    points = calibration(f32(0, 0, 50, 50, 50), s, 2)
+    assert [(p.predicted, p.observed, p.weight) for p in points] == [(0.5, 0.75, 4.0), (1.0, pytest.approx(0.2), 10.0)]
+    assert ece(points) == pytest.approx((4 * 0.25 + 10 * 0.8) / 14)
+    without = calibration(f32(0, 0, 50, 50, 90, 90), sample([1, 0, 1, 0, 1, 1], weight=[3, 1, 2, 8, 0, 0]), 3)
+    assert len(without) == 2 and ece(without) == ece(points)
+
+
+@pytest.mark.parametrize("weight", [0.5, 1.0, 4.0])
+def test_equal_weights_give_exactly_what_rows_that_count_one_give(weight):
+    rng = np.random.default_rng(5)
+    score = np.round(rng.normal(size=3000), 1).astype(np.float32)
+    user, label = rng.integers(0, 90, 3000), (rng.random(3000) < 0.3).astype(np.float32)
+    found = measure(score, sample(label, user, weight=np.full(3000, weight)), (3,), 20)
+    at, p = np.argsort(score, kind="stable"), 1 / (1 + np.exp(-score.astype(np.float64)))
+    edges = np.unique(np.searchsorted(score[at], score[at][np.arange(0, 3000, 150)]))
+    gaps = np.add.reduceat((p - label)[at], edges)
+    assert found["ece"].value == pytest.approx(np.abs(gaps).sum() / 3000, abs=1e-14)
+    assert found["auc"].value == pytest.approx(roc_auc_score(label, score), abs=1e-14)
+    plain = measure(score, sample(label, user), (3,), 20)
+    for name, one in plain.items():
+        assert (found[name].value, found[name].bias) == (one.value, one.bias)
+        assert found[name].standard_error == pytest.approx(one.standard_error, rel=1e-12, nan_ok=True)
+
+
+def test_weighted_auc_agrees_with_scikit_learn():
+    rng = np.random.default_rng(6)
+    score, weight = np.round(rng.normal(size=2000), 1).astype(np.float32), rng.integers(0, 9, 2000)
+    label = (rng.random(2000) < 1 / (1 + np.exp(-score + (weight > 4)))).astype(np.float32)
+    found = auc(score, sample(label, weight=weight)).value
+    assert found == pytest.approx(roc_auc_score(label, score, sample_weight=weight), abs=1e-12)
+    assert abs(found - roc_auc_score(label, score)) > 0.005
+    assert np.isnan(auc(score, sample(label, weight=np.where(label > 0, 0, weight))).value)
+
+
+def test_a_log_that_weighs_nothing_has_no_calibration():
+    found = measure(f32(1, 0, 2, 3), sample([1, 0, 1, 0], weight=[0, 0, 0, 0]), (1,), 2)
+    assert np.isnan([found[name].value for name in ("auc", "logloss", "normalized_entropy", "ece")]).all()
+
+
+def test_a_model_that_is_calibrated_on_down_sampled_negatives_is_not_held_back():
+    """1 in 10 negatives is kept, with weight 10: by rows the mean label is some five times too high."""
+    rng = np.random.default_rng(7)
+    logit = rng.normal(-2.0, 1.0, 100_000).astype(np.float32)
+    label = (rng.random(len(logit)) < 1 / (1 + np.exp(-logit))).astype(np.float32)
+    kept = (label > 0) | (rng.random(len(logit)) < 0.1)
+    s = sample(label[kept], np.arange(kept.sum()) // 8, weight=np.where(label[kept] > 0, 1, 10))
+    found = evaluate({"served": logit[kept]}, s, EvaluateConfig()).metrics["served"]["ece"]
+    assert found.value < 0.02 and calibrated("served ECE", found, 0.02).passed
+    rows = evaluate({"served": logit[kept]}, sample(s.label, s.user), EvaluateConfig()).metrics["served"]["ece"]
+    assert rows.low > 0.2
 
 
 def test_ndcg_and_hit_rate_by_hand():

@@ -1,3 +1,5 @@
+import dataclasses
+
 import numpy as np
 import pytest
 from sklearn.metrics import roc_auc_score
@@ -40,22 +42,28 @@ def test_blocks_of_sorted_rows_change_nothing(monkeypatch):
 def test_placements_are_those_of_every_pair_counted_by_hand():
     score, sample = ties(200)
     ups, downs = (score[sample.positive == side] for side in (True, False))
+    w_up, w_down = (sample.weight[sample.positive == side].astype(float) for side in (True, False))
     won = (ups[:, None] > downs).astype(float) + 0.5 * (ups[:, None] == downs)
+    won *= w_up[:, None] * w_down
     found = auc(score, sample)
-    assert found.value == pytest.approx(won.mean(), abs=1e-14)
+    assert found.value == pytest.approx(won.sum() / (w_up.sum() * w_down.sum()), abs=1e-14)
     user = np.unique(sample.user, return_inverse=True)[1]
-    assert found.sums.columns[:, 0] == pytest.approx(
-        np.bincount(user[sample.positive], won.mean(axis=1), user.max() + 1)
-    )
-    assert found.sums.columns[:, 2] == pytest.approx(
-        np.bincount(user[~sample.positive], won.mean(axis=0), user.max() + 1)
-    )
+    for i, side, placed in (
+        (0, sample.positive, won.sum(axis=1) / w_down.sum()),
+        (2, ~sample.positive, won.sum(axis=0) / w_up.sum()),
+    ):
+        assert found.sums.columns[:, i] == pytest.approx(np.bincount(user[side], placed, user.max() + 1))
+        weight = np.bincount(user[side], sample.weight[side].astype(float), user.max() + 1)
+        assert found.sums.columns[:, i + 1] == pytest.approx(weight)
 
 
-def test_a_constant_score_is_one_bin_and_one_tie_group():
+@pytest.mark.parametrize("weight", [1.0, 4.0])
+def test_a_constant_score_is_one_bin_and_one_tie_group(weight):
     _, sample = ties(500)
     score = np.full(500, -1.5, dtype=np.float32)
-    assert auc(score, sample).value == 0.5 and len(calibration(score, sample, 20)) == 1
+    assert auc(score, sample).value == pytest.approx(0.5, abs=1e-15)
+    same = dataclasses.replace(sample, weight=np.full(500, weight, dtype=np.float32))
+    assert auc(score, same).value == 0.5 and len(calibration(score, sample, 20)) == 1
 
 
 def test_codes_are_numbered_in_their_order():

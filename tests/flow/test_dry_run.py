@@ -11,7 +11,7 @@ import pytest
 from recsys_kd.compress.plan import BudgetTooSmall
 from recsys_kd.data.counts import NothingUsable, TooManyBadRows, TooManyDuplicates
 from recsys_kd.data.encode import encode
-from recsys_kd.data.evidence import ConstantLabel, of_dataset
+from recsys_kd.data.evidence import ConstantLabel, NothingWeighs, of_dataset
 from recsys_kd.data.files import BadFile
 from recsys_kd.data.items import BadCatalogue
 from recsys_kd.data.layout import WrongColumnType
@@ -181,6 +181,62 @@ def test_days_whose_labels_are_all_the_same_are_refused_by_the_plan_too(tmp_path
     columns["label"][mine] = label
     foretold, told = refused(small(tmp_path, columns), ConstantLabel)
     assert foretold == told and f"all {mine.sum()} " in told and f"rows have label {label:g}" in told
+
+
+def weighed(tmp_path, columns, **more):
+    """Return a small log's recipe whose column `w` holds weights."""
+    recipe = small(tmp_path, columns, **more)
+    return with_data(recipe, columns=recipe.data.columns.model_copy(update={"weight": "w"}))
+
+
+def part_of(columns, part):
+    days = (columns["timestamp"][-1] - columns["timestamp"]) // 86_400
+    return {"train": days > 1, "validation": days == 1, "test": days == 0, "all": days >= 0}[part]
+
+
+@pytest.mark.parametrize("part", ["all", "train", "validation", "test"])
+def test_days_whose_rows_all_have_weight_0_are_refused_before_any_training(tmp_path, part):
+    columns = log(w=np.ones(400))
+    mine = part_of(columns, part)
+    columns["w"][mine] = 0.0
+    foretold, told = refused(weighed(tmp_path, columns), NothingWeighs)
+    name = {"all": "training", "train": "training"}.get(part, part)
+    rows = part_of(columns, "train").sum() if part == "all" else mine.sum()
+    assert foretold == told and told.startswith(f"data.columns.weight: all {rows} {name} rows (2023-11-")
+    assert "have weight 0 and count in nothing; name a column" in told
+
+
+@pytest.mark.parametrize("part", ["train", "validation", "test"])
+def test_days_whose_positives_all_have_weight_0_are_refused_before_any_training(tmp_path, part):
+    columns = log(w=np.ones(400))
+    mine = part_of(columns, part)
+    clicks = mine & (columns["label"] == 1)
+    columns["w"][clicks] = 0.0
+    foretold, told = refused(weighed(tmp_path, columns), ConstantLabel)
+    assert foretold == told and f"all {mine.sum() - clicks.sum()} " in told
+    assert f"rows of weight above 0 (data.columns.weight; {clicks.sum()} more have weight 0) have label 0" in told
+
+
+@pytest.mark.parametrize("part", ["validation", "test"])
+def test_rows_of_weight_0_are_none_of_the_outcomes_that_days_need(tmp_path, part):
+    columns = log(w=np.ones(400))
+    mine = part_of(columns, part)
+    off = np.flatnonzero(mine & (columns["label"] == 1))[9:]
+    columns["w"][off] = 0.0
+    foretold, told = refused(weighed(tmp_path, columns), TooFewOutcomes)
+    others = (mine & (columns["label"] == 0)).sum()
+    assert (
+        foretold == told
+        and (
+            f"have 9 positive and {others} negative rows of weight above 0 (data.columns.weight; {len(off)} more rows "
+            "have weight 0), and with fewer than 10"
+        )
+        in told
+    )
+    columns["w"][off[0]] = 0.5
+    found = plan(weighed(tmp_path, columns, gate={"teacher_margin": 0.3}))
+    assert (found.splits[part].positives, found.splits[part].weightless) == (10, len(off) - 1)
+    assert any(f"({len(off) - 1} rows have weight 0)" in line for line in found.lines())
 
 
 def test_a_margin_that_the_test_days_can_not_show_is_refused_and_a_narrow_one_warned_of(tmp_path):
@@ -439,8 +495,8 @@ def test_the_plan_says_what_only_a_run_finds(tmp_path):
     lines = plan(small(tmp_path, gate={"teacher_margin": 0.2})).lines()
     at = next(i for i, line in enumerate(lines) if line.startswith("train: "))
     assert lines[at - 1] == (
-        "counted from users, items, times, labels and requests alone: only a run finds rows that repeat another, and "
-        "bad values or damaged pages of other columns"
+        "counted from users, items, times, labels, requests and weights alone: only a run finds rows that repeat "
+        "another, and bad values or damaged pages of other columns"
     )
 
 

@@ -46,6 +46,17 @@ def test_a_teacher_no_better_than_the_control_is_told_with_both_figures(recipe, 
     assert guard.no_better(recipe, dataset, weak, weak) is not None  # equal is not better
 
 
+def test_a_teacher_is_compared_with_the_control_by_the_rows_weights(recipe, dataset, monkeypatch):
+    whole, column = dataset.splits["validation"], Dataset.column
+    every = np.arange(whole.start, whole.stop)
+    weight = np.where(np.arange(len(dataset)) % 3 == 0, 9.0, 0.0).astype(np.float32)
+    logit = knowing(dataset, 1.0).logits
+    counted = guard.auc_of(dataset, every[every % 3 == 0], logit[every[every % 3 == 0]])
+    assert guard.auc_of(dataset, every, logit[every]) != pytest.approx(counted, abs=1e-3)
+    monkeypatch.setattr(Dataset, "column", lambda self, name: weight if name == "weight" else column(self, name))
+    assert guard.auc_of(dataset, every, logit[every]) == pytest.approx(counted, abs=1e-12)
+
+
 def test_logged_scores_that_know_their_rows_by_heart_are_not_believed(recipe, dataset):
     told = logged(recipe)
     honest, rows = knowing(dataset, 1.0), dataset.splits["train"]
