@@ -11,12 +11,13 @@ from dataclasses import replace
 
 import torch
 
-from recsys_kd.compress.plan import BadBudget, parse_bytes
+from recsys_kd.compress.plan import BadBudget, BudgetTooSmall, parse_bytes
 from recsys_kd.flow.cache import Stages, remove_leftovers
 from recsys_kd.flow.checks import check
 from recsys_kd.flow.forms import Maker, check_forms
 from recsys_kd.flow.night import read
 from recsys_kd.flow.options import Option, Planned, Wanted
+from recsys_kd.flow.sizes import below, keeping, within
 from recsys_kd.flow.training import train
 from recsys_kd.progress import Progress
 from recsys_kd.settings import Recipe
@@ -31,6 +32,8 @@ _KEPT_TO = {"bits", "half_life_days", "recovery"}
 def plan(recipe: Recipe, wanted: Wanted, progress: Progress) -> Planned:
     """Return the smallest artifact that keeps all limits; with a limit of bytes, the one that loses least.
 
+    Where a limit of time rules out all of a size, smaller ones are tried before any limit is said to be out of reach.
+
     Raises: BadBudget where no form keeps all limits, naming the nearest; what reading and training raise.
     """
     if recipe.threads:
@@ -43,44 +46,50 @@ def plan(recipe: Recipe, wanted: Wanted, progress: Progress) -> Planned:
         check_forms(recipe, dataset, wanted.bytes)
     trained = train(recipe, dataset, data_digest, stages)
     maker = Maker(recipe, dataset, trained, stages)
-    found: list[Option] = []
-    for budget in _budgets(recipe, wanted, trained.teacher.bytes):
+    found, why = _found(recipe, wanted, maker, trained.teacher.bytes)
+    good = keeping(found)
+    if not good:
+        raise BadBudget(_nearest(found, wanted))
+    best = max(good, key=lambda o: o.auc or 0.0)
+    options = [_judged(o, best, why) for o in found]
+    chosen = next(o for o in options if o.why.startswith(_CHOSEN))
+    kept = recipe.compress.model_dump(include=_KEPT_TO, exclude_defaults=True, mode="json")
+    return Planned(options, chosen, maker.student_auc, maker.student_bytes, trained.teacher.bytes, kept)
+
+
+def _found(recipe: Recipe, wanted: Wanted, maker: Maker, teacher_bytes: int) -> tuple[list[Option], str]:
+    """Return all that was tried, and why the best that keeps all limits is to be taken. Raises: BadBudget."""
+
+    def tried(budget: int) -> list[Option]:
+        return maker.tried(budget, wanted)
+
+    limits = "keeps all limits" if wanted != Wanted() else "no limits were given"
+    if wanted.bytes is not None:
+        return within(wanted.bytes, tried, wanted), f"{limits}, and loses least in these bytes"
+    steps: list[tuple[int, list[Option]]] = []
+    for budget in _budgets(recipe, teacher_bytes):
         try:
-            tried = maker.tried(budget, wanted)
-        except BadBudget:
-            if wanted.bytes is not None:
-                raise
+            steps.append((budget, tried(budget)))
+        except BudgetTooSmall:
             continue
-        found += tried
-        good = [o for o in tried if not o.why]
-        if good:
-            best = max(good, key=lambda o: o.auc or 0.0)
-            options = [_judged(o, best, wanted) for o in found]
-            chosen = next(o for o in options if o.why.startswith(_CHOSEN))
-            kept = recipe.compress.model_dump(include=_KEPT_TO, exclude_defaults=True, mode="json")
-            return Planned(options, chosen, maker.student_auc, maker.student_bytes, trained.teacher.bytes, kept)
-    raise BadBudget(
-        _nearest(found, wanted) if found else "plan: the teacher is too small to take shares of; give --bytes"
-    )
+        if keeping(steps[-1][1]):
+            return [o for _, step in steps for o in step], f"the smallest that {limits}"
+    if not steps:
+        raise BadBudget("plan: the teacher is too small to take shares of; give --bytes")
+    smallest, latest = steps[0]
+    smaller = below(latest, smallest, tried, wanted)
+    return smaller + [o for _, step in steps for o in step], f"{limits}, and loses least of those fast enough"
 
 
-def _judged(option: Option, best: Option, wanted: Wanted) -> Option:
+def _judged(option: Option, best: Option, why: str) -> Option:
     """Return an option with why it was taken, or was not."""
     if option is best:
-        return replace(option, why=_CHOSEN + _reason(wanted))
+        return replace(option, why=_CHOSEN + why)
     return option if option.why else replace(option, why="loses more than the chosen one")
 
 
-def _reason(wanted: Wanted) -> str:
-    limits = "keeps all limits" if wanted != Wanted() else "no limits were given"
-    return f"{limits}, and loses least in these bytes" if wanted.bytes else f"the smallest that {limits}"
-
-
-def _budgets(recipe: Recipe, wanted: Wanted, teacher_bytes: int) -> Iterator[int]:
-    """Yield budgets to try, the smallest first."""
-    if wanted.bytes is not None:
-        yield wanted.bytes
-        return
+def _budgets(recipe: Recipe, teacher_bytes: int) -> Iterator[int]:
+    """Yield budgets to try where none is given, the smallest first. Raises: BadBudget."""
     whole = teacher_bytes or parse_bytes(recipe.compress.bytes or 0) * LADDER[-1]
     if not whole:
         raise BadBudget("plan: the teacher has no bytes of its own to take shares of; give --bytes, such as 20MB")

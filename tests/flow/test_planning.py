@@ -5,6 +5,7 @@ import yaml
 
 from recsys_kd.compress.plan import BadBudget, BudgetTooSmall
 from recsys_kd.evaluate.pareto import told_bytes
+from recsys_kd.flow import forms, planning
 from recsys_kd.flow.forms import FINALISTS
 from recsys_kd.flow.options import Option, Planned, Wanted
 from recsys_kd.flow.planning import plan
@@ -75,6 +76,27 @@ def test_without_a_budget_the_smallest_that_loses_little_enough_is_chosen(recipe
     found = plan(recipe, Wanted(loss=0.5), SILENT)
     assert found.chosen.budget == min(o.budget for o in found.options) and found.chosen.bytes <= found.chosen.budget
     assert found.chosen.loss <= 0.5 and found.chosen.why.startswith("chosen: the smallest that keeps all limits")
+
+
+@pytest.fixture
+def timed_by_bytes(recipe, monkeypatch):
+    """The recipe, where 1,000 candidates take 1 us per 500 bytes."""
+    monkeypatch.setattr(forms, "latency_of", lambda path: (sum(f.stat().st_size for f in path.iterdir()) / 500, 0.0))
+    return recipe.model_copy(update={"compress": recipe.compress.model_copy(update={"activations": "int16"})})
+
+
+def test_a_ceiling_of_bytes_holds_smaller_artifacts_where_the_largest_are_too_slow(timed_by_bytes):
+    found = plan(timed_by_bytes, Wanted(bytes=20_000, p50_us=22), SILENT)
+    assert 9_000 < found.chosen.bytes <= 11_000 and found.chosen.p50_us <= 22
+    assert found.chosen.why == "chosen: keeps all limits, and loses least in these bytes"
+    assert sum("more than 22" in o.why for o in found.options if o.budget == 20_000) == 4
+
+
+def test_below_the_smallest_share_of_the_teacher_smaller_artifacts_are_tried_too(timed_by_bytes, monkeypatch):
+    monkeypatch.setattr(planning, "LADDER", (3, 2))
+    found = plan(timed_by_bytes, Wanted(p50_us=22), SILENT)
+    assert 9_000 < found.chosen.bytes <= 11_000 < found.teacher_bytes / 3
+    assert found.chosen.why == "chosen: keeps all limits, and loses least of those fast enough"
 
 
 def test_bytes_that_no_form_can_keep_are_refused_before_any_training_and_those_named_are_enough(recipe, tmp_path):
