@@ -12,6 +12,7 @@ from dataclasses import replace
 import torch
 
 from recsys_kd.compress.plan import BadBudget, BudgetTooSmall, parse_bytes
+from recsys_kd.flow.budget import no_rows
 from recsys_kd.flow.cache import Stages, remove_leftovers
 from recsys_kd.flow.checks import check
 from recsys_kd.flow.forms import Maker, check_forms
@@ -54,7 +55,8 @@ def plan(recipe: Recipe, wanted: Wanted, progress: Progress) -> Planned:
     options = [_judged(o, best, why) for o in found]
     chosen = next(o for o in options if o.why.startswith(_CHOSEN))
     kept = recipe.compress.model_dump(include=_KEPT_TO, exclude_defaults=True, mode="json")
-    return Planned(options, chosen, maker.student_auc, maker.student_bytes, trained.teacher.bytes, kept)
+    told = tuple(no_rows(chosen.rows.values(), _to_raise(options, chosen, wanted)))
+    return Planned(options, chosen, maker.student_auc, maker.student_bytes, trained.teacher.bytes, kept, told)
 
 
 def _found(recipe: Recipe, wanted: Wanted, maker: Maker, teacher_bytes: int) -> tuple[list[Option], str]:
@@ -79,6 +81,15 @@ def _found(recipe: Recipe, wanted: Wanted, maker: Maker, teacher_bytes: int) -> 
     smallest, latest = steps[0]
     smaller = below(latest, smallest, tried, wanted)
     return smaller + [o for _, step in steps for o in step], f"{limits}, and loses least of those fast enough"
+
+
+def _to_raise(options: list[Option], chosen: Option, wanted: Wanted) -> str:
+    """Return which limit keeps larger artifacts from being chosen, and what to do about it."""
+    if any(o.budget > chosen.budget and o.too_slow(wanted) for o in options):
+        return "raise --p50-us"
+    if wanted.bytes is not None:
+        return f"raise --bytes, now {wanted.bytes}"
+    return f"give --bytes of more than {chosen.bytes}" + (", or a lower --max-loss" if wanted.loss else "")
 
 
 def _judged(option: Option, best: Option, why: str) -> Option:

@@ -99,6 +99,19 @@ def test_below_the_smallest_share_of_the_teacher_smaller_artifacts_are_tried_too
     assert found.chosen.why == "chosen: keeps all limits, and loses least of those fast enough"
 
 
+def test_an_artifact_that_keeps_no_rows_is_warned_of_with_the_limit_to_raise(timed_by_bytes):
+    with pytest.raises(BudgetTooSmall) as no:
+        plan(timed_by_bytes, Wanted(bytes=5), SILENT)
+    least = no.value.needed
+    bare = plan(timed_by_bytes, Wanted(bytes=least), SILENT)
+    words = "no id keeps a row of its own, and every id scores as the fallback row of its table; "
+    assert not any(bare.chosen.rows.values()) and bare.warnings == (f"{words}raise --bytes, now {least}",)
+    assert bare.lines()[-2] == f"warning: {bare.warnings[0]}" and bare.to_json()["warnings"] == bare.warnings
+    slow = plan(timed_by_bytes, Wanted(bytes=12_000, p50_us=least / 500), SILENT)
+    assert slow.warnings == (f"{words}raise --p50-us",)
+    assert plan(timed_by_bytes, Wanted(bytes=12_000), SILENT).warnings == ()
+
+
 def test_bytes_that_no_form_can_keep_are_refused_before_any_training_and_those_named_are_enough(recipe, tmp_path):
     fresh = recipe.model_copy(update={"work": tmp_path / "work"})
     with pytest.raises(BudgetTooSmall, match=r"^plan: --bytes 5: a budget of 5 bytes can't be met: .* give more") as no:
