@@ -25,7 +25,7 @@ from recsys_kd.settings import Recipe
 
 LADDER = (100, 50, 30, 20, 10, 5)
 """Teacher bytes / artifact bytes, smallest artifact first: what is tried where no budget of bytes is given."""
-_CHOSEN = "chosen: "
+_CHOSEN, _TOLD = "chosen: ", 0.00005
 _KEPT_TO = {"bits", "half_life_days", "recovery"}
 """What of `compress` a plan does not choose."""
 
@@ -96,7 +96,11 @@ def _judged(option: Option, best: Option, why: str) -> Option:
     """Return an option with why it was taken, or was not."""
     if option is best:
         return replace(option, why=_CHOSEN + why)
-    return option if option.why else replace(option, why="loses more than the chosen one")
+    if option.why:
+        return option
+    more = (best.auc or 0.0) - (option.auc or 0.0)
+    told = f"{more:.4f}" if more >= _TOLD else "less than 0.0001"
+    return replace(option, why=f"loses {told} AUC more than the chosen one")
 
 
 def _budgets(recipe: Recipe, teacher_bytes: int) -> Iterator[int]:
@@ -108,12 +112,13 @@ def _budgets(recipe: Recipe, teacher_bytes: int) -> Iterator[int]:
 
 
 def _nearest(found: list[Option], wanted: Wanted) -> str:
-    limits = [f"--bytes {wanted.bytes}" if wanted.bytes else "", f"--p50-us {wanted.p50_us:g}" if wanted.p50_us else ""]
-    limits.append(f"--max-loss {wanted.loss:g}" if wanted.loss else "")
+    given = {"--bytes": wanted.bytes, "--p50-us": wanted.p50_us, "--max-loss": wanted.loss}
+    limits = [f"{option} {limit:.15g}" for option, limit in given.items() if limit]
+    several = len(limits) > 1
     near = min(found, key=lambda o: (o.loss is None, o.loss or 0.0, o.p50_us))
     lost = "" if near.loss is None else f", {near.loss:+.4f} AUC"
     return (
-        f"plan: no artifact keeps {' '.join(text for text in limits if text)} together; the nearest is fold "
+        f"plan: no artifact keeps {' '.join(limits)}{' together' if several else ''}; the nearest is fold "
         f"{near.fold} with {near.units:.0%} of the units, {near.bytes:,} bytes, {near.p50_us:.0f} us{lost}: "
-        f"{near.why}; give one of them room"
+        f"{near.why}; give {'one of them' if several else 'it'} room"
     )

@@ -52,6 +52,10 @@ def test_a_budget_of_bytes_is_filled_and_the_better_fold_is_chosen(recipe):
     assert list(activations.loss) == ["15", "8"] and found.lines()[-2] == activations.line()
     assert abs(activations.loss["15"]) < 1e-7 and abs(activations.loss["8"]) < 1e-3
     assert found.chosen.why == "chosen: keeps all limits, and loses least in these bytes"
+    (other,) = (o for o in found.options if o.auc is not None and o is not found.chosen)
+    more = found.chosen.auc - other.auc
+    told = f"{more:.4f}" if more >= 0.00005 else "less than 0.0001"
+    assert other.why == f"loses {told} AUC more than the chosen one"
 
 
 def test_what_the_plan_kept_to_is_written_into_the_recipe_too():
@@ -124,6 +128,7 @@ def test_bytes_that_no_form_can_keep_are_refused_before_any_training_and_those_n
     ("wanted", "words"),
     [(Wanted(bytes=12_000, p50_us=0.1), r"no artifact keeps --bytes 12000 --p50-us 0.1 .* takes \d+ us, more"),
      (Wanted(bytes=12_000, loss=-1.0), "the nearest is fold .* give one of them room"),
+     (Wanted(p50_us=0.1), r"no artifact keeps --p50-us 0.1; the nearest is .* us, more than 0.1; give it room$"),
      (Wanted(bytes=100), "a budget of 100 bytes can't be met: .* bytes are needed")],
 )  # fmt: skip
 def test_limits_that_can_not_be_kept_are_refused_with_what_comes_nearest(recipe, wanted, words):
