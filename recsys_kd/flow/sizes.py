@@ -52,10 +52,7 @@ def below(latest: list[Option], most: int, tried: Tried, wanted: Wanted) -> list
 
 
 def _fitting(tried: Tried, size: int, end: int) -> tuple[int, list[Option]] | None:
-    """Return the first size from `size` on that an artifact fits in, and its forms; None where it is not below `end`.
-
-    What a refusal says is needed may be some bytes short: the manifest holds the budget, and its digits count.
-    """
+    """Return the first size from `size` on that something fits in, and its forms; None where it is not below `end`."""
     while 0 < size < end:
         try:
             return size, tried(size)
