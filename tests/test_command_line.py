@@ -10,6 +10,7 @@ import pytest
 import yaml
 
 from recsys_kd.cli.plan import predicted_line
+from recsys_kd.flow import checks
 from recsys_kd.registry.sqlite import SqliteRegistry
 from tests.attacks.small import small_artifact
 
@@ -182,6 +183,20 @@ def test_commands_of_ours_do_without_what_others_add_to_the_command_line(monkeyp
     assert left.value.code == 2
     known = {"run", "demo", "synth", "import", "score", "doctor", "ab", "gate", "plan", "simulate", "registry", "study"}
     assert known == cli.OURS
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "words"),
+    [("--bytes", "-5", "--bytes: '-5' is not a size"),
+     ("--bytes", "abc", "--bytes: 'abc' is not a size"),
+     ("--picture", "nope/x.png", "--picture: nope/x.png does not end with .svg")],
+)  # fmt: skip
+def test_an_option_of_a_plan_that_can_not_be_is_named_before_any_work(shop, monkeypatch, capsys, option, value, words):
+    monkeypatch.setattr(checks, "check", lambda recipe: pytest.fail("began to work"))
+    monkeypatch.setattr(sys, "argv", ["recsys-kd", "plan", str(shop.recipe), option, value])
+    with pytest.raises(SystemExit) as left:
+        cli.main()
+    assert left.value.code == 2 and words in capsys.readouterr().err
 
 
 def test_a_plans_prediction_stands_beside_what_came_of_it():

@@ -22,10 +22,11 @@ def plan(
     from recsys_kd.compress.plan import parse_bytes
     from recsys_kd.evaluate.writing import write_whole
     from recsys_kd.flow.checks import check, check_log
-    from recsys_kd.flow.outputs import check_outputs, inputs_of
+    from recsys_kd.flow.outputs import check_ending, check_outputs, inputs_of
     from recsys_kd.settings import load_recipe
 
-    loaded, most = load_recipe(recipe), None if bytes_ is None else parse_bytes(bytes_)
+    check_ending("--picture", picture, ".svg")
+    loaded, most = load_recipe(recipe), None if bytes_ is None else parse_bytes(bytes_, "--bytes")
     with named(recipe):
         check(loaded)  # before torch is imported
     check_log(loaded)

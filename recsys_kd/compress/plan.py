@@ -46,11 +46,11 @@ class BudgetTooSmall(BadBudget):
         self.needed, self.budget = needed, budget
 
 
-def parse_bytes(text: str | int) -> int:
-    """Return a number of bytes from `20MB`, `1.5 GiB` or a plain number. Raises: BadBudget."""
+def parse_bytes(text: str | int, name: str = "compress.bytes") -> int:
+    """Return a number of bytes from `20MB`, `1.5 GiB` or a plain number. Raises: BadBudget, about key `name`."""
     match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([A-Za-z]*)\s*", str(text))
     if match is None or match[2].upper() not in UNITS:
-        raise BadBudget(f"compress.bytes: '{text}' is not a size; write a number of bytes, or such as 20MB or 1.5GiB")
+        raise BadBudget(f"{name}: '{text}' is not a size; write a number of bytes, or such as 20MB or 1.5GiB")
     return int(float(match[1]) * UNITS[match[2].upper()])
 
 

@@ -1,8 +1,12 @@
-"""Whether a recipe's budget can be met at all, asked by `--dry-run` and by the night before any training."""
+"""Whether a recipe's budget can be met at all, asked by `--dry-run` and by the night before any training.
 
+And whether what was made of it is worth having: an artifact without rows fits, and tells no ids apart.
+"""
+
+from collections.abc import Iterable
 from math import floor, log10
 
-from recsys_kd.compress.plan import BudgetTooSmall
+from recsys_kd.compress.plan import BudgetTooSmall, CompressionPlan
 from recsys_kd.data.dataset import Dataset
 from recsys_kd.flow.weighing import check_budget as check
 from recsys_kd.models.student import Student
@@ -36,6 +40,25 @@ def doubt(recipe: Recipe, outline: Dataset, low: int, high: int) -> list[str]:
             f"{best:g}; the run decides it before any training, and a ratio well below that leaves bytes for rows"
         ]
     return []
+
+
+def no_rows(rows: Iterable[int], advice: str) -> list[str]:
+    """Return a warning where no table keeps a row (`rows`: how many, by table), with what to do about it."""
+    if any(rows):
+        return []
+    return [f"no id keeps a row of its own, and every id scores as the fallback row of its table; {advice}"]
+
+
+def emptied(config: CompressConfig, plan: CompressionPlan) -> list[str]:
+    """Return a warning, in terms of the key that the recipe has, where its plan keeps no row of any table."""
+    if config.ratio is not None:
+        advice = f"lower `compress.ratio`, now {config.ratio:g}"
+    elif config.threshold is not None:
+        advice = f"lower `compress.threshold`, now {config.threshold:g}"
+    else:
+        key, value = ("keep_rows", config.keep_rows) if config.bytes is None else ("bytes", config.bytes)
+        advice = f"raise `compress.{key}`, now {value}"
+    return no_rows((len(table.keep) for table in plan.tables.values()), advice)
 
 
 def _told(config: CompressConfig, error: BudgetTooSmall, teacher_bytes: int, foretold: bool) -> tuple[str, str]:

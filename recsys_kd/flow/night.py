@@ -21,7 +21,7 @@ from recsys_kd.evaluate.gate import Subject, Verdict, decide
 from recsys_kd.evaluate.report import write_report
 from recsys_kd.flow import compression, models
 from recsys_kd.flow.activations import with_activations
-from recsys_kd.flow.budget import check_budget
+from recsys_kd.flow.budget import check_budget, emptied
 from recsys_kd.flow.cache import Stages, key_of, remove_leftovers
 from recsys_kd.flow.checks import check
 from recsys_kd.flow.decidable import check_decidable, check_outcomes, soft_labels, too_good
@@ -194,6 +194,8 @@ def compress(
     model, soft = (trained.student, trained.soft) if which == "student" else (trained.control, None)
     recover = recovery_stage(recipe, dataset, soft, trained.folders[which], stages, f"{which}-recovery")
     made = compression.compress(student_of(model), dataset, recipe.compress, trained.teacher.bytes, recover)
+    for warning in emptied(recipe.compress, made.plan) if which == "student" else []:
+        stages.progress.note(f"warning: {warning}")
     return with_activations(recipe, made, dataset, stages, f"{which}-activations")
 
 

@@ -81,6 +81,7 @@ class Planned:
     teacher_bytes: int
     kept: Mapping[str, Any] = field(default_factory=dict)
     """What of the recipe's `compress` the plan kept to and did not choose, where it is not the default."""
+    warnings: tuple[str, ...] = ()
 
     def settings(self) -> str:
         """Return what the recipe's `compress` needs to say, as YAML of one line."""
@@ -116,4 +117,5 @@ class Planned:
             out.append(f"table {name}: {rows:,} rows of {shape}{hot}")
         if self.chosen.activations:
             out.append(self.chosen.activations.line())
+        out += [f"warning: {warning}" for warning in self.warnings]
         return [*out, f"write into the recipe: compress: {self.settings()}"]

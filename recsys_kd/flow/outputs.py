@@ -44,6 +44,12 @@ def check_outputs(outputs: Paths, inputs: Paths) -> None:
             raise BadOutput(one, path, f"is the file of {other} too")
 
 
+def check_ending(option: str, path: Path | None, ending: str) -> None:
+    """Raise BadOutput where a file's name says that it holds something else than what is written into it."""
+    if path is not None and path.suffix.lower() != ending:
+        raise BadOutput(option, path, f"does not end with {ending}, and nothing else is written")
+
+
 def _is_folder(path: Path) -> str:
     return "is a folder" if path.is_dir() or not path.name else ""
 

@@ -12,6 +12,7 @@ from recsys_kd.evaluate.evaluation import Evaluation
 from recsys_kd.evaluate.gate import Verdict
 from recsys_kd.evaluate.report import Report, Size
 from recsys_kd.flow import compression, models
+from recsys_kd.flow.budget import emptied
 from recsys_kd.flow.cache import Stages
 from recsys_kd.flow.decidable import soft_labels
 from recsys_kd.flow.training import Trained, student_of
@@ -66,7 +67,11 @@ def build_report(  # noqa: PLR0913 - it gathers a whole night
         },
         digests={"data": dataset_digest(artifact), "recipe": artifact.manifest.lineage.recipe_digest,
                  "teacher": artifact.manifest.lineage.teacher_digest, "artifact": artifact.digest},
-        notes=[*dataset.counts.of_values(), *soft_labels(dataset.counts.soft_labels, dataset.counts.used)],
+        notes=[
+            *dataset.counts.of_values(),
+            *soft_labels(dataset.counts.soft_labels, dataset.counts.used),
+            *emptied(recipe.compress, compressed.plan),
+        ],
     )  # fmt: skip
     return Report.from_json(finite(report.to_json()))
 

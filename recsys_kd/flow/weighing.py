@@ -31,8 +31,6 @@ from recsys_kd.settings import CompressConfig
 from recsys_kd.tables import CompiledStudent
 
 _PLANS, _USED = 10, 0.97
-_SLACK = 64
-"""Bytes."""
 LONGEST = -1.1754943508222875e-38
 _LONGEST_LOSS = -1234.123456789
 """As long a text as that of any loss: bytes must not depend on how good a student happens to be."""
@@ -69,18 +67,16 @@ def _empty_overhead(coded: Coded, dataset: Dataset, config: CompressConfig) -> i
 
 
 def check_budget(student: Student, dataset: Dataset, config: CompressConfig, teacher_bytes: int) -> None:
-    """Raise BadBudget where even a student without a row of its own for any id is too large.
+    """Raise BudgetTooSmall where even a student without a row of its own for any id is too large.
 
-    A manifest's numbers are some bytes longer or shorter once they are measured: so many are left free.
+    It is weighed as it will be after training: weights change no bytes, and a manifest's numbers are at their longest.
     """
     budget = budget_of(config, teacher_bytes)
     if budget is None:
         return
     folded = fold(student, dataset, config)
     coded = Coded(folded, [uncoded(name, table) for name, table in folded.tables.items()], 0.0)
-    needed = smallest(coded.tables, fixed_bytes(folded, _empty_overhead(coded, dataset, config))) + _SLACK
-    if needed > budget:
-        raise BudgetTooSmall(needed, budget)
+    _no_rows(coded, dataset, config, budget)
 
 
 def _rank(plan: CompressionPlan, budget: int) -> tuple[bool, float]:
@@ -127,11 +123,22 @@ def _weighed(coded: Coded, dataset: Dataset, plan: CompressionPlan) -> Compressi
 
 
 def _no_rows(coded: Coded, dataset: Dataset, config: CompressConfig, budget: int) -> CompressionPlan:
-    """Return what is left where the first rows alone, and what names them, are over the budget. Raises: BadBudget."""
-    plan = _weighed(coded, dataset, dataclasses.replace(nothing_kept(coded.tables, config.fold), budget_bytes=budget))
-    if plan.predicted_bytes > budget:
-        raise BudgetTooSmall(plan.predicted_bytes, budget)
+    """Return what is left where the first rows alone, and what names them, are over the budget.
+
+    Raises: BudgetTooSmall naming the least budget that is met: a manifest holds it, so that its digits count too.
+    """
+    most = budget
+    while (plan := _bare(coded, dataset, config, most)).predicted_bytes > most:
+        most = plan.predicted_bytes
+    if most > budget:
+        raise BudgetTooSmall(most, budget)
     return plan
+
+
+def _bare(coded: Coded, dataset: Dataset, config: CompressConfig, budget: int) -> CompressionPlan:
+    """Return the plan that keeps no rows, with the bytes that its artifact takes where `budget` is what it may take."""
+    bare = nothing_kept(coded.tables, config.fold)
+    return _weighed(coded, dataset, dataclasses.replace(bare, predicted_bytes=budget, budget_bytes=budget))
 
 
 def weigh(student: CompiledStudent, dataset: Dataset, plan: CompressionPlan) -> int:

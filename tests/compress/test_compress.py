@@ -11,6 +11,7 @@ from recsys_kd.compress.export import code_tables, compile_student, kept_rows
 from recsys_kd.compress.fold import FloatTable, View
 from recsys_kd.compress.plan import (
     BadBudget,
+    BudgetTooSmall,
     TablePlan,
     at_least,
     parse_bytes,
@@ -262,6 +263,18 @@ def test_a_budget_that_passes_before_training_is_met_after_it(dataset, more):
     check_budget(student, dataset, config, 0)
     made = compress(student, dataset, config, 0)
     assert made.plan.predicted_bytes <= least + more
+
+
+@pytest.mark.parametrize("fold", ["item", "field"])
+@pytest.mark.parametrize("asked", [1, 4_000])
+def test_what_is_said_to_be_needed_before_training_is_all_that_is_needed_after_it(dataset, tmp_path, fold, asked):
+    with pytest.raises(BudgetTooSmall) as refused:
+        check_budget(random_student(dataset), dataset, CompressConfig(bytes=asked, fold=fold), 0)
+    least = refused.value.needed
+    assert artifact(dataset, tmp_path, seed=3, bytes=least, fold=fold).bytes_on_disk <= least
+    with pytest.raises(BudgetTooSmall) as after:
+        compress(random_student(dataset, 3), dataset, CompressConfig(bytes=least - 1, fold=fold), 0)
+    assert after.value.needed == least
 
 
 def test_what_a_budget_must_be_does_not_depend_on_the_weights(dataset):

@@ -24,7 +24,7 @@ from recsys_kd.models.teacher import Teacher
 from recsys_kd.progress import SILENT
 from recsys_kd.registry.store import read_copy
 from recsys_kd.runtime.ranker import Ranker
-from recsys_kd.settings import load_recipe
+from recsys_kd.settings import CompressConfig, load_recipe
 from tests.conftest import quick
 
 
@@ -56,6 +56,27 @@ def test_every_stage_is_measured_and_better_than_chance(night):
     counts = report["counts"]
     assert counts["read"] == counts["used"] + sum(counts["quarantined"].values()) + counts["deduplicated"]
     assert night.artifact.bytes_on_disk <= report["sizes"]["teacher"]["bytes"] / 4
+
+
+class Noted:
+    """Progress that keeps what it is told."""
+
+    def __init__(self):
+        self.told, self.task = [], SILENT.task
+
+    def note(self, message):
+        self.told.append(message)
+
+
+def test_a_night_that_keeps_no_rows_says_so_and_its_report_too(recipe, night, tmp_path):
+    notes = Noted()
+    compress = CompressConfig(threshold=1e9)
+    bare = run(recipe.model_copy(update={"store": tmp_path, "compress": compress}), notes, publish=False)
+    said = "no id keeps a row of its own, and every id scores as the fallback row of its table; lower"
+    warnings = [told for told in notes.told if said in told]
+    assert warnings == [f"warning: {said} `compress.threshold`, now 1e+09"]
+    assert warnings[0].removeprefix("warning: ") in json.loads(bare.report_json.read_text())["notes"]
+    assert not any(said in note for note in json.loads(night.report_json.read_text())["notes"])
 
 
 def test_int8_costs_next_to_nothing(night):

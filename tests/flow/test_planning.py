@@ -5,6 +5,7 @@ import yaml
 
 from recsys_kd.compress.plan import BadBudget, BudgetTooSmall
 from recsys_kd.evaluate.pareto import told_bytes
+from recsys_kd.flow import forms, planning
 from recsys_kd.flow.forms import FINALISTS
 from recsys_kd.flow.options import Option, Planned, Wanted
 from recsys_kd.flow.planning import plan
@@ -51,6 +52,10 @@ def test_a_budget_of_bytes_is_filled_and_the_better_fold_is_chosen(recipe):
     assert list(activations.loss) == ["15", "8"] and found.lines()[-2] == activations.line()
     assert abs(activations.loss["15"]) < 1e-7 and abs(activations.loss["8"]) < 1e-3
     assert found.chosen.why == "chosen: keeps all limits, and loses least in these bytes"
+    (other,) = (o for o in found.options if o.auc is not None and o is not found.chosen)
+    more = found.chosen.auc - other.auc
+    told = f"{more:.4f}" if more >= 0.00005 else "less than 0.0001"
+    assert other.why == f"loses {told} AUC more than the chosen one"
 
 
 def test_what_the_plan_kept_to_is_written_into_the_recipe_too():
@@ -77,6 +82,40 @@ def test_without_a_budget_the_smallest_that_loses_little_enough_is_chosen(recipe
     assert found.chosen.loss <= 0.5 and found.chosen.why.startswith("chosen: the smallest that keeps all limits")
 
 
+@pytest.fixture
+def timed_by_bytes(recipe, monkeypatch):
+    """The recipe, where 1,000 candidates take 1 us per 500 bytes."""
+    monkeypatch.setattr(forms, "latency_of", lambda path: (sum(f.stat().st_size for f in path.iterdir()) / 500, 0.0))
+    return recipe.model_copy(update={"compress": recipe.compress.model_copy(update={"activations": "int16"})})
+
+
+def test_a_ceiling_of_bytes_holds_smaller_artifacts_where_the_largest_are_too_slow(timed_by_bytes):
+    found = plan(timed_by_bytes, Wanted(bytes=20_000, p50_us=22), SILENT)
+    assert 9_000 < found.chosen.bytes <= 11_000 and found.chosen.p50_us <= 22
+    assert found.chosen.why == "chosen: keeps all limits, and loses least in these bytes"
+    assert sum("more than 22" in o.why for o in found.options if o.budget == 20_000) == 4
+
+
+def test_below_the_smallest_share_of_the_teacher_smaller_artifacts_are_tried_too(timed_by_bytes, monkeypatch):
+    monkeypatch.setattr(planning, "LADDER", (3, 2))
+    found = plan(timed_by_bytes, Wanted(p50_us=22), SILENT)
+    assert 9_000 < found.chosen.bytes <= 11_000 < found.teacher_bytes / 3
+    assert found.chosen.why == "chosen: keeps all limits, and loses least of those fast enough"
+
+
+def test_an_artifact_that_keeps_no_rows_is_warned_of_with_the_limit_to_raise(timed_by_bytes):
+    with pytest.raises(BudgetTooSmall) as no:
+        plan(timed_by_bytes, Wanted(bytes=5), SILENT)
+    least = no.value.needed
+    bare = plan(timed_by_bytes, Wanted(bytes=least), SILENT)
+    words = "no id keeps a row of its own, and every id scores as the fallback row of its table; "
+    assert not any(bare.chosen.rows.values()) and bare.warnings == (f"{words}raise --bytes, now {least}",)
+    assert bare.lines()[-2] == f"warning: {bare.warnings[0]}" and bare.to_json()["warnings"] == bare.warnings
+    slow = plan(timed_by_bytes, Wanted(bytes=12_000, p50_us=least / 500), SILENT)
+    assert slow.warnings == (f"{words}raise --p50-us",)
+    assert plan(timed_by_bytes, Wanted(bytes=12_000), SILENT).warnings == ()
+
+
 def test_bytes_that_no_form_can_keep_are_refused_before_any_training_and_those_named_are_enough(recipe, tmp_path):
     fresh = recipe.model_copy(update={"work": tmp_path / "work"})
     with pytest.raises(BudgetTooSmall, match=r"^plan: --bytes 5: a budget of 5 bytes can't be met: .* give more") as no:
@@ -89,6 +128,7 @@ def test_bytes_that_no_form_can_keep_are_refused_before_any_training_and_those_n
     ("wanted", "words"),
     [(Wanted(bytes=12_000, p50_us=0.1), r"no artifact keeps --bytes 12000 --p50-us 0.1 .* takes \d+ us, more"),
      (Wanted(bytes=12_000, loss=-1.0), "the nearest is fold .* give one of them room"),
+     (Wanted(p50_us=0.1), r"no artifact keeps --p50-us 0.1; the nearest is .* us, more than 0.1; give it room$"),
      (Wanted(bytes=100), "a budget of 100 bytes can't be met: .* bytes are needed")],
 )  # fmt: skip
 def test_limits_that_can_not_be_kept_are_refused_with_what_comes_nearest(recipe, wanted, words):
