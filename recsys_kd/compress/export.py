@@ -17,7 +17,6 @@ from recsys_kd.tables import (
     CompiledStudent,
     Float32Table,
     RefinedRows,
-    RowCode,
     RowTable,
     code_matrix,
     matrix_bytes,
@@ -120,18 +119,18 @@ def compile_student(
     )
 
 
-def quantized(student: CompiledStudent, plan: CompressionPlan) -> CompiledStudent:
-    """Return a pruned student with its rows coded as planned and its matrices in int8."""
-    tables: dict[str, RowTable] = {}
-    for name, table in student.tables.items():
-        tables[name] = coded_rows(table, plan.tables[name].code)
+def quantized(student: CompiledStudent) -> CompiledStudent:
+    """Return a pruned student with its rows coded as their tables say and its matrices in int8."""
+    tables = {name: coded_rows(table) for name, table in student.tables.items()}
     return replace(student, tables=tables, arrays={name: rounded(array) for name, array in student.arrays.items()})
 
 
-def coded_rows(table: RowTable, code: RowCode) -> RowTable:
-    """Return a table's rows as codes, those of its hot ones refined."""
-    values = table.data if isinstance(table, Float32Table) else table.lookup(np.arange(table.rows))
-    if code.more is None or not isinstance(table, Float32Table) or table.hot is None:
+def coded_rows(table: RowTable) -> RowTable:
+    """Return a table's rows as codes, those of its hot ones refined; rows that are to have no code as they are."""
+    if not isinstance(table, Float32Table) or table.code is None:
+        return table
+    values, code = table.data, table.code
+    if code.more is None or table.hot is None:
         return quantize_rows(values, code.bits)
     base, hot = quantize_rows(values[:, : code.rank], code.bits), np.flatnonzero(table.hot)
     # What is cut off a row's largest numbers would make the step of what refines it coarse.

@@ -5,7 +5,7 @@ best under those limits; a pass over the training rows with a falling learning r
 kept only if validation says that it helped. Of a recipe's terms those on logits are used.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any
@@ -15,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 
 from recsys_kd.distil.checkpoint import Checkpoints, Resume, resumed
-from recsys_kd.distil.loop import NothingToTrainOn, auc
+from recsys_kd.distil.loop import NothingToTrainOn
 from recsys_kd.distil.losses import hard_bce
 from recsys_kd.distil.objective import shuffled, terms_on_logits
 from recsys_kd.models.compiled import CompiledModule
@@ -27,21 +27,20 @@ from recsys_kd.tables import CompiledStudent
 
 Floats = NDArray[np.float32]
 Rows = NDArray[np.int64]
-_SCORE_ROWS = 16_384
 
 
 @dataclass(frozen=True)
 class Training:
     """What recovery learns from.
 
-    source: the log. items: item row of every row [N]. rows, validation: row numbers. soft: calibrated teacher logits
-    of every row [N], NaN where there are none; None for a control.
+    source: the log. items: item row of every row [N]. rows: row numbers. judge: validation AUC of a student as it will
+    be served. soft: calibrated teacher logits of every row [N], NaN where there are none; None for a control.
     """
 
     source: RowSource
     items: Rows
     rows: Rows
-    validation: Rows
+    judge: Callable[[CompiledStudent], float]
     soft: Floats | None
 
 
@@ -77,13 +76,14 @@ def recover(
     if len(data.rows) == 0 and config.epochs:
         raise NothingToTrainOn(name)
     start = module.compiled()
-    before = _auc(module, data)
+    before = data.judge(start)
     _Fitting(module, data, config, distil, seed).run(progress, name, checkpoints)
-    after = _auc(module, data)
+    fitted = module.compiled()
+    after = data.judge(fitted)
     helped = after > before  # not `after <= before`: a fit that diverged to NaN must be thrown away too
     told = "" if helped else "; no better, so it is thrown away"
     progress.note(f"{name}: validation AUC {before:.4f} -> {after:.4f}{told}")
-    return Recovered(module.compiled() if helped else start, before, after)
+    return Recovered(fitted if helped else start, before, after)
 
 
 class _Fitting:
@@ -175,13 +175,3 @@ def _step(
         loss = loss + terms_on_logits(logit, torch.from_numpy(data.soft[index]), batch, distil)
     descend(loss, optimizers)
     return float(loss.detach())
-
-
-@torch.no_grad()
-def _auc(module: CompiledModule, data: Training) -> float:
-    """Return the validation AUC, each row with its weight, as the epochs before were chosen by."""
-    parts = np.array_split(data.validation, max(1, len(data.validation) // _SCORE_ROWS))
-    batches = [data.source.batch(index) for index in parts]
-    score = torch.cat([module(batch, data.items[index]) for batch, index in zip(batches, parts, strict=True)])
-    label, weight = (np.concatenate([getattr(batch, name) for batch in batches]) for name in ("label", "weight"))
-    return auc(score, torch.from_numpy(label), torch.from_numpy(weight))

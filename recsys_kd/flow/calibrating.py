@@ -3,10 +3,13 @@
 import dataclasses
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
+from recsys_kd.compress.export import quantized
 from recsys_kd.data.dataset import Dataset
 from recsys_kd.distil.calibration import IDENTITY, Platt, fit_platt
+from recsys_kd.distil.loop import auc
 from recsys_kd.flow.probing import evenly
 from recsys_kd.runtime.head import STEPS
 from recsys_kd.runtime.offline import OfflineModel
@@ -23,6 +26,12 @@ def score_sample(
     parts = np.array_split(sample, max(1, len(sample) // _SCORE_ROWS))
     batches = ((dataset.batch(i, catalogue=True), items[i].astype(np.int64)) for i in parts)
     return np.concatenate([model.score_rows(batch, at) for batch, at in batches])
+
+
+def served_auc(student: CompiledStudent, dataset: Dataset, sample: NDArray[np.int64]) -> float:
+    """Return the AUC of a student as it will be served, coded and rounded, on some rows, each with its weight."""
+    label, weight = (torch.from_numpy(np.array(dataset.column(c)[sample], np.float32)) for c in ("label", "weight"))
+    return auc(torch.from_numpy(score_sample(quantized(student), dataset, sample)), label, weight)
 
 
 def recalibrated(student: CompiledStudent, dataset: Dataset) -> CompiledStudent:

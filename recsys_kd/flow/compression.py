@@ -67,7 +67,7 @@ def finish(made: Pruned, dataset: Dataset, recover: Recover = lambda pruned: pru
         start = recalibrated(pruned_gradually(made.coded, made.plan, keys_of(dataset), steps, recover), dataset)
     recovered = recover(start)
     again = pruned if recovered is pruned else recalibrated(recovered, dataset)
-    return Compressed(pruned, again, recalibrated(quantized(recovered, made.plan), dataset), made.plan)
+    return Compressed(pruned, again, recalibrated(quantized(recovered), dataset), made.plan)
 
 
 def compress(

@@ -20,7 +20,7 @@ from recsys_kd.flow.cache import Stages
 from recsys_kd.flow.calibrating import calibrated, score_sample
 from recsys_kd.flow.latency import latency_of
 from recsys_kd.flow.options import Fold, Option, Wanted
-from recsys_kd.flow.probing import Coded, code, evenly
+from recsys_kd.flow.probing import Coded, code, telling
 from recsys_kd.flow.recovery import recovery_stage
 from recsys_kd.flow.training import Trained, student_of
 from recsys_kd.flow.weighing import check_budget
@@ -52,7 +52,7 @@ class Maker:
 
     def __init__(self, recipe: Recipe, dataset: Dataset, trained: Trained, stages: Stages) -> None:
         self.recipe, self.dataset, self.trained, self.stages = recipe, dataset, trained, stages
-        self.sample = evenly(dataset.splits["validation"], _SCORED_ROWS)
+        self.sample = telling(dataset.column("label"), dataset.splits["validation"], _SCORED_ROWS)
         self.label = torch.from_numpy(np.asarray(dataset.column("label")[self.sample], dtype=np.float32))
         self.weight = torch.from_numpy(np.asarray(dataset.column("weight")[self.sample], dtype=np.float32))
         parts = np.array_split(self.sample, max(1, len(self.sample) // 16_384))
@@ -125,7 +125,7 @@ class Maker:
         ), pruned
 
     def _time(self, pruned: compression.Pruned) -> float:
-        served = calibrated(quantized(pruned.student, pruned.plan), IDENTITY)
+        served = calibrated(quantized(pruned.student), IDENTITY)
         with tempfile.TemporaryDirectory() as folder:
             digests = dict.fromkeys(("data", "recipe", "teacher"), "0" * 64)
             made = compression.Compressed(served, served, served, pruned.plan)

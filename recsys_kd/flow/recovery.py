@@ -3,6 +3,7 @@
 import hashlib
 import json
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -13,8 +14,9 @@ from recsys_kd.data.dataset import Dataset
 from recsys_kd.distil.checkpoint import Checkpoints
 from recsys_kd.distil.recovery import Training, recover
 from recsys_kd.flow.cache import CHECKPOINT, Stages, key_of
+from recsys_kd.flow.calibrating import served_auc
 from recsys_kd.flow.compression import Recover
-from recsys_kd.flow.probing import evenly
+from recsys_kd.flow.probing import telling
 from recsys_kd.models.compiled import CompiledModule, float_rows
 from recsys_kd.progress import Progress
 from recsys_kd.runtime.offline import OfflineModel
@@ -68,7 +70,9 @@ def _make(
 ) -> None:
     train, validation = dataset.splits["train"], dataset.splits["validation"]
     rows = np.arange(train.start, train.stop)
-    data = Training(dataset, dataset.item_rows, rows, evenly(validation, _VALIDATION_ROWS), soft)
+    sample = telling(dataset.column("label"), validation, _VALIDATION_ROWS)
+    judge = partial(served_auc, dataset=dataset, sample=sample)
+    data = Training(dataset, dataset.item_rows, rows, judge, soft)
     module = CompiledModule(pruned, OfflineModel(pruned, dataset).moves, recipe.compress.recovery.aware)
     kept = Checkpoints(folder / CHECKPOINT)
     found = recover(module, data, recipe.compress.recovery, recipe.distil, recipe.seed, progress, name, kept)

@@ -118,7 +118,7 @@ def fitting_plan(coded: Coded, dataset: Dataset, config: CompressConfig, budget:
 def _weighed(coded: Coded, dataset: Dataset, plan: CompressionPlan) -> CompressionPlan:
     """Return a plan with the bytes that its artifact takes on disk."""
     pruned = compile_student(coded.folded, coded.tables, plan, keys_of(dataset))
-    served = calibrated(quantized(pruned, plan), IDENTITY)
+    served = calibrated(quantized(pruned), IDENTITY)
     return dataclasses.replace(plan, predicted_bytes=weigh(served, dataset, plan))
 
 

@@ -48,7 +48,7 @@ def steps(recipe: Recipe, dataset: Dataset, trained: Trained, stages: Stages) ->
         pruned = compression.prune(coded, dataset, config, None)
         made = compression.finish(pruned, dataset, recover, config.recovery.steps)
         found = {"step": name, "seed": str(recipe.seed), "bytes": f"{pruned.plan.predicted_bytes:,}"}
-        rounded = recalibrated(quantized(pruned.student, pruned.plan), dataset)
+        rounded = recalibrated(quantized(pruned.student), dataset)
         for column, model in (("AUC before recovery", rounded), ("AUC as served", made.served)):
             gap = difference(auc(score_sample(model, dataset, rows), sample), start, recipe.evaluate.confidence)
             found[column] = f"{gap.value:+.4f} ({gap.low:+.4f} to {gap.high:+.4f})"

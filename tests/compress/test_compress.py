@@ -23,7 +23,7 @@ from recsys_kd.compress.sensitivity import Head, logits_and_gradient
 from recsys_kd.distil.calibration import IDENTITY, Platt, fit_platt
 from recsys_kd.flow.calibrating import calibrated, score_sample
 from recsys_kd.flow.compression import compress
-from recsys_kd.flow.probing import evenly, fold, keys_of, metrics_of, traffic_of
+from recsys_kd.flow.probing import evenly, fold, keys_of, metrics_of, telling, traffic_of
 from recsys_kd.flow.weighing import check_budget
 from recsys_kd.runtime.offline import OfflineModel
 from recsys_kd.settings import CompressConfig
@@ -245,6 +245,17 @@ def test_calibration_is_the_last_step_and_is_fitted_to_the_served_student(datase
     label = np.asarray(dataset.column("label")[rows])
     found = fit_platt(score_sample(made.served, dataset, rows), label, np.ones_like(label))
     assert (found.slope, found.offset) == pytest.approx((1.0, 0.0), abs=1e-3)
+
+
+def test_the_rows_that_tell_most_are_all_of_the_rarer_outcome():
+    label = np.zeros(10_000, dtype=np.float32)
+    label[5::100] = 1.0  # 90 of the 9,000 rows
+    rows = telling(label, range(1000, 10_000), 400)
+    assert len(rows) == 400 and (np.diff(rows) > 0).all() and rows.min() >= 1000
+    assert (label[rows] > 0.5).sum() == 90 and rows.max() - rows.min() > 8900
+    assert (label[telling(label, range(1000, 10_000), 100)] > 0.5).sum() == 50
+    assert telling(label, range(1000, 10_000), 10_000).tolist() == list(range(1000, 10_000))
+    assert telling(np.ones(50), range(10, 50), 20).tolist() == evenly(range(10, 50), 20).tolist()
 
 
 @pytest.mark.parametrize("budget", [9_000, 9_900, 10_400, 11_000])

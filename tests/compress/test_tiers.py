@@ -96,7 +96,7 @@ def test_refined_rows_are_near_and_the_others_have_zeros_beyond_their_rank():
     hot = is_hot(plan)
     assert rows.shape == (21, 6) and np.flatnonzero(hot).tolist() == [0, 4, 8, 12, 16]
     assert (rows[~hot, 3:] == 0).all() and np.array_equal(rows[hot], table.z[plan.hot])
-    made = coded_rows(Float32Table(rows, hot, plan.code), plan.code)
+    made = coded_rows(Float32Table(rows, hot, plan.code))
     error = np.abs(made.lookup(np.arange(21)) - rows)
     assert error[hot].max() < np.abs(rows).max() / 127 and made.more.rows == 6
     assert error[~hot, 3:].max() < 1e-6 and error[~hot].max() > error[hot].max()
@@ -113,7 +113,7 @@ def tiered(dataset):
         plans[table.name] = TablePlan(kept.keep, RowCode(2, 4, more), kept.keep[::3])
     plan = dataclasses.replace(plan, tables=plans)
     pruned = calibrated(compile_student(folded, tables, plan, keys_of(dataset)), IDENTITY)
-    return pruned, quantized(pruned, plan), plan
+    return pruned, quantized(pruned), plan
 
 
 def test_the_served_rows_come_in_tiers_and_every_scorer_agrees(dataset, tmp_path):

@@ -1,15 +1,16 @@
-import dataclasses
+from functools import partial
 
 import numpy as np
 import pytest
 import torch
 from sklearn.metrics import roc_auc_score
 
+from recsys_kd.compress.export import quantized
 from recsys_kd.distil.checkpoint import Checkpoints
 from recsys_kd.distil.loop import auc
 from recsys_kd.distil.recovery import Training, recover
 from recsys_kd.distil.student_training import fit_student
-from recsys_kd.flow.calibrating import score_sample
+from recsys_kd.flow.calibrating import score_sample, served_auc
 from recsys_kd.flow.compression import compress
 from recsys_kd.flow.weighing import weigh
 from recsys_kd.models.compiled import CompiledModule
@@ -43,7 +44,8 @@ def numbers(rows):
 
 def training(dataset, soft=None):
     splits = dataset.splits
-    return Training(dataset, dataset.item_rows, numbers(splits["train"]), numbers(splits["validation"]), soft)
+    judge = partial(served_auc, dataset=dataset, sample=numbers(splits["validation"]))
+    return Training(dataset, dataset.item_rows, numbers(splits["train"]), judge, soft)
 
 
 class Told(type(SILENT)):
@@ -74,11 +76,12 @@ def same(one, two):
 def test_recovery_takes_back_what_pruning_cost_and_says_how_much(dataset, pruned):
     found = run(dataset, pruned)
     assert found.helped and found.after > found.before + 0.002
-    # both figures are what the students score, measured by the scorer itself
+    # both figures are what the students score once they are coded, measured by the scorer itself
     rows = numbers(dataset.splits["validation"])
     label = torch.from_numpy(np.asarray(dataset.column("label")[rows], dtype=np.float32))
     for student, said in ((pruned, found.before), (found.student, found.after)):
-        assert auc(torch.from_numpy(score_sample(student, dataset, rows)), label) == pytest.approx(said, abs=1e-5)
+        score = torch.from_numpy(score_sample(quantized(student), dataset, rows))
+        assert auc(score, label) == pytest.approx(said, abs=1e-5)
 
 
 class Weighted:
@@ -87,21 +90,26 @@ class Weighted:
     def __init__(self, dataset):
         self.dataset, self.weight = dataset, np.tile(np.float32([0, 1, 1, 1, 20]), len(dataset) // 5 + 1)
 
-    def batch(self, rows):
-        return dataclasses.replace(self.dataset.batch(rows), weight=self.weight[rows])
+    def __getattr__(self, name):
+        return getattr(self.dataset, name)
+
+    def column(self, name):
+        return self.weight if name == "weight" else self.dataset.column(name)
 
 
-def test_recovery_is_kept_by_an_auc_in_which_rows_have_their_weight(dataset, pruned):
+def test_recovery_is_kept_by_the_weighted_auc_of_what_is_served(dataset, pruned):
     source, rows = Weighted(dataset), numbers(dataset.splits["validation"])
-    data = Training(source, dataset.item_rows, numbers(dataset.splits["train"]), rows, None)
+    judge = partial(served_auc, dataset=source, sample=rows)
+    data = Training(dataset, dataset.item_rows, numbers(dataset.splits["train"]), judge, None)
     module = CompiledModule(pruned, OfflineModel(pruned, dataset).moves)
     found = recover(module, data, RecoveryConfig(batch_size=512), DistilConfig(), 1, SILENT, "recovery")
     label = np.asarray(dataset.column("label")[rows]) > 0.5
     for student, said in ((pruned, found.before), (module.compiled(), found.after)):
-        score = score_sample(student, dataset, rows)
+        score = score_sample(quantized(student), dataset, rows)
         truth = roc_auc_score(label, score, sample_weight=source.weight[rows])
         assert said == pytest.approx(truth, abs=1e-5)
         assert abs(truth - roc_auc_score(label, score)) > 1e-3
+        assert score.tolist() != score_sample(student, dataset, rows).tolist()
 
 
 def test_a_teacher_pulls_the_student_to_itself(dataset, pruned):
@@ -140,7 +148,8 @@ def test_recovery_is_the_same_twice(dataset, pruned):
 
 def fit_few(dataset, student, progress=SILENT, kept=None):
     soft = np.linspace(-2, 2, len(dataset), dtype=np.float32)
-    data = Training(dataset, dataset.item_rows, np.arange(1500), np.arange(1500, 2000), soft)
+    judge = partial(served_auc, dataset=dataset, sample=np.arange(1500, 2000))
+    data = Training(dataset, dataset.item_rows, np.arange(1500), judge, soft)
     module = CompiledModule(student, OfflineModel(student, dataset).moves)
     config = RecoveryConfig(batch_size=512, epochs=2)
     found = recover(module, data, config, DistilConfig(), 1, progress, "recovery", kept)

@@ -18,7 +18,7 @@ def test_a_row_reads_as_its_codes_will(code):
     values, hot = rng.normal(size=(200, code.widest)).astype(np.float32), np.arange(200) % 3 == 0
     values[~hot, code.rank :] = 0.0
     table = Float32Table(values, hot if code.more else None, code)
-    stored = coded_rows(table, code).lookup(np.arange(200))
+    stored = coded_rows(table).lookup(np.arange(200))
     got = as_coded(torch.from_numpy(values), code, torch.from_numpy(hot)).numpy()
     # What refines nothing reads as 3e-8; sums of two tiers are rounded once more or less.
     assert np.abs(got - stored).max() < 1e-6
