@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from recsys_kd.distil.calibration import IDENTITY, fit_platt
 from recsys_kd.distil.loop import SCORE_ROWS, auc
 from recsys_kd.distil.losses import hard_bce
 from recsys_kd.models.source import RowSource
@@ -77,14 +78,13 @@ def _least_loss(heads: Heads) -> Mix:
     serving, auxiliary, label, weight = (column[some] for column in heads)
     if not len(some) or float(label.min()) == float(label.max()):
         return SERVING_ALONE
-    whole = _regression([serving, auxiliary], label, weight)
-    if min(whole[:2]) > 0:
-        return Mix(*whole)
-    alone, offset = _regression([serving], label, weight)
-    by_teacher, its_offset = _regression([auxiliary], label, weight)
-    if whole[1] > 0 and by_teacher > 0:
-        return Mix(0.0, by_teacher, its_offset)
-    return Mix(alone, 0.0, offset) if alone > 0 else SERVING_ALONE
+    both = _regression(torch.stack([serving, auxiliary], dim=1), label, weight)
+    if min(both.serving, both.auxiliary) > 0:
+        return both
+    alone, taught = (fit_platt(head.numpy(), label.numpy(), weight.numpy()) for head in (serving, auxiliary))
+    if both.auxiliary > 0 and taught != IDENTITY:
+        return Mix(0.0, taught.slope, taught.offset)
+    return Mix(alone.slope, 0.0, alone.offset)
 
 
 def mixed_metrics(model: Student, source: RowSource, rows: range) -> tuple[float, float]:
@@ -98,11 +98,10 @@ def mixed_metrics(model: Student, source: RowSource, rows: range) -> tuple[float
     return float(hard_bce(heads.serving, heads.label, heads.weight)), auc(logit, heads.label, heads.weight)
 
 
-def _regression(inputs: list[Tensor], label: Tensor, weight: Tensor) -> list[float]:
-    """Return the slopes, then the offset, of the logistic regression of labels on inputs, [N] each."""
-    x = torch.stack(inputs, dim=1)
+def _regression(x: Tensor, label: Tensor, weight: Tensor) -> Mix:
+    """Return the logistic regression of labels [N] on both heads' logits [N, 2]; nothing of either where it fails."""
     spread = x.std(dim=0, correction=0).clamp_min(1e-9)
-    theta = torch.zeros(len(inputs) + 1, dtype=torch.float64, requires_grad=True)
+    theta = torch.zeros(3, dtype=torch.float64, requires_grad=True)
     optimizer = torch.optim.LBFGS([theta], max_iter=100, line_search_fn="strong_wolfe")
 
     def loss() -> Tensor:
@@ -112,6 +111,6 @@ def _regression(inputs: list[Tensor], label: Tensor, weight: Tensor) -> list[flo
         return found
 
     optimizer.step(loss)  # type: ignore[no-untyped-call]
-    slopes = theta.detach()[:-1] / spread
-    found: list[float] = [*slopes.tolist(), float(theta[-1].detach())]
-    return found if np.isfinite(found).all() else [0.0] * len(found)
+    fitted = theta.detach()
+    found = [*(fitted[:-1] / spread).tolist(), float(fitted[-1])]
+    return Mix(*found) if np.isfinite(found).all() else Mix(0.0, 0.0, 0.0)

@@ -30,16 +30,21 @@ def score_sample(
 
 def served_auc(student: CompiledStudent, dataset: Dataset, sample: NDArray[np.int64]) -> float:
     """Return the AUC of a student as it will be served, coded and rounded, on some rows, each with its weight."""
-    label, weight = (torch.from_numpy(np.array(dataset.column(c)[sample], np.float32)) for c in ("label", "weight"))
-    return auc(torch.from_numpy(score_sample(quantized(student), dataset, sample)), label, weight)
+    score = score_sample(quantized(student), dataset, sample)
+    return auc(*(torch.from_numpy(values) for values in (score, *_truth(dataset, sample))))
 
 
 def recalibrated(student: CompiledStudent, dataset: Dataset) -> CompiledStudent:
     """Return the student with Platt scaling fitted to itself on validation: pruning makes it a little too sure."""
     sample = evenly(dataset.splits["validation"], _CALIBRATION_ROWS)
-    label, weight = (np.asarray(dataset.column(name)[sample], dtype=np.float32) for name in ("label", "weight"))
     plain = calibrated(student, IDENTITY)
-    return calibrated(student, fit_platt(score_sample(plain, dataset, sample), label, weight))
+    return calibrated(student, fit_platt(score_sample(plain, dataset, sample), *_truth(dataset, sample)))
+
+
+def _truth(dataset: Dataset, sample: NDArray[np.int64]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Return the labels and weights of some rows."""
+    label, weight = (np.array(dataset.column(name)[sample], dtype=np.float32) for name in ("label", "weight"))
+    return label, weight
 
 
 def calibrated(student: CompiledStudent, platt: Platt) -> CompiledStudent:

@@ -76,10 +76,10 @@ def evenly(rows: range, most: int) -> NDArray[np.int64]:
 
 
 def telling(label: NDArray[np.generic], rows: range, most: int) -> NDArray[np.int64]:
-    """Return at most `most` rows that tell most of an AUC: as many of either outcome as there are, evenly spread.
+    """Return at most `most` rows that tell most of an AUC: half of either outcome, all of one that has fewer.
 
-    AUC does not depend on how many there are of each, and is known as well as the rarer outcome's rows allow. label:
-    of all rows, positive above a half.
+    They are evenly spread. AUC does not depend on how many there are of each, and is known as well as the rarer
+    outcome's rows allow. label: of all rows, positive above a half.
     """
     up = np.asarray(label[rows.start : rows.stop]) > 0.5
     sides = [rows.start + np.flatnonzero(side) for side in (up, ~up)]
