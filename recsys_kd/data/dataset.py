@@ -97,21 +97,20 @@ class Dataset:
         """
         return self._load(f"traffic/{field}").astype(np.float64, copy=False)
 
-    def recent_traffic(self, field: str, weight: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Return `traffic` of a field, or of `item`, where every training row counts its weight [training rows]."""
-        train, size = self.splits["train"], len(self._load(f"traffic/{field}"))
+    def traffic_in(self, field: str, rows: range, weight: NDArray[np.float64] | None = None) -> NDArray[np.float64]:
+        """Return `traffic` of a field, or of `item`, in some rows of the log, each counting its weight [rows]."""
+        size = len(self._load(f"traffic/{field}"))
         if field == "item":
-            return lookups(self.item_rows[train.start : train.stop], size, weight)
+            return lookups(self.item_rows[rows.start : rows.stop], size, weight)
         found = self.schema.field(field)
         if found.side == "item":
-            shown = self.recent_traffic("item", weight)
+            shown = self.traffic_in("item", rows, weight)
             return lookups(self.item_bag(field) if found.kind == "bag" else self.item_ids(field), size, shown)
         total = np.zeros(size)
-        for start in range(train.start, train.stop, _BLOCK):
-            rows = slice(start, min(start + _BLOCK, train.stop))
-            total += lookups(
-                self._looked_up(found, rows), size, weight[rows.start - train.start :][: rows.stop - start]
-            )
+        for start in range(rows.start, rows.stop, _BLOCK):
+            block = slice(start, min(start + _BLOCK, rows.stop))
+            own = None if weight is None else weight[block.start - rows.start : block.stop - rows.start]
+            total += lookups(self._looked_up(found, block), size, own)
         return total
 
     def _looked_up(self, field: Field, rows: slice) -> Bag | NDArray[np.int64]:

@@ -5,8 +5,8 @@ best under those limits; a pass over the training rows with a falling learning r
 kept only if validation says that it helped. Of a recipe's terms those on logits are used.
 """
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from itertools import islice
 from typing import Any
 
@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from recsys_kd.batch import Batch
 from recsys_kd.distil.checkpoint import Checkpoints, Resume, resumed
 from recsys_kd.distil.loop import NothingToTrainOn
 from recsys_kd.distil.losses import hard_bce
@@ -22,6 +23,7 @@ from recsys_kd.models.compiled import CompiledModule
 from recsys_kd.models.gradients import descend, is_sparse
 from recsys_kd.models.source import RowSource
 from recsys_kd.progress import Progress
+from recsys_kd.schema import Schema
 from recsys_kd.settings import DistilConfig, RecoveryConfig
 from recsys_kd.tables import CompiledStudent
 
@@ -34,7 +36,9 @@ class Training:
     """What recovery learns from.
 
     source: the log. items: item row of every row [N]. rows: row numbers. judge: validation AUC of a student as it will
-    be served. soft: calibrated teacher logits of every row [N], NaN where there are none; None for a control.
+    be served. soft: calibrated teacher logits of every row [N], NaN where there are none; None for a control. novelty:
+    the chance of each field that a lookup is taken for one of an unknown id, so that the fallback row learns to answer
+    those beside the ids that were pruned.
     """
 
     source: RowSource
@@ -42,6 +46,7 @@ class Training:
     rows: Rows
     judge: Callable[[CompiledStudent], float]
     soft: Floats | None
+    novelty: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -127,7 +132,9 @@ class _Fitting:
         for optimizer, rates in zip(self.optimizers, self.rates, strict=True):
             for group, full in zip(optimizer.param_groups, rates, strict=True):
                 group["lr"] = full * left
-        loss = _step(self.module, self.data, index, self.distil, self.optimizers)
+        draw = np.random.default_rng([self.seed, self.epochs, self.batches])
+        batch = with_unknown(self.data.source.batch(index), self.data.source.schema, self.data.novelty, draw)
+        loss = _step(self.module, self.data, index, batch, self.distil, self.optimizers)
         self.batches, self.seen = self.batches + 1, self.seen + len(index)
         return loss
 
@@ -160,14 +167,26 @@ def _optimizers(
     return found, [[float(g["lr"]) for g in optimizer.param_groups] for optimizer in found]
 
 
+def with_unknown(batch: Batch, schema: Schema, novelty: Mapping[str, float], draw: np.random.Generator) -> Batch:
+    """Return a batch in which a share of each field's ids, drawn at random, is unknown."""
+
+    def some(name: str, rows: Rows) -> Rows:
+        share = novelty.get(name, 0.0)
+        return np.where(draw.random(len(rows)) < share, schema.rows(schema.field(name)) - 1, rows) if share else rows
+
+    ids = {name: some(name, rows) for name, rows in batch.ids.items()}
+    bags = {name: replace(bag, values=some(name, bag.values)) for name, bag in batch.bags.items()}
+    return replace(batch, ids=ids, bags=bags)
+
+
 def _step(
     module: CompiledModule,
     data: Training,
     index: Rows,
+    batch: Batch,
     distil: DistilConfig,
     optimizers: list[torch.optim.Optimizer],
 ) -> float:
-    batch = data.source.batch(index)
     logit = module(batch, data.items[index])
     weight = torch.from_numpy(batch.weight)
     loss = hard_bce(logit, torch.from_numpy(batch.label), weight)

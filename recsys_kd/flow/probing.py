@@ -1,4 +1,4 @@
-"""What a log says of a student's parts: what rows are looked up, what a change of them costs, which units matter."""
+"""What a log says of a student's parts: what a change of its rows costs, which units matter."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -15,6 +15,7 @@ from recsys_kd.compress.pricing import Market
 from recsys_kd.compress.sensitivity import Head, Sensitivity
 from recsys_kd.compress.units import some_units, unit_costs, without_units
 from recsys_kd.data.dataset import Dataset
+from recsys_kd.flow.traffic import traffic_of
 from recsys_kd.models.student import Student
 from recsys_kd.runtime.offline import OfflineModel
 from recsys_kd.settings import CompressConfig
@@ -36,33 +37,6 @@ def item_features(dataset: Dataset) -> ItemFeatures:
 def fold(student: Student, dataset: Dataset, config: CompressConfig) -> FoldedStudent:
     """Return the student folded for serving, with as many hidden units as it is to keep, whichever: no row is read."""
     return fold_student(some_units(student.weights(), config.units), item_features(dataset), config.fold)
-
-
-def recency(dataset: Dataset, half_life_days: float) -> NDArray[np.float64]:
-    """Return what each training row counts: half for every half-life before the last of them; 1 in the mean."""
-    train = dataset.splits["train"]
-    stamp = dataset.column("timestamp")[train.start : train.stop].astype(np.int64)
-    weight = np.exp2((stamp - stamp.max()) / (half_life_days * 86_400_000))
-    found: NDArray[np.float64] = weight / weight.mean()
-    return found
-
-
-def traffic_of(dataset: Dataset, half_life_days: float | None = None) -> dict[str, NDArray[np.float64]]:
-    """Return the lookups per training row of every looked-up field's rows, and of the item rows.
-
-    half_life_days: see `recency`; without it all training days count alike.
-    """
-    fields = [f.name for f in dataset.schema.fields if f.is_lookup]
-    weight = None if half_life_days is None else recency(dataset, half_life_days)
-
-    def looked_up(name: str) -> NDArray[np.float64]:
-        return dataset.traffic(name) if weight is None else dataset.recent_traffic(name, weight)
-
-    # An item of the catalogue that training never saw may be tomorrow's best seller: every item gets an average item's
-    # traffic on top of its own. On a shop where a tenth of the items arrive late, 2% of the rows carried 15% of the
-    # test traffic, and dropping them for want of a past cost 0.027 AUC.
-    items, rows = looked_up("item"), len(dataset.splits["train"])
-    return {"item": (items + items.mean()) / rows, **{name: looked_up(name) / rows for name in fields}}
 
 
 def keys_of(dataset: Dataset) -> dict[str, NDArray[np.int64]]:
@@ -154,7 +128,7 @@ def code(student: Student, dataset: Dataset, config: CompressConfig) -> Coded:
     weights, cost = narrowed(student.weights(), dataset, config)
     folded = fold_student(weights, item_features(dataset), config.fold)
     metrics = metrics_of(folded, dataset)
-    traffic = traffic_of(dataset, config.half_life_days)
+    traffic = traffic_of(dataset, config.half_life_days, config.fold)
     return Coded(folded, code_tables(folded, traffic, keys_of(dataset), metrics), cost)
 
 

@@ -17,6 +17,7 @@ from recsys_kd.flow.cache import CHECKPOINT, Stages, key_of
 from recsys_kd.flow.calibrating import served_auc
 from recsys_kd.flow.compression import Recover
 from recsys_kd.flow.probing import telling
+from recsys_kd.flow.traffic import novelty
 from recsys_kd.models.compiled import CompiledModule, float_rows
 from recsys_kd.progress import Progress
 from recsys_kd.runtime.offline import OfflineModel
@@ -72,7 +73,7 @@ def _make(
     rows = np.arange(train.start, train.stop)
     sample = telling(dataset.column("label"), validation, _VALIDATION_ROWS)
     judge = partial(served_auc, dataset=dataset, sample=sample)
-    data = Training(dataset, dataset.item_rows, rows, judge, soft)
+    data = Training(dataset, dataset.item_rows, rows, judge, soft, novelty(dataset))
     module = CompiledModule(pruned, OfflineModel(pruned, dataset).moves, recipe.compress.recovery.aware)
     kept = Checkpoints(folder / CHECKPOINT)
     found = recover(module, data, recipe.compress.recovery, recipe.distil, recipe.seed, progress, name, kept)

@@ -1,5 +1,6 @@
-"""Size, quality and latency: the planner's artifacts at budgets from 1/5 to 1/100 of the teacher, beside what else
-makes a student smaller. Prints a table per set and writes a picture, build/bench/pareto-<set>.svg.
+"""Size, quality and latency: the planner's artifacts at budgets from 1/5 to 1/100 of the teacher, and at the very bytes
+of the student in other formats, beside what else makes a student smaller. Prints a table per set and writes a picture,
+build/bench/pareto-<set>.svg.
 
 BENCH_SETS, BENCH_ROWS and BENCH_WORK as in `sets`.
 """
@@ -31,16 +32,16 @@ from tests.benchmarks.sets import asked, recipe_of
 from tests.benchmarks.table import OUT, show
 
 RATIOS = (5, 10, 20, 30, 50, 100)
+FORMATS = {"fp16": peers.half, "FBGEMM int8": peers.fbgemm8, "FBGEMM int4": peers.fbgemm4}
 WIDTHS, SHARES = (32, 16, 8, 4, 2, 1), (0.3, 0.1, 0.05)
 
 
-def ours(recipe: Recipe, dataset: Dataset, trained: Trained, stages: Stages) -> list[Point]:
-    """Return the planner's artifacts, as they are read from disk."""
+def ours(recipe: Recipe, dataset: Dataset, trained: Trained, stages: Stages, budgets: dict[str, int]) -> list[Point]:
+    """Return the planner's artifacts for some budgets, as they are read from disk."""
     recover = recovery_stage(recipe, dataset, trained.soft, trained.folders["student"], stages, "student-recovery")
     found, sample, student = [], test_sample(dataset), student_of(trained.student)
     coded = {fold: code(student, dataset, CompressConfig(fold=fold)) for fold in FOLDS}
-    for ratio in RATIOS:
-        budget = trained.teacher.bytes // ratio
+    for name, budget in budgets.items():
         tried = [
             compression.prune(c, dataset, CompressConfig(bytes=budget, fold=fold), budget) for fold, c in coded.items()
         ]
@@ -51,19 +52,19 @@ def ours(recipe: Recipe, dataset: Dataset, trained: Trained, stages: Stages) -> 
             size, p50 = artifact.bytes_on_disk, latency_of(artifact.path)[0]
         value = auc(score_compiled(made.served, dataset)[0], sample).value
         hot = ", two tiers" if "hot_rows" in made.plan.summary() else ""
-        found.append(Point(OURS, f"1/{ratio}, fold {made.plan.fold}{hot}", size, value, p50))
+        found.append(Point(OURS, f"{name}, fold {made.plan.fold}{hot}", size, value, p50))
     return found
 
 
 def others(recipe: Recipe, dataset: Dataset, trained: Trained) -> list[Point]:
-    """Return every baseline."""
+    """Return every baseline, the student's formats first."""
     sample, found = test_sample(dataset), []
 
     def add(way: str, detail: str, model: object, size: int) -> None:
         found.append(Point(way, detail, size, auc(score_rows(model, dataset, dataset.splits["test"]), sample).value))
 
     student = student_of(trained.student)
-    for name, way in (("fp16", peers.half), ("FBGEMM int8", peers.fbgemm8), ("FBGEMM int4", peers.fbgemm4)):
+    for name, way in FORMATS.items():
         add(name, "unpruned student", *peers.in_format(student, way))
     config = recipe.student
     for width in WIDTHS:
@@ -94,10 +95,11 @@ def above(points: list[Point]) -> list[str]:
 def points_of(recipe: Recipe, dataset: Dataset, trained: Trained, stages: Stages) -> list[Point]:
     """Return all points of a set, the teacher's and ours first."""
     teacher = auc(score_rows(trained.teacher.model, dataset, dataset.splits["test"]), test_sample(dataset)).value
-    return [
-        *ours(recipe, dataset, trained, stages), Point("teacher", "", trained.teacher.bytes, teacher),
-        *others(recipe, dataset, trained),
-    ]  # fmt: skip
+    baselines = others(recipe, dataset, trained)
+    budgets = {f"1/{ratio}": trained.teacher.bytes // ratio for ratio in RATIOS}
+    budgets |= {f"as {p.way}": p.bytes for p in baselines if p.way in FORMATS}
+    mine = ours(recipe, dataset, trained, stages, budgets)
+    return [*mine, Point("teacher", "", trained.teacher.bytes, teacher), *baselines]
 
 
 def report(name: str, points: list[Point], chosen: int) -> None:

@@ -23,7 +23,8 @@ from recsys_kd.compress.sensitivity import Head, logits_and_gradient
 from recsys_kd.distil.calibration import IDENTITY, Platt, fit_platt
 from recsys_kd.flow.calibrating import calibrated, score_sample
 from recsys_kd.flow.compression import compress
-from recsys_kd.flow.probing import evenly, fold, keys_of, metrics_of, telling, traffic_of
+from recsys_kd.flow.probing import evenly, fold, keys_of, metrics_of, telling
+from recsys_kd.flow.traffic import traffic_of
 from recsys_kd.flow.weighing import check_budget
 from recsys_kd.runtime.offline import OfflineModel
 from recsys_kd.settings import CompressConfig

@@ -16,7 +16,8 @@ from recsys_kd.compress.pricing import Sample, fill
 from recsys_kd.distil.calibration import IDENTITY
 from recsys_kd.flow.calibrating import calibrated
 from recsys_kd.flow.goldens import golden_queries
-from recsys_kd.flow.probing import fold, keys_of, metrics_of, traffic_of
+from recsys_kd.flow.probing import fold, keys_of, metrics_of
+from recsys_kd.flow.traffic import traffic_of
 from recsys_kd.models.compiled import CompiledModule
 from recsys_kd.runtime.library import Kernel
 from recsys_kd.runtime.offline import OfflineModel

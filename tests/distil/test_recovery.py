@@ -1,3 +1,4 @@
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
@@ -8,7 +9,7 @@ from sklearn.metrics import roc_auc_score
 from recsys_kd.compress.export import quantized
 from recsys_kd.distil.checkpoint import Checkpoints
 from recsys_kd.distil.loop import auc
-from recsys_kd.distil.recovery import Training, recover
+from recsys_kd.distil.recovery import Training, recover, with_unknown
 from recsys_kd.distil.student_training import fit_student
 from recsys_kd.flow.calibrating import score_sample, served_auc
 from recsys_kd.flow.compression import compress
@@ -42,10 +43,10 @@ def numbers(rows):
     return np.arange(rows.start, rows.stop)
 
 
-def training(dataset, soft=None):
+def training(dataset, soft=None, **more):
     splits = dataset.splits
     judge = partial(served_auc, dataset=dataset, sample=numbers(splits["validation"]))
-    return Training(dataset, dataset.item_rows, numbers(splits["train"]), judge, soft)
+    return Training(dataset, dataset.item_rows, numbers(splits["train"]), judge, soft, **more)
 
 
 class Told(type(SILENT)):
@@ -140,6 +141,38 @@ def test_a_fit_that_does_not_help_is_thrown_away(dataset, pruned):
     assert not found.helped and told.said[-1].endswith("; no better, so it is thrown away")
     rows = numbers(dataset.splits["test"])
     assert np.array_equal(score_sample(found.student, dataset, rows), score_sample(pruned, dataset, rows))
+
+
+def test_a_share_of_the_ids_is_taken_for_unknown_and_no_other_field(dataset):
+    batch, schema = dataset.batch(slice(len(dataset) - 2000, len(dataset))), dataset.schema
+    draw = np.random.default_rng(0)
+    made = with_unknown(batch, schema, {"user_id": 0.25}, draw)
+    unknown = made.ids["user_id"] == schema.vocabularies["user_id"].fallback
+    assert unknown.mean() == pytest.approx(0.25, abs=0.03)
+    assert np.array_equal(made.ids["user_id"][~unknown], batch.ids["user_id"][~unknown])
+    for name in batch.ids.keys() - {"user_id"}:
+        assert made.ids[name] is batch.ids[name]
+    bags = with_unknown(batch, schema, {"history": 0.5}, draw).bags["history"]
+    assert np.array_equal(bags.offsets, batch.bags["history"].offsets)
+    assert (bags.values == schema.rows(schema.field("history")) - 1).mean() == pytest.approx(0.5, abs=0.1)
+
+
+def test_the_fallback_row_learns_what_serves_unknown_ids_too(dataset, trained):
+    """Every user has a row, so that none but unknown ones use the fallback."""
+    whole = compress(trained, dataset, CompressConfig(keep_rows=1.0), 0).pruned
+    found = {}
+    for chance in (0.0, 0.1):
+        module = CompiledModule(whole, OfflineModel(whole, dataset).moves)
+        better = iter((0.0, 1.0))
+        data = replace(
+            training(dataset, novelty={"user_id": chance}), judge=partial(lambda values, _: next(values), better)
+        )
+        fitted = recover(module, data, RecoveryConfig(batch_size=512), DistilConfig(), 1, SILENT, "recovery").student
+        table = fitted.tables["user_id.folded"]
+        found[chance] = table.lookup(np.array([table.rows - 1]))
+    before = whole.tables["user_id.folded"]
+    assert np.array_equal(found[0.0], before.lookup(np.array([before.rows - 1])))
+    assert not np.array_equal(found[0.1], found[0.0])
 
 
 def test_recovery_is_the_same_twice(dataset, pruned):

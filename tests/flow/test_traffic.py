@@ -1,11 +1,15 @@
-"""Lookups that count the less the longer ago they were, and what is kept by them."""
+"""Lookups that count the less the longer ago they were, those of ids to come, and what is kept by them."""
+
+import dataclasses
 
 import numpy as np
 import pytest
 from pydantic import ValidationError
 
+from recsys_kd.compress.export import kept_rows
 from recsys_kd.flow.compression import prune
-from recsys_kd.flow.probing import code, recency, traffic_of
+from recsys_kd.flow.probing import code
+from recsys_kd.flow.traffic import novelty, recency, traffic_of
 from recsys_kd.settings import CompressConfig
 from tests.served import random_student
 
@@ -26,7 +30,7 @@ def test_rows_that_all_count_one_give_the_traffic_that_the_log_was_encoded_with(
     ones = np.ones(len(dataset.splits["train"]))
     kinds = set()
     for name in ["item", *(f.name for f in dataset.schema.fields if f.is_lookup)]:
-        assert np.allclose(dataset.recent_traffic(name, ones), dataset.traffic(name)), name
+        assert np.allclose(dataset.traffic_in(name, dataset.splits["train"], ones), dataset.traffic(name)), name
         kinds.add("item" if name == "item" else (dataset.schema.field(name).side, dataset.schema.field(name).kind))
     assert {"item", ("request", "id"), ("request", "bag"), ("item", "categorical")} <= kinds
 
@@ -34,10 +38,41 @@ def test_rows_that_all_count_one_give_the_traffic_that_the_log_was_encoded_with(
 def test_the_lookups_of_a_user_are_what_his_rows_count(dataset):
     weight, rows = recency(dataset, 0.5), train_rows(dataset)
     user = dataset.column("user_id")[rows]
-    traffic = traffic_of(dataset, 0.5)["user_id"]
+    traffic, known = traffic_of(dataset, 0.5)["user_id"], 1 - novelty(dataset)["user_id"]
     for row in (0, 7, int(user[-1])):
-        assert traffic[row] == pytest.approx(weight[user == row].sum() / len(weight))
+        assert traffic[row] == pytest.approx(known * weight[user == row].sum() / len(weight))
     assert traffic.sum() == pytest.approx(1.0)
+
+
+def unknown_share(dataset, split, field="user_id"):
+    rows = dataset.splits[split]
+    return float(np.mean(dataset.column(field)[rows.start : rows.stop] == dataset.schema.vocabularies[field].fallback))
+
+
+def test_the_fallback_row_is_looked_up_as_often_as_on_the_validation_days(dataset):
+    assert unknown_share(dataset, "train") == 0.0 < unknown_share(dataset, "validation")
+    traffic = traffic_of(dataset)
+    assert traffic["user_id"][-1] == pytest.approx(unknown_share(dataset, "validation"))
+    assert traffic["user_id"].sum() == pytest.approx(1.0)
+    assert "item_id" in traffic_of(dataset) and "item_id" not in novelty(dataset)  # the catalogue knows new items
+
+
+def test_where_training_knows_unknown_ids_enough_nothing_is_added(dataset, monkeypatch):
+    lookups = np.append(np.full(len(dataset.traffic("user_id")) - 1, 1.0), 1e6)
+    monkeypatch.setattr(type(dataset), "traffic", lambda self, field: lookups)
+    assert novelty(dataset)["user_id"] == 0.0
+
+
+def test_new_users_are_scored_as_before_where_a_few_old_ones_are_pruned(dataset):
+    config = CompressConfig(keep_rows=1.0)
+    coded = code(random_student(dataset), dataset, config)
+    plan = prune(coded, dataset, config, None).plan
+    users = next(table for table in coded.tables if table.name == "user_id.folded")
+    few = np.sort(np.argsort(users.lookups[:-1])[5:])
+    pruned = kept_rows(users, dataclasses.replace(plan.tables["user_id.folded"], keep=few))[-1]
+    whole = users.z[-1, : len(pruned)]
+    gone = np.average(np.delete(users.z[:-1], few, axis=0)[:, : len(pruned)], axis=0)  # looked up alike
+    assert np.linalg.norm(pruned - whole) < 0.2 * np.linalg.norm(gone - whole)
 
 
 def test_users_of_yesterday_are_kept_for_those_of_last_week(dataset):
