@@ -97,21 +97,31 @@ class Dataset:
         """
         return self._load(f"traffic/{field}").astype(np.float64, copy=False)
 
-    def traffic_in(self, field: str, rows: range, weight: NDArray[np.float64] | None = None) -> NDArray[np.float64]:
-        """Return `traffic` of a field, or of `item`, in some rows of the log, each counting its weight [rows]."""
-        size = len(self._load(f"traffic/{field}"))
+    def recent_traffic(self, field: str, weight: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Return `traffic` of a field, or of `item`, where every training row counts its weight [training rows]."""
+        train, size = self.splits["train"], len(self._load(f"traffic/{field}"))
         if field == "item":
-            return lookups(self.item_rows[rows.start : rows.stop], size, weight)
+            return lookups(self.item_rows[train.start : train.stop], size, weight)
         found = self.schema.field(field)
         if found.side == "item":
-            shown = self.traffic_in("item", rows, weight)
+            shown = self.recent_traffic("item", weight)
             return lookups(self.item_bag(field) if found.kind == "bag" else self.item_ids(field), size, shown)
         total = np.zeros(size)
-        for start in range(rows.start, rows.stop, _BLOCK):
-            block = slice(start, min(start + _BLOCK, rows.stop))
-            own = None if weight is None else weight[block.start - rows.start : block.stop - rows.start]
-            total += lookups(self._looked_up(found, block), size, own)
+        for start in range(train.start, train.stop, _BLOCK):
+            rows = slice(start, min(start + _BLOCK, train.stop))
+            total += lookups(
+                self._looked_up(found, rows), size, weight[rows.start - train.start :][: rows.stop - start]
+            )
         return total
+
+    def unknown_share(self, field: str, rows: range) -> float:
+        """Return what share of a request's or candidate's field's lookups in some rows is of ids without a row."""
+        found, unknown, total = self.schema.field(field), 0, 0
+        for start in range(rows.start, rows.stop, _BLOCK):
+            coded = self._looked_up(found, slice(start, min(start + _BLOCK, rows.stop)))
+            ids = coded if isinstance(coded, np.ndarray) else coded.values
+            unknown, total = unknown + int(np.count_nonzero(ids == self.schema.rows(found) - 1)), total + len(ids)
+        return unknown / max(total, 1)
 
     def _looked_up(self, field: Field, rows: slice) -> Bag | NDArray[np.int64]:
         """Return the vocabulary rows of a request-side or candidate-side field in some rows."""

@@ -168,7 +168,7 @@ def _optimizers(
 
 
 def with_unknown(batch: Batch, schema: Schema, novelty: Mapping[str, float], draw: np.random.Generator) -> Batch:
-    """Return a batch in which a share of each field's ids, drawn at random, is unknown."""
+    """Return a batch in which ids, drawn at random with their field's chance, are unknown."""
 
     def some(name: str, rows: Rows) -> Rows:
         share = novelty.get(name, 0.0)

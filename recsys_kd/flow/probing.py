@@ -128,7 +128,7 @@ def code(student: Student, dataset: Dataset, config: CompressConfig) -> Coded:
     weights, cost = narrowed(student.weights(), dataset, config)
     folded = fold_student(weights, item_features(dataset), config.fold)
     metrics = metrics_of(folded, dataset)
-    traffic = traffic_of(dataset, config.half_life_days, config.fold)
+    traffic = traffic_of(dataset, config.half_life_days)
     return Coded(folded, code_tables(folded, traffic, keys_of(dataset), metrics), cost)
 
 

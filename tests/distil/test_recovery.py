@@ -22,6 +22,7 @@ from tests.distil.test_checkpoint import Fuse, Stopped
 
 BUDGET = 8800
 """Room for a few rows: pruning must cost something."""
+NOVELTY = {"user_id": 0.02, "history": 0.02}
 BATCHES = 3  # of 512 in 1,500 rows, in each of two epochs
 
 
@@ -62,7 +63,7 @@ class Told(type(SILENT)):
 def run(dataset, student, soft=None, progress=SILENT, **config):
     module = CompiledModule(student, OfflineModel(student, dataset).moves)
     settings = RecoveryConfig(batch_size=512, **config)
-    return recover(module, training(dataset, soft), settings, DistilConfig(), 1, progress, "recovery")
+    return recover(module, training(dataset, soft, novelty=NOVELTY), settings, DistilConfig(), 1, progress, "recovery")
 
 
 def arrays_of(student):
@@ -157,8 +158,7 @@ def test_a_share_of_the_ids_is_taken_for_unknown_and_no_other_field(dataset):
     assert (bags.values == schema.rows(schema.field("history")) - 1).mean() == pytest.approx(0.5, abs=0.1)
 
 
-def test_the_fallback_row_learns_what_serves_unknown_ids_too(dataset, trained):
-    """Every user has a row, so that none but unknown ones use the fallback."""
+def test_the_fallback_row_is_fitted_for_unknown_ids_where_all_others_have_rows(dataset, trained):
     whole = compress(trained, dataset, CompressConfig(keep_rows=1.0), 0).pruned
     found = {}
     for chance in (0.0, 0.1):
@@ -182,7 +182,7 @@ def test_recovery_is_the_same_twice(dataset, pruned):
 def fit_few(dataset, student, progress=SILENT, kept=None):
     soft = np.linspace(-2, 2, len(dataset), dtype=np.float32)
     judge = partial(served_auc, dataset=dataset, sample=np.arange(1500, 2000))
-    data = Training(dataset, dataset.item_rows, np.arange(1500), judge, soft)
+    data = Training(dataset, dataset.item_rows, np.arange(1500), judge, soft, NOVELTY)
     module = CompiledModule(student, OfflineModel(student, dataset).moves)
     config = RecoveryConfig(batch_size=512, epochs=2)
     found = recover(module, data, config, DistilConfig(), 1, progress, "recovery", kept)

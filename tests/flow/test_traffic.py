@@ -7,10 +7,15 @@ import pytest
 from pydantic import ValidationError
 
 from recsys_kd.compress.export import kept_rows
-from recsys_kd.flow.compression import prune
+from recsys_kd.distil.recovery import Recovered
+from recsys_kd.flow import recovery
+from recsys_kd.flow.cache import Stages
+from recsys_kd.flow.compression import compress, prune
 from recsys_kd.flow.probing import code
 from recsys_kd.flow.traffic import novelty, recency, traffic_of
-from recsys_kd.settings import CompressConfig
+from recsys_kd.progress import SILENT
+from recsys_kd.settings import CompressConfig, load_recipe
+from tests.conftest import quick
 from tests.served import random_student
 
 DAY = 86_400_000
@@ -30,7 +35,7 @@ def test_rows_that_all_count_one_give_the_traffic_that_the_log_was_encoded_with(
     ones = np.ones(len(dataset.splits["train"]))
     kinds = set()
     for name in ["item", *(f.name for f in dataset.schema.fields if f.is_lookup)]:
-        assert np.allclose(dataset.traffic_in(name, dataset.splits["train"], ones), dataset.traffic(name)), name
+        assert np.allclose(dataset.recent_traffic(name, ones), dataset.traffic(name)), name
         kinds.add("item" if name == "item" else (dataset.schema.field(name).side, dataset.schema.field(name).kind))
     assert {"item", ("request", "id"), ("request", "bag"), ("item", "categorical")} <= kinds
 
@@ -54,13 +59,36 @@ def test_the_fallback_row_is_looked_up_as_often_as_on_the_validation_days(datase
     traffic = traffic_of(dataset)
     assert traffic["user_id"][-1] == pytest.approx(unknown_share(dataset, "validation"))
     assert traffic["user_id"].sum() == pytest.approx(1.0)
-    assert "item_id" in traffic_of(dataset) and "item_id" not in novelty(dataset)  # the catalogue knows new items
+    sides = {dataset.schema.field(name).side for name in novelty(dataset)}
+    assert "item_id" in traffic_of(dataset) and "item" not in sides  # the catalogue knows new items
 
 
-def test_where_training_knows_unknown_ids_enough_nothing_is_added(dataset, monkeypatch):
-    lookups = np.append(np.full(len(dataset.traffic("user_id")) - 1, 1.0), 1e6)
-    monkeypatch.setattr(type(dataset), "traffic", lambda self, field: lookups)
-    assert novelty(dataset)["user_id"] == 0.0
+@pytest.mark.parametrize(("then", "now", "chance"), [(0.2, 0.6, 0.5), (0.3, 0.1, 0.0), (1.0, 1.0, 0.0)])
+def test_only_so_many_more_ids_turn_unknown_as_the_validation_days_have(dataset, monkeypatch, then, now, chance):
+    shares = {dataset.splits["train"]: then, dataset.splits["validation"]: now}
+    monkeypatch.setattr(type(dataset), "unknown_share", lambda self, field, rows: shares[rows])
+    assert list(novelty(dataset).values()) == pytest.approx([chance] * len(novelty(dataset)))
+    assert then + (1 - then) * chance == pytest.approx(max(then, now))
+
+
+def test_a_bags_unknown_values_count_one_each_however_long_it_is(dataset):
+    rows = range(len(dataset) - 4000, len(dataset))
+    values = dataset.batch(np.arange(rows.start, rows.stop)).bags["history"].values
+    unknown = dataset.schema.rows(dataset.schema.field("history")) - 1
+    assert 0 < dataset.unknown_share("history", rows) == np.mean(values == unknown)
+
+
+def test_recovery_is_told_how_many_ids_will_be_unknown(shop, dataset, tmp_path, monkeypatch):
+    recipe, told = quick(load_recipe(shop.recipe), tmp_path), []
+    model = compress(random_student(dataset), dataset, recipe.compress, 40_000).pruned
+
+    def recover(module, data, *rest):
+        told.append(data.novelty)
+        return Recovered(module.compiled(), 0.5, 0.5)
+
+    monkeypatch.setattr(recovery, "recover", recover)
+    recovery.recovery_stage(recipe, dataset, None, tmp_path, Stages(tmp_path, SILENT), "recovery")(model)
+    assert told == [novelty(dataset)] and told[0]["user_id"] > 0
 
 
 def test_new_users_are_scored_as_before_where_a_few_old_ones_are_pruned(dataset):
