@@ -15,6 +15,7 @@ from recsys_kd.cli.display import PlainProgress
 from recsys_kd.data.dataset import Dataset
 from recsys_kd.distil.loop import auc
 from recsys_kd.evaluate.ablation import CONTROL, TEACHER, ablation
+from recsys_kd.evaluate.ablation_report import share
 from recsys_kd.evaluate.evaluation import Interval
 from recsys_kd.flow import models
 from recsys_kd.flow.cache import Stages
@@ -61,9 +62,9 @@ def changed(recipe: Recipe) -> Recipe:
     return recipe
 
 
-def told(interval: Interval, form: str = "+.4f") -> str:
+def told(interval: Interval) -> str:
     """Return a value with its interval."""
-    return f"{interval.value:{form}} ({interval.low:{form}}, {interval.high:{form}})"
+    return f"{interval.value:+.4f} ({interval.low:+.4f}, {interval.high:+.4f})"
 
 
 def report(base: Recipe) -> list[dict[str, str]]:
@@ -72,11 +73,11 @@ def report(base: Recipe) -> list[dict[str, str]]:
     dataset, digest = read(base, stages)
     config = base.compress.model_copy(update={"ratio": RATIO, "bytes": None, "keep_rows": None})
     logits: dict[str, list[np.ndarray]] = {}
-    shares, validation = [], []
+    sizes, validation = [], []
     recipes = [changed(r.model_copy(update={"compress": config})) for r in seeds_of(base)]
     for recipe in recipes:
-        found, share, valid = one(recipe, dataset, digest, stages)
-        shares.append(share)
+        found, size, valid = one(recipe, dataset, digest, stages)
+        sizes.append(size)
         validation.append(valid)
         for name, values in found.items():
             logits.setdefault(name, []).append(values)
@@ -92,13 +93,13 @@ def report(base: Recipe) -> list[dict[str, str]]:
             "model": "control served" if arm.name == CONTROL else arm.name,
             "test AUC": f"{arm.auc.value:.4f}",
             "less control served": "" if arm.name == CONTROL else told(arm.gain),
-            "gap closed": "" if arm.name in (CONTROL, TEACHER) else told(arm.gap, ".0%"),
+            "gap closed": "" if arm.name in (CONTROL, TEACHER) else share(arm.gap),
             "less teacher": "" if against is None else told(against),
             "ECE": f"{arm.ece:.4f}",
             "by seed": " ".join(f"{value:.4f}" for value in arm.seeds),
         })  # fmt: skip
     served = next(row for row in rows if row["model"] == SERVED)
-    served |= {"teacher / this": f"{1 / max(shares):.1f}", "validation AUC": f"{np.mean(validation):.4f}"}
+    served |= {"teacher / this": f"{1 / max(sizes):.1f}", "validation AUC": f"{np.mean(validation):.4f}"}
     return [{"teacher / this": "", "validation AUC": "", **row} for row in rows]
 
 
