@@ -72,7 +72,8 @@ class TablePlan:
 class CompressionPlan:
     """What stays of every table, what the artifact should weigh, and the loss that the plan expects to cost.
 
-    predicted_loss: nats per training row, second-order estimate over lookups in training.
+    predicted_loss: nats per row of the days to come, second-order estimate over the tables' lookups; a pruned row
+    counts from its table's mean.
     """
 
     tables: Mapping[str, TablePlan]
