@@ -18,7 +18,7 @@ class MissingTeacherColumn(InputError):
 
 
 class NothingToBag(InputError):
-    """A bag is asked for where no teachers are trained."""
+    """Several teachers are asked for where none is trained, or where only one is kept."""
 
 
 class NoSuchAge(InputError):
@@ -79,6 +79,11 @@ def check_teacher(recipe: Recipe) -> None:
         raise NoSuchAge("teacher.max_age_days: give the day that the teacher learned until as teacher.trained_until")
     if recipe.teacher.bag and recipe.teacher.kind != "dcnv2":
         raise NothingToBag(f"teacher.bag: a teacher of kind '{recipe.teacher.kind}' can't be bagged; remove the key")
+    if recipe.soft_labels.members > 1 and recipe.teacher.kind == "precomputed":
+        raise NothingToBag(
+            f"soft_labels.members: {recipe.soft_labels.members} teachers are asked for, and a precomputed one is one; "
+            "remove the key"
+        )
     if recipe.distil.over_features and recipe.teacher.kind != "dcnv2":
         names = ", ".join(f"`{name}`" for name in recipe.distil.losses if name in OVER_FEATURES)
         raise NoFeatures(

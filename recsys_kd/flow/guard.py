@@ -21,19 +21,33 @@ from recsys_kd.settings import Recipe
 Floats = NDArray[np.float32]
 LEARNED_BY_HEART = 0.1
 """AUC that a teacher may lose from the training to the validation rows: days and new items cost 0.01 to 0.05."""
+ASSISTANTS = "the last round's assistants are"
 _DAY_MS = 86_400_000
 
 
 def why_untaught(
-    recipe: Recipe, dataset: Dataset, teacher: RankingModel, control: RankingModel, soft: Floats
+    recipe: Recipe,
+    dataset: Dataset,
+    teacher: RankingModel,
+    control: RankingModel,
+    soft: Floats,
+    assistants: RankingModel | None = None,
 ) -> str | None:
-    """Return why the teacher is not to be believed, None where it is. `soft`: its labels of every row, or NaN."""
+    """Return why the teacher is not to be believed, None where it is. `soft`: its labels of every row, or NaN.
+
+    assistants: those of the last round, whose labels the student learns instead, where there are rounds.
+    """
     return (
         too_old(recipe, dataset)
         or nothing_labelled(recipe, soft)
         or learned_by_heart(recipe, dataset, teacher, soft)
-        or no_better(recipe, dataset, teacher, control)
+        or _as_control(no_better(recipe, dataset, teacher, control))
+        or _as_control(no_better(recipe, dataset, assistants, control, ASSISTANTS) if assistants else None)
     )
+
+
+def _as_control(reason: str | None) -> str | None:
+    return reason and f"{reason}; the student was trained as the control"
 
 
 def seen_until(recipe: Recipe) -> int:
@@ -81,7 +95,9 @@ def learned_by_heart(recipe: Recipe, dataset: Dataset, teacher: RankingModel, so
     )
 
 
-def no_better(recipe: Recipe, dataset: Dataset, teacher: RankingModel, control: RankingModel) -> str | None:
+def no_better(
+    recipe: Recipe, dataset: Dataset, teacher: RankingModel, control: RankingModel, who: str = "the teacher is"
+) -> str | None:
     """Compare AUC on validation; where one class is missing there, nobody can tell, and the teacher is believed."""
     rows = dataset.splits["validation"]
     sample = _sample(dataset, _rows(rows))
@@ -90,8 +106,8 @@ def no_better(recipe: Recipe, dataset: Dataset, teacher: RankingModel, control: 
     if not gain.value <= 0:
         return None
     return (
-        f"the teacher is no better than the control on validation: AUC {found[0].value:.4f} and {found[1].value:.4f}, "
-        f"{gain.value:+.4f} ({gain.low:+.4f} to {gain.high:+.4f}); the student was trained as the control"
+        f"{who} no better than the control on validation: AUC {found[0].value:.4f} and {found[1].value:.4f}, "
+        f"{gain.value:+.4f} ({gain.low:+.4f} to {gain.high:+.4f})"
     )
 
 

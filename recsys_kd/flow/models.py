@@ -31,9 +31,10 @@ from recsys_kd.models.plugins import find_teacher
 from recsys_kd.models.student import Student
 from recsys_kd.progress import Progress
 from recsys_kd.schema import Schema
-from recsys_kd.settings import Recipe
+from recsys_kd.settings import Recipe, TeacherConfig
 
 Floats = NDArray[np.float32]
+Rows = NDArray[np.int64]
 _GROUPS = ("timestamp", "request")
 
 
@@ -108,7 +109,7 @@ def soft_labels(recipe: Recipe, dataset: Dataset, teacher: Path | None, folder: 
 
     The partial teachers train for as many epochs as was best for the whole one, in the stage folder `teacher`.
     """
-    rows, validation = dataset.splits["train"], dataset.splits["validation"]
+    rows = dataset.splits["train"]
     row_id = dataset.column("row_id")[rows.start : rows.stop].astype(np.int64)
     if recipe.teacher.kind == "precomputed":
         logits = logged_logits(dataset, recipe)[rows.start : rows.stop]
@@ -118,21 +119,14 @@ def soft_labels(recipe: Recipe, dataset: Dataset, teacher: Path | None, folder: 
         config = recipe.teacher.model_copy(update={"epochs": epochs})
         said = np.full((len(rows), recipe.soft_labels.members), np.nan, dtype=np.float32)
 
-        def fit_and_score(train: NDArray[np.int64], score: NDArray[np.int64], name: str) -> tuple[Floats, str]:
-            if recipe.teacher.kind != "dcnv2":
-                plugged = find_teacher(recipe.teacher.kind)(dataset, train, validation, recipe.seed)
-                return score_rows(plugged, dataset, score), recipe.teacher.kind
-            from recsys_kd.distil.teacher_training import fit_teacher
-
+        def fit_and_score(train: Rows, score: Rows, name: str) -> tuple[Floats, str]:
             digests = []
             for member in range(recipe.soft_labels.members):
                 # Seeds of a study's members must not be those of its other seeds.
                 seed, words = recipe.seed + 1000 * member, f"teacher, {name}" + f", member {member + 1}" * (member > 0)
-                where = folder / f"teacher-{len(list(folder.glob('teacher-*')))}"
-                kept = Checkpoints(folder / CHECKPOINT / where.name)
-                fitted = fit_teacher(dataset, config, train, validation, seed, progress, words, kept)
-                said[score - rows.start, member] = score_rows(fitted.model, dataset, score)
-                digests.append(fitted.model.save(where))
+                model, digest = _of_rows(dataset, config, train, seed, folder, progress, words)
+                said[score - rows.start, member] = score_rows(model, dataset, score)
+                digests.append(digest)
             return said[score - rows.start].mean(axis=1), "+".join(digests)
 
         if recipe.soft_labels.protocol == "in_sample":
@@ -142,6 +136,21 @@ def soft_labels(recipe: Recipe, dataset: Dataset, teacher: Path | None, folder: 
         if recipe.soft_labels.mix == "gated":
             logits = _gated(dataset, rows, said, progress)
     save_soft_labels(folder / "soft_labels.parquet", row_id, logits, digests, dataset.schema.fingerprint)
+
+
+def _of_rows(
+    dataset: Dataset, config: TeacherConfig, train: Rows, seed: int, folder: Path, progress: Progress, name: str
+) -> tuple[RankingModel, str]:
+    """Return a teacher of some training rows and its digest, saved in the stage folder; of a plug-in, its name."""
+    validation = dataset.splits["validation"]
+    if config.kind != "dcnv2":
+        return find_teacher(config.kind)(dataset, train, validation, seed), config.kind
+    from recsys_kd.distil.teacher_training import fit_teacher
+
+    where = folder / f"teacher-{len(list(folder.glob('teacher-*')))}"
+    kept = Checkpoints(folder / CHECKPOINT / where.name)
+    fitted = fit_teacher(dataset, config, train, validation, seed, progress, name, kept)
+    return fitted.model, fitted.model.save(where)
 
 
 def _gated(dataset: Dataset, rows: range, said: Floats, progress: Progress) -> Floats:

@@ -12,6 +12,7 @@ from typing import Any, get_args
 
 import torch
 
+from recsys_kd.batch import RankingModel
 from recsys_kd.data.dataset import Dataset
 from recsys_kd.errors import InputError
 from recsys_kd.evaluate.ablation import CONTROL, TEACHER, Ablation, ablation
@@ -19,7 +20,7 @@ from recsys_kd.flow import models
 from recsys_kd.flow.cache import Stages, remove_leftovers
 from recsys_kd.flow.checks import check
 from recsys_kd.flow.evaluation import Calibrated, score_test, test_sample
-from recsys_kd.flow.guard import no_better
+from recsys_kd.flow.guard import ASSISTANTS, no_better
 from recsys_kd.flow.night import read
 from recsys_kd.flow.training import log_key, teach, train_control, train_student
 from recsys_kd.progress import Progress
@@ -118,7 +119,9 @@ def study(recipe: Recipe, seeds: int, asked: Sequence[str], progress: Progress) 
             logits[CONTROL].append(base.control)
             for name, way in ways.items():
                 progress.note(f"study: {name}, seed {seed}")
-                logits[name].append(_student(way.change(mine), dataset, data_key, stages, f"{name}, seed {seed}"))
+                arm = _student(way.change(mine), dataset, data_key, stages, f"{name}, seed {seed}", base.rival)
+                warnings += [f"{name}, seed {seed}: {arm.warning}"] if arm.warning else []
+                logits[name].append(arm.logits)
                 bar.advance(1)
     found = ablation(logits, test_sample(dataset), used, recipe.evaluate.confidence, bins=recipe.evaluate.ece_bins)
     what = {TEACHER: "the teacher itself", CONTROL: "labels alone", **{n: w.what for n, w in ways.items()}}
@@ -129,6 +132,14 @@ def study(recipe: Recipe, seeds: int, asked: Sequence[str], progress: Progress) 
 class _Base:
     teacher: Floats
     control: Floats
+    rival: RankingModel
+    """The control itself."""
+    warning: str | None
+
+
+@dataclass(frozen=True)
+class _Arm:
+    logits: Floats
     warning: str | None
 
 
@@ -141,11 +152,19 @@ def _base(recipe: Recipe, dataset: Dataset, data_key: str, stages: Stages) -> _B
     return _Base(
         score_test(Calibrated(teacher, models.calibrate(teacher, dataset)), dataset),
         score_test(control, dataset),
-        no_better(recipe, dataset, teacher, control.model),
+        control.model,
+        _fallen(no_better(recipe, dataset, teacher, control.model)),
     )
 
 
-def _student(recipe: Recipe, dataset: Dataset, data_key: str, stages: Stages, name: str) -> Floats:
+def _student(recipe: Recipe, dataset: Dataset, data_key: str, stages: Stages, name: str, control: RankingModel) -> _Arm:
     log = log_key(recipe, data_key)
-    folder = train_student(recipe, dataset, log, teach(recipe, dataset, log, stages), stages, name)
-    return score_test(Calibrated(*models.load_student(recipe, dataset.schema, folder)), dataset)
+    lesson = teach(recipe, dataset, log, stages)
+    folder = train_student(recipe, dataset, log, lesson, stages, name)
+    worse = no_better(recipe, dataset, lesson.assistants, control, ASSISTANTS) if lesson.assistants else None
+    logits = score_test(Calibrated(*models.load_student(recipe, dataset.schema, folder)), dataset)
+    return _Arm(logits, _fallen(worse))
+
+
+def _fallen(reason: str | None) -> str | None:
+    return reason and f"{reason}; a night would train its student as the control"

@@ -1,13 +1,14 @@
 """The training stages of a night, each run once for what it depends on: teacher, soft labels, control, student."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
 
+from recsys_kd.batch import RankingModel
 from recsys_kd.data.dataset import Dataset
 from recsys_kd.flow import models
-from recsys_kd.flow.assistants import assistant_labels
+from recsys_kd.flow.assistants import assistant_labels, load_assistants
 from recsys_kd.flow.cache import Stages, key_of
 from recsys_kd.flow.evaluation import Calibrated
 from recsys_kd.flow.floats import Warm
@@ -41,6 +42,8 @@ class Lesson:
     folders: dict[str, Path]
     key: str
     soft: models.Floats
+    assistants: RankingModel | None = None
+    """What the last round's assistants say of the validation rows."""
 
 
 def log_key(recipe: Recipe, data_key: str) -> str:
@@ -82,7 +85,8 @@ def _next_round(recipe: Recipe, dataset: Dataset, lesson: Lesson, stages: Stages
         key,
         lambda out: assistant_labels(recipe, dataset, lesson.soft, out, stages.progress, teacher),
     )
-    return _lesson(recipe, dataset, {**lesson.folders, "labels": labels}, key)
+    said = load_assistants(dataset, labels)
+    return replace(_lesson(recipe, dataset, {**lesson.folders, "labels": labels}, key), assistants=said)
 
 
 def train_control(recipe: Recipe, dataset: Dataset, log: str, stages: Stages) -> Path:
@@ -124,7 +128,7 @@ def train(recipe: Recipe, dataset: Dataset, data_key: str, stages: Stages, warm:
     folders["control"] = train_control(recipe, dataset, log, stages)
     teacher = models.load_teacher(recipe, dataset, folders.get("teacher", Path()), folders["soft labels"])
     control = Calibrated(*models.load_student(recipe, dataset.schema, folders["control"]))
-    untaught = why_untaught(recipe, dataset, teacher.model, control.model, lesson.soft)
+    untaught = why_untaught(recipe, dataset, teacher.model, control.model, lesson.soft, lesson.assistants)
     if untaught:
         stages.progress.note(f"warning: {untaught}")
         return Trained(teacher, control, control, {**folders, "student": folders["control"]}, None, untaught)

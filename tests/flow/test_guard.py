@@ -7,12 +7,12 @@ from recsys_kd.data.dataset import Dataset
 from recsys_kd.evaluate.gate import Verdict
 from recsys_kd.flow import guard
 from recsys_kd.flow.cache import Stages
-from recsys_kd.flow.checks import NoFeatures, NoSuchAge, check_teacher
+from recsys_kd.flow.checks import NoFeatures, NoSuchAge, NothingToBag, check_teacher
 from recsys_kd.flow.models import LoggedTeacher, calibrated_soft_labels
 from recsys_kd.flow.night import read
 from recsys_kd.flow.training import train
 from recsys_kd.progress import SILENT
-from recsys_kd.settings import DistilConfig, Recipe, TeacherConfig, load_recipe
+from recsys_kd.settings import DistilConfig, Recipe, SoftLabelConfig, TeacherConfig, load_recipe
 from tests.conftest import quick
 
 
@@ -44,6 +44,16 @@ def test_a_teacher_no_better_than_the_control_is_told_with_both_figures(recipe, 
     ]
     assert f"AUC {figures[0]:.4f} and {figures[1]:.4f}, {figures[0] - figures[1]:+.4f} (" in reason
     assert guard.no_better(recipe, dataset, weak, weak) is not None  # equal is not better
+
+
+def test_assistants_no_better_than_the_control_are_not_believed_either(recipe, dataset):
+    teacher, control = knowing(dataset, 2.0), knowing(dataset, 1.0, seed=1)
+    soft = np.zeros(len(dataset), dtype=np.float32)
+    assert guard.why_untaught(recipe, dataset, teacher, control, soft) is None
+    assert guard.why_untaught(recipe, dataset, teacher, control, soft, knowing(dataset, 1.5, seed=2)) is None
+    reason = guard.why_untaught(recipe, dataset, teacher, control, soft, knowing(dataset, 0.2, seed=2))
+    assert reason.startswith("the last round's assistants are no better than the control on validation: AUC 0.")
+    assert reason.endswith("; the student was trained as the control")
 
 
 def test_a_teacher_is_compared_with_the_control_by_the_rows_weights(recipe, dataset, monkeypatch):
@@ -121,6 +131,11 @@ def test_a_run_falls_back_to_the_control_and_says_so(recipe):
 @pytest.mark.parametrize(
     ("change", "error", "words"),
     [
+        (
+            {"teacher": TeacherConfig(kind="precomputed", column="x"), "soft_labels": SoftLabelConfig(members=2)},
+            NothingToBag,
+            "soft_labels.members: 2 teachers are asked for",
+        ),
         (
             {"distil": DistilConfig(losses={"soft_bce": 1.0, "hidden_hint": 0.5})},
             NoFeatures,

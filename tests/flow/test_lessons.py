@@ -108,6 +108,11 @@ def test_a_second_round_learns_from_students_that_never_saw_the_rows_they_label(
     assert np.array_equal(known, np.isfinite(lesson.soft)) and known.any()
     assert np.corrcoef(second.soft[known], lesson.soft[known])[0, 1] > 0.5
     assert not np.allclose(second.soft[known], lesson.soft[known], atol=0.01)
+    rows = dataset.splits["validation"]
+    label = np.asarray(dataset.column("label")[rows.start : rows.stop])
+    said = second.assistants.score(dataset.batch(slice(rows.start, rows.stop)))
+    assert lesson.assistants is None and np.isnan(second.assistants.score(dataset.batch(slice(0, 9)))).all()
+    assert said[label > 0.5].mean() > said[label < 0.5].mean() + 0.1
     folder = training.train_student(again, dataset, log, second, stages)
     assert load_student(again, dataset.schema, folder)[0].width == recipe.student.width
 

@@ -12,13 +12,15 @@ import yaml
 from recsys_kd.compress.plan import BadBudget
 from recsys_kd.data.dataset import Dataset
 from recsys_kd.errors import InputError
+from recsys_kd.flow.cache import Stages
 from recsys_kd.flow.demo import oracle_auc
 from recsys_kd.flow.dry_run import plan
 from recsys_kd.flow.folders import FolderUnwritable
 from recsys_kd.flow.models import load_teacher, teacher_bytes
-from recsys_kd.flow.night import open_registry, run
+from recsys_kd.flow.night import open_registry, read, run
 from recsys_kd.flow.options import Wanted
 from recsys_kd.flow.planning import plan as make_plan
+from recsys_kd.flow.training import log_key, teach
 from recsys_kd.models.plugins import UnknownTeacher
 from recsys_kd.models.teacher import Teacher
 from recsys_kd.progress import SILENT
@@ -173,6 +175,13 @@ def test_a_teacher_of_another_package_is_found_by_entry_point(recipe, tmp_path, 
     places = {"store": tmp_path / "s", "work": tmp_path / "w", "compress": type(recipe.compress)(keep_rows=0.5)}
     plugged = recipe.model_copy(update={"teacher": type(recipe.teacher)(kind="popular"), **places})
     assert 0.5 < run(plugged, SILENT).evaluation.metrics["teacher"]["auc"].value < 0.75
+    stages, labels = Stages(plugged.work, SILENT), []
+    dataset, key = read(plugged, stages)
+    for members in (1, 2):
+        soft = plugged.soft_labels.model_copy(update={"members": members})
+        each = plugged.model_copy(update={"soft_labels": soft})
+        labels.append(teach(each, dataset, log_key(each, key), stages).soft[: dataset.splits["train"].stop])
+    assert np.isfinite(labels[1]).all() and not np.allclose(*labels, atol=1e-3)  # the second has a seed of its own
     with pytest.raises(UnknownTeacher, match="'absent' is none of: dcnv2, precomputed, popular"):
         run(recipe.model_copy(update={"teacher": type(recipe.teacher)(kind="absent"), **places}), SILENT)
 
@@ -191,7 +200,7 @@ def fit(source, rows, validation, seed):
     batch = source.batch(rows)
     item, size = batch.ids["item_id"], source.schema.vocabularies["item_id"].size
     clicks = np.bincount(item, weights=batch.label, minlength=size)
-    p = (clicks + 1) / (np.bincount(item, minlength=size) + 4)
+    p = (clicks + 1 + seed // 1000) / (np.bincount(item, minlength=size) + 4 + 3 * (seed // 1000))
     return Popular(source.schema, np.log(p / (1 - p)).astype(np.float32))
 """
 
