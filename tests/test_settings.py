@@ -44,6 +44,8 @@ def test_relative_paths_are_taken_from_the_recipe(tmp_path):
             {"distil": {"losses": {"hinge": 1.0}}},
             ["distil.losses.hinge: unknown key; remove it; known here are: soft_bce, "],
         ),
+        ({"distil": {"losses": {}, "rounds": 2}}, ["distil", "rounds: got 2", "learn nothing of them"]),
+        ({"distil": {"assistant_width": 8}}, ["distil", "assistant_width: got 8 with one round"]),
         ({"distil": {"losses": {"listwise": 0}}}, ["distil.losses.listwise: got 0; give a number, greater than 0"]),
         ({"seed": -1}, ["seed: got -1; give a whole number, at least 0"]),
         (

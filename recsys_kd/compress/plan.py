@@ -102,7 +102,8 @@ class CompressionPlan:
 
 
 _BITS: tuple[Bits, ...] = (4, 8)
-_SMALLEST = RowCode(1, 4)
+SMALLEST = RowCode(1, 4)
+"""The code of the shortest rows there are."""
 _WORTH_A_TIER, _NEGLIGIBLE = 0.02, 1e-4
 """Share of what a plan of one tier loses that a second one must save: it costs arithmetic per candidate;
 and share of all nats below which nothing is worth it."""
@@ -111,13 +112,13 @@ and share of all nats below which nothing is worth it."""
 def smallest(tables: Sequence[CodedTable], fixed_bytes: int) -> int:
     """Return the bytes of an artifact whose tables keep nothing but a fallback row of one coordinate at 4 bits."""
     empty = np.zeros(1, dtype=np.int64)
-    return fixed_bytes + sum(t.fixed_bytes(_SMALLEST) + int(t.bytes_for(empty, _SMALLEST)[0]) for t in tables)
+    return fixed_bytes + sum(t.fixed_bytes(SMALLEST) + int(t.bytes_for(empty, SMALLEST)[0]) for t in tables)
 
 
 def nothing_kept(tables: Sequence[CodedTable], fold: Literal["item", "field"]) -> CompressionPlan:
     """Return the plan of `smallest`."""
     none = np.zeros(0, dtype=np.int64)
-    return CompressionPlan({t.name: TablePlan(none, _SMALLEST) for t in tables}, fold, 0, _lost(tables, 0.0), None)
+    return CompressionPlan({t.name: TablePlan(none, SMALLEST) for t in tables}, fold, 0, _lost(tables, 0.0), None)
 
 
 def plan_for_bytes(

@@ -39,9 +39,9 @@ class Mix(NamedTuple):
     def told(self) -> str:
         """Return the mix in words."""
         if self.auxiliary == 0:
-            return "serves the labels' head alone: the teacher's adds nothing on the validation days"
+            return "serves the labels' head alone: on the validation days the teacher's adds nothing to it"
         if self.serving == 0:
-            return "serves the teacher's head alone: the labels' adds nothing on the validation days"
+            return "serves the teacher's head alone: on the validation days the labels' adds nothing to it"
         shares = f"{self.serving:.2f} times the labels' logit and {self.auxiliary:.2f} times the teacher's"
         return f"serves both heads, {shares}, as fits the validation days best"
 

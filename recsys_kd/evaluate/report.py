@@ -114,6 +114,11 @@ def human_bytes(value: int | None) -> str:
     return f"{value:.2f} GB"
 
 
+def whole(value: float | None) -> str:
+    """Return a number without decimals, `-` where nothing was measured."""
+    return "-" if value is None else f"{value:.0f}"
+
+
 def signed(interval: Mapping[str, float | None] | None, digits: int = 4) -> str:
     """Return `+0.0012 (+0.0008 to +0.0016)`, without the interval where there is none."""
     if interval is None or interval["value"] is None:
@@ -160,7 +165,7 @@ def render(report: Report) -> str:
         autoescape=True,
         undefined=jinja2.StrictUndefined,
     )
-    environment.filters |= {"bytes": human_bytes, "signed": signed, "plain": plain, "times": times}
+    environment.filters |= {"bytes": human_bytes, "whole": whole, "signed": signed, "plain": plain, "times": times}
     evaluation = report.evaluation
     forest = {
         s["name"]: {m: s["auc"][m] for m in ("teacher", "control", "served") if m in s["auc"]}

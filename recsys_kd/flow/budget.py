@@ -8,21 +8,37 @@ from math import floor, log10
 
 from recsys_kd.compress.plan import BudgetTooSmall, CompressionPlan
 from recsys_kd.data.dataset import Dataset
+from recsys_kd.flow.weighing import Room
 from recsys_kd.flow.weighing import check_budget as check
 from recsys_kd.models.student import Student
 from recsys_kd.settings import CompressConfig, Recipe
 
+FEW_ROWS = 0.25
+"""Share of ids below which a budget is so tight that it is told before training."""
 
-def check_budget(recipe: Recipe, dataset: Dataset, teacher_bytes: int, *, foretold: bool = False) -> None:
-    """Raise BudgetTooSmall, in terms of the key that the recipe has, where no student fits.
+
+def check_budget(recipe: Recipe, dataset: Dataset, teacher_bytes: int, *, foretold: bool = False) -> list[str]:
+    """Return a warning where few ids can have a row of their own, however short.
+
+    Raises: BudgetTooSmall, in terms of the key that the recipe has, where no student fits.
 
     foretold: `dataset` is an outline, so that a log's students need a little more, and the teacher's bytes are a bound.
     """
     try:
-        check(Student(dataset.schema, recipe.student), dataset, recipe.compress, teacher_bytes)
+        room = check(Student(dataset.schema, recipe.student), dataset, recipe.compress, teacher_bytes)
     except BudgetTooSmall as error:
         told, advice = _told(recipe.compress, error, teacher_bytes, foretold)
         raise BudgetTooSmall(error.needed, error.budget, told, advice, "at least " if foretold else "") from None
+    return _tight(recipe.compress, room) if room else []
+
+
+def _tight(config: CompressConfig, room: Room) -> list[str]:
+    if room.rows >= FEW_ROWS * room.ids:
+        return []
+    return [
+        f"the budget leaves {room.bytes:,} bytes for rows: {room.rows:,} of {room.ids:,} ids could have one of their "
+        f"own if it were a single number, and all others score as the fallback row of their table; {_more(config)}"
+    ]
 
 
 def doubt(recipe: Recipe, outline: Dataset, low: int, high: int) -> list[str]:
@@ -51,14 +67,17 @@ def no_rows(rows: Iterable[int], advice: str) -> list[str]:
 
 def emptied(config: CompressConfig, plan: CompressionPlan) -> list[str]:
     """Return a warning, in terms of the key that the recipe has, where its plan keeps no row of any table."""
+    return no_rows((len(table.keep) for table in plan.tables.values()), _more(config))
+
+
+def _more(config: CompressConfig) -> str:
+    """Return what to write into the recipe for more rows."""
     if config.ratio is not None:
-        advice = f"lower `compress.ratio`, now {config.ratio:g}"
-    elif config.threshold is not None:
-        advice = f"lower `compress.threshold`, now {config.threshold:g}"
-    else:
-        key, value = ("keep_rows", config.keep_rows) if config.bytes is None else ("bytes", config.bytes)
-        advice = f"raise `compress.{key}`, now {value}"
-    return no_rows((len(table.keep) for table in plan.tables.values()), advice)
+        return f"lower `compress.ratio`, now {config.ratio:g}"
+    if config.threshold is not None:
+        return f"lower `compress.threshold`, now {config.threshold:g}"
+    key, value = ("keep_rows", config.keep_rows) if config.bytes is None else ("bytes", config.bytes)
+    return f"raise `compress.{key}`, now {value}"
 
 
 def _told(config: CompressConfig, error: BudgetTooSmall, teacher_bytes: int, foretold: bool) -> tuple[str, str]:

@@ -10,7 +10,7 @@ from recsys_kd.flow.folders import check_folders
 from recsys_kd.models.plugins import BUILT_IN, find_teacher
 from recsys_kd.registry import where
 from recsys_kd.registry.protocol import RegistryUnreachable
-from recsys_kd.settings import OVER_FEATURES, Recipe
+from recsys_kd.settings import OVER_FEATURES, Recipe, SoftLabelConfig
 
 
 class MissingTeacherColumn(InputError):
@@ -18,7 +18,7 @@ class MissingTeacherColumn(InputError):
 
 
 class NothingToBag(InputError):
-    """Several teachers are asked for where none is trained, or where only one is kept."""
+    """Teachers are asked for where none is trained, or where only one is kept."""
 
 
 class NoSuchAge(InputError):
@@ -79,11 +79,8 @@ def check_teacher(recipe: Recipe) -> None:
         raise NoSuchAge("teacher.max_age_days: give the day that the teacher learned until as teacher.trained_until")
     if recipe.teacher.bag and recipe.teacher.kind != "dcnv2":
         raise NothingToBag(f"teacher.bag: a teacher of kind '{recipe.teacher.kind}' can't be bagged; remove the key")
-    if recipe.soft_labels.members > 1 and recipe.teacher.kind == "precomputed":
-        raise NothingToBag(
-            f"soft_labels.members: {recipe.soft_labels.members} teachers are asked for, and a precomputed one is one; "
-            "remove the key"
-        )
+    if recipe.teacher.kind == "precomputed":
+        _check_labels_of_logged(recipe)
     if recipe.distil.over_features and recipe.teacher.kind != "dcnv2":
         names = ", ".join(f"`{name}`" for name in recipe.distil.losses if name in OVER_FEATURES)
         raise NoFeatures(
@@ -100,3 +97,16 @@ def check_teacher(recipe: Recipe) -> None:
             f"compress.ratio: {recipe.compress.ratio:g} is a share of the teacher's bytes, and one of kind "
             f"'{recipe.teacher.kind}' has none; give compress.bytes, such as 20MB, instead"
         )
+
+
+def _check_labels_of_logged(recipe: Recipe) -> None:
+    """Raise NothingToBag for a way to get soft labels that nobody takes: a precomputed teacher's are in the log."""
+    given, usual = recipe.soft_labels, SoftLabelConfig()
+    # Assistants of later rounds are trained as teachers are.
+    names = ("members",) if recipe.distil.rounds > 1 else ("members", "protocol", "blocks")
+    for name in names:
+        if (value := getattr(given, name)) != getattr(usual, name):
+            raise NothingToBag(
+                f"soft_labels.{name}: got {value}, which says how teachers are trained for soft labels; those of a "
+                "precomputed one are in the log: remove the key"
+            )

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from recsys_kd.artifact.manifest import Lineage
+from recsys_kd.artifact.manifest import Lineage, canonical
+from recsys_kd.artifact.signing import signature_bytes
 from recsys_kd.artifact.write import Artifact, describe, write_artifact
 from recsys_kd.compress.activations import ActivationChoice
 from recsys_kd.compress.export import compile_student, quantized
@@ -92,7 +93,24 @@ def publish_artifact(
     parents: list[str],
 ) -> Artifact:
     """Write the artifact of a night, or return the same one that is there; `digests` names data, recipe and teacher."""
-    lineage = Lineage(
+    lineage, golden = _lineage(model, compressed, dataset, digests, parents), golden_queries(compressed.served, dataset)
+    there = same_artifact(store, describe(compressed.served, lineage, golden)[0])
+    return there or write_artifact(store, model, compressed.served, lineage, golden)
+
+
+def artifact_bytes(
+    model: str, compressed: Compressed, dataset: Dataset, digests: dict[str, str], parents: list[str]
+) -> int:
+    """Return what the artifact of `publish_artifact` would take on disk."""
+    lineage = _lineage(model, compressed, dataset, digests, parents)
+    manifest, weights = describe(compressed.served, lineage, golden_queries(compressed.served, dataset))
+    return len(weights) + len(canonical(manifest.to_json())) + signature_bytes()
+
+
+def _lineage(
+    model: str, compressed: Compressed, dataset: Dataset, digests: dict[str, str], parents: list[str]
+) -> Lineage:
+    return Lineage(
         model,
         dt.datetime.now(dt.UTC).isoformat(timespec="seconds"),
         digests["data"],
@@ -102,6 +120,3 @@ def publish_artifact(
         compressed.summary(),
         seen=seen_days(dataset),
     )
-    golden = golden_queries(compressed.served, dataset)
-    there = same_artifact(store, describe(compressed.served, lineage, golden)[0])
-    return there or write_artifact(store, model, compressed.served, lineage, golden)

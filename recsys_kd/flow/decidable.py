@@ -107,7 +107,24 @@ def check_decidable(recipe: Recipe, splits: Mapping[str, Evidence]) -> list[str]
             "user, and intervals are clustered by user: there is none; give the log more users, or check "
             "data.columns.user_id"
         )
-    return [*_of_teacher(recipe, found), *_of_champion(recipe, found), *_few(recipe.split, splits), *_zero(splits)]
+    of_teacher = [*_taught(recipe, splits["train"]), *_of_teacher(recipe, found)]
+    return [*of_teacher, *_of_champion(recipe, found), *_few(recipe.split, splits), *_zero(splits)]
+
+
+def seen_until(recipe: Recipe) -> int:
+    """Return the moment, ms UTC, whose earlier rows taught a precomputed teacher; 0 where the recipe doesn't say."""
+    day = recipe.teacher.trained_until
+    return 0 if day is None else int(dt.datetime.combine(day, dt.time(), dt.UTC).timestamp() * 1000)
+
+
+def _taught(recipe: Recipe, found: Evidence) -> Iterator[str]:
+    """Yield a word on a precomputed teacher that has learned every training row."""
+    if found.last < seen_until(recipe):
+        yield (
+            f"teacher.trained_until: {recipe.teacher.trained_until}: all training rows ({found.days}) lie before it; "
+            "none gets a soft label and the student will be trained as the control; is that the first day that the "
+            "teacher had not learned?"
+        )
 
 
 def _of_teacher(recipe: Recipe, found: Evidence) -> Iterator[str]:

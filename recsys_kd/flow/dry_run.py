@@ -146,7 +146,7 @@ def _check_budget(recipe: Recipe, log: Log, most: dict[str, int], least: dict[st
         teacher_bytes(recipe, schema_of(fields, log.layout, {name: n + 1 for name, n in rows.items()}))
         for rows in (most, least)
     )
-    check_budget(recipe, outline, high, foretold=True)
+    check_budget(recipe, outline, high, foretold=True)  # an outline has no ids to count rows of
     return doubt(recipe, outline, low, high)
 
 

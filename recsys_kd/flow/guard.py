@@ -3,7 +3,6 @@
 A teacher may be too old, have learned by heart the rows that it labels, or be no better than the control.
 """
 
-import datetime as dt
 from dataclasses import replace
 
 import numpy as np
@@ -16,6 +15,7 @@ from recsys_kd.evaluate.evaluation import difference
 from recsys_kd.evaluate.gate import UNTAUGHT, Check, Verdict
 from recsys_kd.evaluate.metrics import auc
 from recsys_kd.evaluate.sample import Sample
+from recsys_kd.flow.decidable import seen_until
 from recsys_kd.settings import Recipe
 
 Floats = NDArray[np.float32]
@@ -48,12 +48,6 @@ def why_untaught(
 
 def _as_control(reason: str | None) -> str | None:
     return reason and f"{reason}; the student was trained as the control"
-
-
-def seen_until(recipe: Recipe) -> int:
-    """Return the moment, ms UTC, whose earlier rows taught a precomputed teacher; 0 where the recipe doesn't say."""
-    day = recipe.teacher.trained_until
-    return 0 if day is None else int(dt.datetime.combine(day, dt.time(), dt.UTC).timestamp() * 1000)
 
 
 def too_old(recipe: Recipe, dataset: Dataset) -> str | None:

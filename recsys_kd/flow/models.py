@@ -36,6 +36,8 @@ from recsys_kd.settings import Recipe, TeacherConfig
 Floats = NDArray[np.float32]
 Rows = NDArray[np.int64]
 _GROUPS = ("timestamp", "request")
+_WILD = 1_000_000
+"""No model's score is larger: float32 numbers beyond lie too far apart, and stand for missing ones in many logs."""
 
 
 def _write_fit(folder: Path, fit: Fit, **more: Any) -> None:
@@ -47,6 +49,10 @@ def read_fit(folder: Path) -> dict[str, Any]:
     path = folder / "fit.json"
     found: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {"epochs": [], "best": 0}
     return found
+
+
+class NotLogits(InputError):
+    """A precomputed teacher's scores are beyond what any model says."""
 
 
 class NotProbabilities(InputError):
@@ -73,6 +79,13 @@ def logged_logits(dataset: Dataset, recipe: Recipe) -> Floats:
     """Return the precomputed teacher's logits for every row [N]."""
     values = np.asarray(dataset.column("teacher"), dtype=np.float32)
     if recipe.teacher.scores == "logit":
+        wild = int((np.abs(values) > _WILD).sum())
+        if wild:
+            raise NotLogits(
+                f"teacher.column: '{recipe.teacher.column}' holds {wild:,} values beyond +-{_WILD:,} among "
+                f"{len(values):,}, the largest {np.nanmax(np.abs(values)):.3g}, so they are not logits (nor any scores "
+                "that calibration could use): leave such rows' scores empty, or log others"
+            )
         return values
     outside = int(((values < 0) | (values > 1)).sum())
     if outside:

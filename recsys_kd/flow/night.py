@@ -147,7 +147,8 @@ def run(
     dataset, data_digest = read(recipe, stages)
     for warning in check_decidable(recipe, of_dataset(dataset)):
         progress.note(f"warning: {warning}")
-    check_budget(recipe, dataset, models.teacher_bytes(recipe, dataset.schema))
+    for warning in check_budget(recipe, dataset, models.teacher_bytes(recipe, dataset.schema)):
+        progress.note(f"warning: {warning}")
     before = registry.state(recipe.name).aliases.get("champion")
     warm = find_warm(recipe, dataset, before.digest if before else None, progress)
     trained = train(recipe, dataset, data_digest, stages, warm)
@@ -174,7 +175,7 @@ def run(
     report = build_report(
         recipe, dataset, trained, compressed, artifact, evaluation, verdict, times, fallback, stages, command,
         export_gap(logits["served"], logits["recovered"]), ceiling(dataset) if ceiling else None,
-        twin.plan.predicted_bytes,
+        compression.artifact_bytes(recipe.name, twin, dataset, digests, parents),
     )  # fmt: skip
     # All that can still fail comes before the model goes live.
     version = register(registry, recipe.name, artifact) if publish else None

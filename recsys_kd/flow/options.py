@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
+from math import ceil
 from typing import Any, Literal
 
 import yaml
@@ -44,7 +45,7 @@ class Option:
     """Of the fitted and quantized artifact on the validation days; None where it was ruled out before."""
     loss: float | None = None
     activations: ActivationChoice | None = None
-    """How hidden layers read their inputs, and why."""
+    """How hidden layers read their inputs, and why; its times are of the day when forms were compared."""
     why: str = ""
 
     def timed_as(self, chosen: ActivationChoice | None) -> "Option":
@@ -55,7 +56,7 @@ class Option:
     def too_slow(self, wanted: Wanted) -> str:
         """Return why it takes too long, or nothing."""
         slow = wanted.p50_us is not None and self.p50_us > wanted.p50_us
-        return f"takes {self.p50_us:.0f} us, more than {wanted.p50_us:g}" if slow else ""
+        return f"takes {ceil(self.p50_us)} us, more than {wanted.p50_us:g}" if slow else ""
 
     def point(self) -> Point:
         """Return where it lies in a picture; it must have been finished."""

@@ -8,6 +8,7 @@ validation days. The test days stay unseen.
 
 from collections.abc import Iterator
 from dataclasses import replace
+from math import ceil
 
 import torch
 
@@ -115,10 +116,12 @@ def _nearest(found: list[Option], wanted: Wanted) -> str:
     given = {"--bytes": wanted.bytes, "--p50-us": wanted.p50_us, "--max-loss": wanted.loss}
     limits = [f"{option} {limit:.15g}" for option, limit in given.items() if limit]
     several = len(limits) > 1
-    near = min(found, key=lambda o: (o.loss is None, o.loss or 0.0, o.p50_us))
+    near = min(found, key=lambda o: (not any(o.rows.values()), o.loss is None, o.loss or 0.0, o.p50_us))
     lost = "" if near.loss is None else f", {near.loss:+.4f} AUC"
+    slow = all(o.too_slow(wanted) for o in found)
+    room = "raise --p50-us" if slow else f"give {'one of them' if several else 'it'} room"
     return (
         f"plan: no artifact keeps {' '.join(limits)}{' together' if several else ''}; the nearest is fold "
-        f"{near.fold} with {near.units:.0%} of the units, {near.bytes:,} bytes, {near.p50_us:.0f} us{lost}: "
-        f"{near.why}; give {'one of them' if several else 'it'} room"
+        f"{near.fold} with {near.units:.0%} of the units, {near.bytes:,} bytes, {ceil(near.p50_us)} us{lost}: "
+        f"{near.why}; {room}"
     )

@@ -10,9 +10,10 @@ from recsys_kd.data.dataset import Dataset
 from recsys_kd.flow import models
 from recsys_kd.flow.assistants import assistant_labels, load_assistants
 from recsys_kd.flow.cache import Stages, key_of
+from recsys_kd.flow.decidable import seen_until
 from recsys_kd.flow.evaluation import Calibrated
 from recsys_kd.flow.floats import Warm
-from recsys_kd.flow.guard import seen_until, why_untaught
+from recsys_kd.flow.guard import why_untaught
 from recsys_kd.flow.provenance import teacher_code
 from recsys_kd.models.student import Student
 from recsys_kd.settings import Recipe

@@ -10,6 +10,7 @@ from recsys_kd.compress.activations import LONGEST as LONGEST_CHOICE
 from recsys_kd.compress.export import compile_student, quantized, served_arrays, stored_bytes
 from recsys_kd.compress.fold import FoldedStudent
 from recsys_kd.compress.plan import (
+    SMALLEST,
     BadBudget,
     BudgetTooSmall,
     CompressionPlan,
@@ -66,17 +67,30 @@ def _empty_overhead(coded: Coded, dataset: Dataset, config: CompressConfig) -> i
     return weighed - smallest(coded.tables, fixed_bytes(coded.folded, 0))
 
 
-def check_budget(student: Student, dataset: Dataset, config: CompressConfig, teacher_bytes: int) -> None:
-    """Raise BudgetTooSmall where even a student without a row of its own for any id is too large.
+@dataclasses.dataclass(frozen=True)
+class Room:
+    """What a budget leaves for rows: bytes, how many ids could have one of a single 4-bit number, and all ids."""
+
+    bytes: int
+    rows: int
+    ids: int
+
+
+def check_budget(student: Student, dataset: Dataset, config: CompressConfig, teacher_bytes: int) -> Room | None:
+    """Return what a budget leaves for rows, None without a budget.
 
     It is weighed as it will be after training: weights change no bytes, and a manifest's numbers are at their longest.
+    Raises: BudgetTooSmall where even a student without a row of its own for any id is too large.
     """
     budget = budget_of(config, teacher_bytes)
     if budget is None:
-        return
+        return None
     folded = fold(student, dataset, config)
     coded = Coded(folded, [uncoded(name, table) for name, table in folded.tables.items()], 0.0)
-    _no_rows(coded, dataset, config, budget)
+    left = budget - _no_rows(coded, dataset, config, budget).predicted_bytes
+    counts = [len(table.z) - 1 for table in coded.tables]
+    cheapest = min((table.row_bytes(SMALLEST) for table in coded.tables), default=1.0)
+    return Room(left, min(int(left / cheapest), sum(counts)), sum(counts))
 
 
 def _rank(plan: CompressionPlan, budget: int) -> tuple[bool, float]:

@@ -147,3 +147,14 @@ class DistilConfig(StrictConfig):
         if isinstance(data, dict) and "weight" in data:
             raise ValueError(f"`weight` is gone; write `losses: {{soft_bce: {data['weight']}}}`")
         return data
+
+    @model_validator(mode="after")
+    def _rounds_teach(self) -> "DistilConfig":
+        if self.rounds > 1 and not self.losses:
+            raise ValueError(f"rounds: got {self.rounds} with `losses: {{}}`, which learn nothing of them; give a loss")
+        if self.assistant_width is not None and self.rounds == 1:
+            raise ValueError(
+                f"assistant_width: got {self.assistant_width} with one round, which has no assistants; "
+                "give rounds: 2 or more, or leave it out"
+            )
+        return self

@@ -277,6 +277,16 @@ def test_a_budget_that_passes_before_training_is_met_after_it(dataset, more):
     assert made.plan.predicted_bytes <= least + more
 
 
+def test_what_a_budget_leaves_for_rows_is_known_before_training(dataset):
+    student = random_student(dataset)
+    with pytest.raises(BudgetTooSmall) as refused:
+        check_budget(student, dataset, CompressConfig(bytes=1), 0)
+    rooms = [check_budget(student, dataset, CompressConfig(bytes=refused.value.needed + n), 0) for n in (0, 400, 10**6)]
+    assert [r.rows for r in rooms][::2] == [0, rooms[0].ids] and 40 < rooms[1].rows < 400
+    assert rooms[1].bytes == pytest.approx(400, abs=9) and len({r.ids for r in rooms}) == 1
+    assert check_budget(student, dataset, CompressConfig(keep_rows=0.5), 0) is None
+
+
 @pytest.mark.parametrize("fold", ["item", "field"])
 @pytest.mark.parametrize("asked", [1, 4_000])
 def test_what_is_said_to_be_needed_before_training_is_all_that_is_needed_after_it(dataset, tmp_path, fold, asked):

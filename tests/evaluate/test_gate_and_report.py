@@ -236,6 +236,7 @@ def test_json_and_page_say_the_same_and_survive_a_round_trip(tmp_path):
 def test_without_a_teacher_on_disk_nothing_is_claimed_about_size():
     one = report(sizes={"teacher": Size(0, None), "served": Size(1000, 30.0)})
     assert one.shrink is None and "smaller" not in one.headline
+    assert "smaller: - to 1.0 KB" in render(one) and "faster: - to 30 " in render(one)
     assert dataclasses.replace(one, ceiling=None).ceiling is None and "Ceiling" not in render(
         dataclasses.replace(one, ceiling=None)
     )

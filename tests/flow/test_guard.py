@@ -4,11 +4,13 @@ import numpy as np
 import pytest
 
 from recsys_kd.data.dataset import Dataset
+from recsys_kd.data.evidence import of_dataset
 from recsys_kd.evaluate.gate import Verdict
 from recsys_kd.flow import guard
 from recsys_kd.flow.cache import Stages
 from recsys_kd.flow.checks import NoFeatures, NoSuchAge, NothingToBag, check_teacher
-from recsys_kd.flow.models import LoggedTeacher, calibrated_soft_labels
+from recsys_kd.flow.decidable import check_decidable
+from recsys_kd.flow.models import LoggedTeacher, NotLogits, calibrated_soft_labels, logged_logits
 from recsys_kd.flow.night import read
 from recsys_kd.flow.training import train
 from recsys_kd.progress import SILENT
@@ -88,6 +90,27 @@ def test_an_old_teacher_is_told_with_its_age(recipe, dataset):
     assert "`teacher.max_age_days` allows 9" in guard.too_old(old, dataset)
 
 
+def test_scores_that_no_model_gives_are_refused(recipe, dataset, monkeypatch):
+    scores = np.where(np.arange(len(dataset)) % 100, 1.0, -1e30).astype(np.float32)
+    monkeypatch.setattr(Dataset, "column", lambda self, name: scores)
+    told = recipe.model_copy(update={"teacher": TeacherConfig(kind="precomputed", column="s")})
+    with pytest.raises(
+        NotLogits, match=r"^teacher.column: 's' holds 300 values beyond .* the largest 1e\+30, so"
+    ) as no:
+        logged_logits(dataset, told)
+    assert no.value.exit_code == 2
+    scores = np.where(np.arange(len(dataset)) % 100, 1.0, np.nan).astype(np.float32)  # rows without a score
+    assert np.array_equal(logged_logits(dataset, told), scores, equal_nan=True)
+
+
+def test_a_teacher_that_has_learned_every_training_row_is_told_by_plan_and_night(recipe, dataset):
+    splits = of_dataset(dataset)
+    last = np.datetime64(splits["train"].last, "ms").astype("datetime64[D]")
+    for after, words in ((0, 0), (1, 1)):
+        told = check_decidable(logged(recipe, trained_until=(last + after).item()), splits)
+        assert sum(f"all training rows ({splits['train'].days}) lie before it" in w for w in told) == words
+
+
 def test_rows_that_taught_the_teacher_get_no_soft_labels(recipe, tmp_path):
     stages = Stages(recipe.work, SILENT)
     first = logged(recipe)
@@ -134,7 +157,12 @@ def test_a_run_falls_back_to_the_control_and_says_so(recipe):
         (
             {"teacher": TeacherConfig(kind="precomputed", column="x"), "soft_labels": SoftLabelConfig(members=2)},
             NothingToBag,
-            "soft_labels.members: 2 teachers are asked for",
+            "soft_labels.members: got 2, which says how teachers are trained",
+        ),
+        (
+            {"teacher": TeacherConfig(kind="precomputed", column="x"), "soft_labels": SoftLabelConfig(blocks=2)},
+            NothingToBag,
+            "soft_labels.blocks: got 2, which says how teachers are trained",
         ),
         (
             {"distil": DistilConfig(losses={"soft_bce": 1.0, "hidden_hint": 0.5})},

@@ -1,5 +1,7 @@
 """The plan's choice keeps its limits by measurement; what can't be kept is refused with the nearest that can."""
 
+import re
+
 import pytest
 import yaml
 
@@ -82,6 +84,17 @@ def test_without_a_budget_the_smallest_that_loses_little_enough_is_chosen(recipe
     assert found.chosen.loss <= 0.5 and found.chosen.why.startswith("chosen: the smallest that keeps all limits")
 
 
+def test_what_keeps_rows_is_nearer_than_what_is_fast_and_keeps_none(timed_by_bytes):
+    with pytest.raises(BudgetTooSmall) as no:
+        plan(timed_by_bytes, Wanted(bytes=5), SILENT)
+    with pytest.raises(
+        BadBudget, match=r"the nearest is .* units, (.*) bytes, (.*) us: takes .* raise --p50-us$"
+    ) as far:
+        plan(timed_by_bytes, Wanted(bytes=12_000, p50_us=1), SILENT)
+    named = int(re.search(r"units, ([\d,]+) bytes", str(far.value))[1].replace(",", ""))
+    assert no.value.needed * 1.03 < named <= 12_000
+
+
 @pytest.fixture
 def timed_by_bytes(recipe, monkeypatch):
     """The recipe, where 1,000 candidates take 1 us per 500 bytes."""
@@ -128,7 +141,7 @@ def test_bytes_that_no_form_can_keep_are_refused_before_any_training_and_those_n
     ("wanted", "words"),
     [(Wanted(bytes=12_000, p50_us=0.1), r"no artifact keeps --bytes 12000 --p50-us 0.1 .* takes \d+ us, more"),
      (Wanted(bytes=12_000, loss=-1.0), "the nearest is fold .* give one of them room"),
-     (Wanted(p50_us=0.1), r"no artifact keeps --p50-us 0.1; the nearest is .* us, more than 0.1; give it room$"),
+     (Wanted(p50_us=0.1), r"no artifact keeps --p50-us 0.1; the nearest is .* us, more than 0.1; raise --p50-us$"),
      (Wanted(bytes=100), "a budget of 100 bytes can't be met: .* bytes are needed")],
 )  # fmt: skip
 def test_limits_that_can_not_be_kept_are_refused_with_what_comes_nearest(recipe, wanted, words):

@@ -10,7 +10,7 @@ import pytest
 from recsys_kd.artifact.read import open_artifact
 from recsys_kd.evaluate.gate import Check, verdict_of
 from recsys_kd.flow import publication
-from recsys_kd.flow.compression import publish_artifact
+from recsys_kd.flow.compression import artifact_bytes, publish_artifact
 from recsys_kd.flow.publication import promote, register, user_name
 from recsys_kd.flow.reporting import finite
 from recsys_kd.registry.protocol import StaleEpoch
@@ -44,6 +44,7 @@ def test_a_promotion_is_refused_where_the_champion_changed_after_it_was_compared
 def test_an_unchanged_night_is_the_same_artifact_whoever_was_champion(dataset, tmp_path):
     made = compressed(dataset, random_student(dataset), keep_rows=0.5)
     first = publish_artifact(tmp_path, "shop", made, dataset, DIGESTS, [])
+    assert artifact_bytes("shop", made, dataset, DIGESTS, []) == first.bytes_on_disk
     again = publish_artifact(tmp_path, "shop", made, dataset, DIGESTS, [first.digest])
     assert again.digest == first.digest and open_artifact(again.path)[0].manifest == first.manifest
     other = publish_artifact(tmp_path, "shop", made, dataset, {**DIGESTS, "data": "e" * 64}, [])
