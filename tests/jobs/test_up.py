@@ -24,6 +24,11 @@ MARK = "UP_TEST"
 pytestmark = pytest.mark.timeout(600)  # seconds on an idle machine, minutes on a busy one
 
 
+def heeding_hangups() -> None:
+    """Start as from a terminal, even where the tests themselves were started by nohup."""
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
+
+
 class Up:
     """An application of its own; everything that it starts has a mark in its environment."""
 
@@ -50,8 +55,9 @@ class Up:
         self.write()
         with (self.folder / "up.log").open("w") as log:
             self.process = subprocess.Popen(
-                [*before, *COMMAND, "up", self.folder / "up"], env=self.environment, cwd=ROOT, stdout=log, stderr=log
-            )
+                [*before, *COMMAND, "up", self.folder / "up"], env=self.environment, cwd=ROOT, stdout=log, stderr=log,
+                preexec_fn=heeding_hangups,
+            )  # fmt: skip
         deadline = time.monotonic() + 240
         while " ready." not in self.log("heavy") or " ready." not in self.log("light"):
             assert time.monotonic() < deadline and self.process.poll() is None, (self.folder / "up.log").read_text()
