@@ -18,11 +18,12 @@ from recsys_kd.evaluate.metrics import auc
 from recsys_kd.evaluate.pareto import OURS, Point, draw
 from recsys_kd.flow import compression
 from recsys_kd.flow.cache import Stages
+from recsys_kd.flow.calibrating import served_auc
 from recsys_kd.flow.evaluation import score_compiled, test_sample
 from recsys_kd.flow.forms import FOLDS
 from recsys_kd.flow.latency import latency_of
 from recsys_kd.flow.night import read
-from recsys_kd.flow.probing import code
+from recsys_kd.flow.probing import code, telling
 from recsys_kd.flow.recovery import recovery_stage
 from recsys_kd.flow.training import Trained, student_of, train
 from recsys_kd.flow.weighing import budget_of
@@ -33,19 +34,25 @@ from tests.benchmarks.table import OUT, show
 
 RATIOS = (5, 10, 20, 30, 50, 100)
 FORMATS = {"fp16": peers.half, "FBGEMM int8": peers.fbgemm8, "FBGEMM int4": peers.fbgemm4}
+_SCORED_ROWS = 262_144
 WIDTHS, SHARES = (32, 16, 8, 4, 2, 1), (0.3, 0.1, 0.05)
 
 
 def ours(recipe: Recipe, dataset: Dataset, trained: Trained, stages: Stages, budgets: dict[str, int]) -> list[Point]:
-    """Return the planner's artifacts for some budgets, as they are read from disk."""
+    """Return the planner's artifacts for some budgets, as they are read from disk.
+
+    As `recsys-kd plan` does, both folds are finished and the one that is better on the validation days is taken.
+    """
     recover = recovery_stage(recipe, dataset, trained.soft, trained.folders["student"], stages, "student-recovery")
     found, sample, student = [], test_sample(dataset), student_of(trained.student)
+    validation = telling(dataset.column("label"), dataset.splits["validation"], _SCORED_ROWS)
     coded = {fold: code(student, dataset, CompressConfig(fold=fold)) for fold in FOLDS}
     for name, budget in budgets.items():
-        tried = [
+        pruned = [
             compression.prune(c, dataset, CompressConfig(bytes=budget, fold=fold), budget) for fold, c in coded.items()
         ]
-        made = compression.finish(min(tried, key=lambda p: p.plan.predicted_loss), dataset, recover)
+        tried = [compression.finish(p, dataset, recover) for p in pruned]
+        made = max(tried, key=lambda m: served_auc(m.served, dataset, validation))
         with tempfile.TemporaryDirectory() as folder:
             digests = dict.fromkeys(("data", "recipe", "teacher"), "0" * 64)
             artifact = compression.publish_artifact(Path(folder), recipe.name, made, dataset, digests, [])
