@@ -52,7 +52,7 @@ def ours(recipe: Recipe, dataset: Dataset, trained: Trained, stages: Stages, bud
             compression.prune(c, dataset, CompressConfig(bytes=budget, fold=fold), budget) for fold, c in coded.items()
         ]
         tried = [compression.finish(p, dataset, recover) for p in pruned]
-        made = max(tried, key=lambda m: served_auc(m.served, dataset, validation))
+        made = max(tried, key=lambda m: served_auc(m.recovered, dataset, validation))
         with tempfile.TemporaryDirectory() as folder:
             digests = dict.fromkeys(("data", "recipe", "teacher"), "0" * 64)
             artifact = compression.publish_artifact(Path(folder), recipe.name, made, dataset, digests, [])
