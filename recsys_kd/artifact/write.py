@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from recsys_kd.artifact.errors import StoreUnwritable
 from recsys_kd.artifact.manifest import MANIFEST, WEIGHTS, Golden, Lineage, Manifest, TableEntry, canonical, digest_of
-from recsys_kd.artifact.signing import SIGNATURE, sign
+from recsys_kd.artifact.signing import SIGNATURE, sign, signature_bytes
 from recsys_kd.artifact.tensors import dump
 from recsys_kd.tables import CodedRows, CompiledStudent, RefinedRows, RowTable, coded_exactly
 
@@ -103,6 +103,11 @@ def describe(compiled: CompiledStudent, lineage: Lineage, golden: tuple[Golden, 
         compiled.activations,
     )
     return manifest, weights
+
+
+def bytes_on_disk(manifest: Manifest, weights: int) -> int:
+    """Return what an artifact takes on disk whose weights take so many bytes, its signature included."""
+    return weights + len(canonical(manifest.to_json())) + signature_bytes()
 
 
 def write_artifact(

@@ -6,9 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from recsys_kd.artifact.manifest import Lineage, canonical
-from recsys_kd.artifact.signing import signature_bytes
-from recsys_kd.artifact.write import Artifact, describe, write_artifact
+from recsys_kd.artifact.manifest import Lineage
+from recsys_kd.artifact.write import Artifact, bytes_on_disk, describe, write_artifact
 from recsys_kd.compress.activations import ActivationChoice
 from recsys_kd.compress.export import compile_student, quantized
 from recsys_kd.compress.plan import CompressionPlan
@@ -104,7 +103,7 @@ def artifact_bytes(
     """Return what the artifact of `publish_artifact` would take on disk."""
     lineage = _lineage(model, compressed, dataset, digests, parents)
     manifest, weights = describe(compressed.served, lineage, golden_queries(compressed.served, dataset))
-    return len(weights) + len(canonical(manifest.to_json())) + signature_bytes()
+    return bytes_on_disk(manifest, len(weights))
 
 
 def _lineage(

@@ -2,10 +2,9 @@
 
 import dataclasses
 
-from recsys_kd.artifact.manifest import Lineage, Manifest, canonical
-from recsys_kd.artifact.signing import signature_bytes
+from recsys_kd.artifact.manifest import Lineage, Manifest
 from recsys_kd.artifact.tensors import dump
-from recsys_kd.artifact.write import pack
+from recsys_kd.artifact.write import bytes_on_disk, pack
 from recsys_kd.compress.activations import LONGEST as LONGEST_CHOICE
 from recsys_kd.compress.export import compile_student, quantized, served_arrays, stored_bytes
 from recsys_kd.compress.fold import FoldedStudent
@@ -168,7 +167,7 @@ def weigh(student: CompiledStudent, dataset: Dataset, plan: CompressionPlan) -> 
     weights = len(dump(tensors))
     shape = student.schema, student.width, student.first, student.terms
     manifest = Manifest(*shape, entries, weights, "x" * 64, lineage, golden, activations="float32")
-    return weights + len(canonical(manifest.to_json())) + signature_bytes()
+    return bytes_on_disk(manifest, weights)
 
 
 def seen_days(dataset: Dataset) -> dict[str, int]:
